@@ -1,0 +1,39 @@
+"""The one place where time and chance come from.
+
+Everything else takes `now` as an argument or a `Clock`. Never sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import random as _random
+import time
+from dataclasses import dataclass, field
+
+_HEX = "0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Monotonic time for durations, wall time for people, randomness for jitter and ids."""
+
+    _rng: _random.Random = field(default_factory=_random.Random)
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point; never jumps."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Unix time in seconds; for display and for stored timestamps only."""
+        return time.time()
+
+    def random(self) -> float:
+        """A number from [0, 1)."""
+        return self._rng.random()
+
+    def token(self, length: int = 8) -> str:
+        """`length` random hex digits (4 bits each), from the system's generator."""
+        return os.urandom((length + 1) // 2).hex()[:length]
+
+
+SYSTEM = Clock()

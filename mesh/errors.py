@@ -1,0 +1,101 @@
+"""The errors of mesh.
+
+MeshError
+├── InvalidConfig      the user's config, option or argument is wrong; `problems` names each field
+├── NotFound           the named thing does not exist
+├── Conflict           somebody else changed it meanwhile, or it is taken
+├── Unreachable        the other side did not answer
+├── DeadlineExceeded   it took longer than it may
+├── DeployFailed       user code could not be built or started
+├── UserCodeError      user code raised; carries the text of its traceback
+├── Overloaded         a limit is reached: the request was refused and never ran
+├── Unavailable        no replica could ever serve it
+├── ReplicaLost        the replica went away while it ran the request
+└── HandlerFailed      the handler raised while it ran the request
+
+Owns the tree and nothing else. Foreign exceptions are mapped to it at the edge where they arise; each tier
+has one place that turns it into a status (gateway/answer.py, controlplane/api.py, cli/fail.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class MeshError(Exception):
+    """Base of all errors that mesh raises on purpose. `hint` says how to mend it, if that is known."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a config.
+
+    `field` is a path such as "applications[0].deployments[1].num_replicas"; empty for the whole.
+    """
+
+    field: str
+    message: str
+    hint: str = ""
+
+
+class InvalidConfig(MeshError):
+    """The user's config, option or argument is wrong. Nothing was changed."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        assert problems
+        first = problems[0]
+        super().__init__(f"{first.field}: {first.message}" if first.field else first.message, hint=first.hint)
+        self.problems = problems
+
+
+class NotFound(MeshError):
+    """The named thing does not exist."""
+
+
+class Conflict(MeshError):
+    """Somebody else changed it meanwhile, or it is taken."""
+
+
+class Unreachable(MeshError):
+    """The other side did not answer."""
+
+
+class DeadlineExceeded(MeshError):
+    """It took longer than it may."""
+
+
+class DeployFailed(MeshError):
+    """User code could not be built or started."""
+
+
+class UserCodeError(MeshError):
+    """User code raised. `message` ends with the exception; `traceback` is for logs and the deployer."""
+
+    def __init__(self, message: str, *, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class Overloaded(MeshError):
+    """A limit is reached: the request was refused and never ran. Try again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(MeshError):
+    """No replica could ever serve it, or the process is going down."""
+
+
+class ReplicaLost(MeshError):
+    """The replica went away while it ran the request."""
+
+
+class HandlerFailed(MeshError):
+    """The handler raised while it ran the request. The message is for logs, never for the client."""

@@ -1,0 +1,94 @@
+"""What clients are told when something goes wrong: the one place where errors become statuses.
+
+Owns the table of design: error → HTTP status, gRPC code, reason, and the body `application/problem+json`
+(RFC 9457). Pure. Called by the fronts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+from mesh import errors
+
+PROBLEM_JSON = b"application/problem+json"
+
+
+class ClientGone(errors.MeshError):
+    """The client went away. Nobody reads the answer; logs and metrics say 499."""
+
+
+class PayloadTooLarge(errors.MeshError):
+    """The body is larger than the gateway takes."""
+
+
+class HeadTooLarge(errors.MeshError):
+    """The headers are larger, or more, than the gateway takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one kind of error is told. `code` is the gRPC code's name; `reason` is for programs."""
+
+    status: int
+    code: str
+    title: str
+    reason: str
+
+
+OUTCOMES: dict[type[errors.MeshError], Outcome] = {
+    errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", "Service Unavailable", "OVERLOADED"),
+    errors.Unavailable: Outcome(503, "UNAVAILABLE", "Service Unavailable", "NO_REPLICA"),
+    errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", "Gateway Timeout", "DEADLINE_EXCEEDED"),
+    errors.ReplicaLost: Outcome(502, "UNAVAILABLE", "Bad Gateway", "REPLICA_LOST"),
+    errors.HandlerFailed: Outcome(500, "INTERNAL", "Internal Server Error", "HANDLER_FAILED"),
+    errors.NotFound: Outcome(404, "UNIMPLEMENTED", "Not Found", "NO_SUCH_ROUTE"),
+    errors.InvalidConfig: Outcome(400, "INVALID_ARGUMENT", "Bad Request", "INVALID_REQUEST"),
+    PayloadTooLarge: Outcome(413, "INVALID_ARGUMENT", "Content Too Large", "BODY_TOO_LARGE"),
+    HeadTooLarge: Outcome(431, "INVALID_ARGUMENT", "Request Header Fields Too Large", "HEADERS_TOO_LARGE"),
+    ClientGone: Outcome(499, "CANCELLED", "Client Closed Request", "CLIENT_GONE"),
+}
+_UNKNOWN = Outcome(500, "INTERNAL", "Internal Server Error", "INTERNAL")
+
+
+def outcome(error: errors.MeshError) -> Outcome:
+    """Return how `error` is told."""
+    return OUTCOMES.get(type(error), _UNKNOWN)
+
+
+def detail(error: errors.MeshError) -> str:
+    """Return the sentence for the client. What user code raised is for logs only."""
+    if isinstance(error, errors.HandlerFailed) or type(error) not in OUTCOMES:
+        return "The handler failed; the log has the reason under this request id."
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def retry_after(error: errors.MeshError) -> int | None:
+    """Return whole seconds for Retry-After, where repeating makes sense."""
+    if isinstance(error, errors.Overloaded):
+        return max(1, math.ceil(error.retry_after_s))
+    return None
+
+
+def problem(error: errors.MeshError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return status, headers and body of the HTTP answer to an error."""
+    told = outcome(error)
+    fields = {
+        "type": "about:blank",
+        "title": told.title,
+        "status": told.status,
+        "detail": detail(error),
+        "code": told.code,
+        "reason": told.reason,
+        "request_id": request_id,
+    }
+    body = json.dumps(fields).encode() + b"\n"
+    headers = [
+        (b"content-type", PROBLEM_JSON),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+    ]
+    if (seconds := retry_after(error)) is not None:
+        headers.append((b"retry-after", b"%d" % seconds))
+    return told.status, headers, body

@@ -1,0 +1,231 @@
+"""The gRPC front: `mesh.v1.IngressService` and health on the gRPC port.
+
+Owns gRPC's side of a request: metadata, deadline, status and trailers. All policy is in `pipeline` and below.
+Services of user deployments are to be routed by `generic_handlers`, beside the ones added here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from mesh.errors import Conflict, InvalidConfig, MeshError, Overloaded, Problem
+from mesh.gateway import answer
+from mesh.gateway.heads import read_head
+from mesh.gateway.pipeline import Exchange, Pipeline, Route
+from mesh.gateway.traffic import Traffic
+from mesh.pipe.call import OPEN_BYTES_MAX, Call
+from mesh.pipe.retry import IDEMPOTENT
+from mesh.settings import MESSAGE_BYTES_MAX
+from mesh.v1 import ingress_service_pb2, ingress_service_pb2_grpc
+from mesh.v1 import replica_service_pb2 as pb
+
+ERROR_DOMAIN = "mesh"
+APPLICATION_METADATA = "application"
+REQUEST_ID_METADATA = "x-request-id"
+
+log = logging.getLogger("mesh.gateway")
+
+OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class GrpcFront:
+    """The gRPC listener."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._server: Any = None
+        self._health = health_aio.HealthServicer()
+        self.address = ""
+
+    async def start(self) -> None:
+        """Bind and serve. Raises Conflict when the port is taken."""
+        settings = self._pipeline.settings
+        server = grpc.aio.server(options=OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        ingress_service_pb2_grpc.add_IngressServiceServicer_to_server(Ingress(self._pipeline), server)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        except RuntimeError as error:
+            hint = "end the process that uses it, or choose another with --grpc-port (0: a free one)"
+            raise Conflict(f"cannot listen for gRPC on {host}:{settings.grpc_port}", hint=hint) from error
+        await server.start()
+        self._server = server
+        self.address = f"{host}:{port}"
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set("mesh.v1.IngressService", health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self) -> None:
+        """Tell health watchers to go elsewhere."""
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+
+    async def stop(self) -> None:
+        """Close the listener and all connections."""
+        if self._server is not None:
+            await self._server.stop(0.2)
+            self._server = None
+
+
+class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
+    """HTTP-shaped requests over gRPC."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._traffic = Traffic("grpc", pipeline.clock)
+
+    async def Handle(self, request: Any, context: Any) -> Any:  # noqa: D102
+        pipeline = self._pipeline
+        started = pipeline.clock.monotonic()
+        told = Told()
+        code = "CANCELLED"  # what it stays when the client cancels
+        try:
+            pipeline.enter()
+            try:
+                response = await self._serve(request, context, told)
+                code = "OK"
+            finally:
+                pipeline.leave()
+        except MeshError as error:
+            code = answer.outcome(error).code
+            if code == "INTERNAL":
+                fields = {"request_id": told.request_id, "route": told.route}
+                log.error("request failed: %s", error.message, extra=fields)
+            await refuse(context, error, told.request_id)
+        finally:
+            self._traffic.count(told.route, "Handle", code, started)
+            if self._traffic.access_log:
+                self._traffic.log("Handle", request.path, code, started, told.request_id)
+        context.set_trailing_metadata(((REQUEST_ID_METADATA, told.request_id),))
+        return response
+
+    async def _serve(self, request: Any, context: Any, told: Told) -> Any:
+        pipeline = self._pipeline
+        metadata = dict(context.invocation_metadata() or ())
+        headers = [*_headers(request, metadata)]
+        head = read_head(headers, client=_peer(context.peer()), scheme="http")
+        told.request_id = head.request_id or pipeline.clock.token(32)
+        path, _, query = (request.path or "/").partition("?")
+        if not path.startswith("/"):
+            raise InvalidConfig((Problem("path", f"must start with '/', not {path[:100]!r}"),))
+        route = self._route(metadata.get(APPLICATION_METADATA), path.encode())
+        if APPLICATION_METADATA in metadata:
+            path = route.prefix + path
+        told.route = route.prefix or "/"
+        left_s = context.time_remaining()
+        timeout_s = min(t for t in (route.timeout_s, head.timeout_s or route.timeout_s, left_s or route.timeout_s))
+        method = (request.method or ("POST" if request.body else "GET")).upper()
+        frame = pb.RequestFrame()
+        to = frame.open
+        to.method, to.raw_path, to.query, to.root_path = method, path.encode(), query.encode(), route.prefix
+        to.headers.extend(head.passed)
+        to.request_id, to.timeout_ms = told.request_id, min(int(timeout_s * 1000), 0xFFFFFFFF)
+        to.scheme, to.http_version, to.end = "http", "2", not request.body
+        call = Call(frame, idempotent=method in IDEMPOTENT, body_follows=bool(request.body))
+        route.dispatcher.submit(call, told.request_id)
+        exchange = Exchange(pipeline, route, call, timeout_s)
+        try:
+            if request.body:
+                await call.granted()
+                await self._send_body(call, route, request.body)
+            return await self._collect(call, told)
+        finally:
+            exchange.end()
+
+    async def _send_body(self, call: Call, route: Route, body: bytes) -> None:
+        if len(body) <= OPEN_BYTES_MAX:
+            route.dispatcher.open(call, body, end=True)
+            return
+        route.dispatcher.open(call, b"", end=False)
+        await call.wait_accepted()
+        await call.write(body, end=True)
+
+    async def _collect(self, call: Call, told: Told) -> Any:
+        head = await call.head
+        parts: list[bytes] = []
+        total = 0
+        while data := await call.read():
+            parts.append(data)
+            total += len(data)
+            if total > MESSAGE_BYTES_MAX - 64 * 1024:
+                raise answer.PayloadTooLarge("the answer does not fit one message; fetch it over HTTP")
+        response = ingress_service_pb2.HandleResponse(status=head.status, body=b"".join(parts))
+        flat = list(head.headers)
+        for name, value in zip(flat[::2], flat[1::2], strict=True):
+            response.headers.add(name=name.decode("latin-1"), value=value.decode("latin-1"))
+        response.headers.add(name=REQUEST_ID_METADATA, value=told.request_id)
+        return response
+
+    def _route(self, application: str | None, raw_path: bytes) -> Route:
+        return self._pipeline.route(raw_path) if application is None else self._pipeline.application(application)
+
+
+class Told:
+    """What is known of a request when it is counted and logged, however far it came."""
+
+    __slots__ = ("request_id", "route")
+
+    def __init__(self) -> None:
+        self.request_id = ""
+        self.route = ""
+
+
+async def refuse(context: Any, error: MeshError, request_id: str) -> NoReturn:
+    """End a call with the status, details and trailers that tell of `error`."""
+    told = answer.outcome(error)
+    code = grpc.StatusCode[told.code]
+    detail = answer.detail(error)
+    status = Status(code=code.value[0], message=detail)
+    status.details.append(
+        _packed(ErrorInfo(reason=told.reason, domain=ERROR_DOMAIN, metadata={"request_id": request_id}))
+    )
+    trailers: list[tuple[str, str | bytes]] = [(REQUEST_ID_METADATA, request_id)]
+    if isinstance(error, Overloaded):
+        pushback_ms = max(1, int(error.retry_after_s * 1000))
+        delay = Duration(seconds=pushback_ms // 1000, nanos=pushback_ms % 1000 * 1_000_000)
+        status.details.append(_packed(RetryInfo(retry_delay=delay)))
+        trailers.append(("grpc-retry-pushback-ms", str(pushback_ms)))
+    trailers.append(("grpc-status-details-bin", status.SerializeToString()))
+    await context.abort(code, detail, tuple(trailers))
+    raise AssertionError("abort returned")
+
+
+def _packed(message: Any) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed
+
+
+def _headers(request: Any, metadata: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
+    if (given := metadata.get(REQUEST_ID_METADATA)) is not None:
+        yield b"x-request-id", str(given).encode()
+    for header in request.headers:
+        yield header.name.lower().encode("latin-1", "replace"), header.value.encode("latin-1", "replace")
+    if request.body:
+        yield b"content-length", b"%d" % len(request.body)
+
+
+def _peer(peer: str) -> str:
+    """Return the address in grpc's "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000"."""
+    _, _, rest = peer.partition(":")
+    address = rest.rpartition(":")[0]
+    return address.replace("%5B", "").replace("%5D", "")
+
+

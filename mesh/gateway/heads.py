@@ -1,0 +1,109 @@
+"""Request heads on their way from a client to a replica: what passes, what stops, what is added.
+
+Owns the rules on headers: hop-by-hop and `x-mesh-*` stop at the gateway, `X-Forwarded-*` is set, request ids and
+deadlines are read. Pure. Called by the fronts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mesh.errors import InvalidConfig, Problem
+
+TIMEOUT_HEADER = b"x-request-timeout-seconds"
+REQUEST_ID_HEADER = b"x-request-id"
+REQUEST_ID_CHARS_MAX = 128
+
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+"""RFC 9110, 7.6.1, and the one in common use beside it."""
+_READ = frozenset((*HOP_BY_HOP, b"x-request-id", TIMEOUT_HEADER, b"content-length", b"x-forwarded-for", b"host"))
+_SET_HERE = frozenset((b"x-forwarded-proto", b"x-forwarded-host", b"expect"))
+_ID_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:/+=@")
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """What a front needs to know of a request's headers. `passed` holds names and values in turn."""
+
+    passed: list[bytes] = field(default_factory=list)
+    request_id: str = ""
+    timeout_s: float = 0.0
+    """What the client asks for; 0: nothing."""
+    content_length: int = -1
+    chunked: bool = False
+    host: bytes = b""
+
+
+def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: str) -> RequestHead:
+    """Sort the headers of one request. Names are lower case. `client` is the peer's address without port.
+
+    Raises InvalidConfig, naming the header, when a value cannot be used.
+    """
+    head = RequestHead()
+    passed = head.passed
+    forwarded = b""
+    named: frozenset[bytes] = frozenset()
+    for name, value in headers:
+        if name in _READ:
+            if name == b"host":
+                head.host = value
+                passed += (name, value)
+            elif name == b"content-length":
+                head.content_length = _length(value)
+                passed += (name, value)
+            elif name == b"x-request-id":
+                head.request_id = request_id(value)
+            elif name == TIMEOUT_HEADER:
+                head.timeout_s = timeout_s(value)
+            elif name == b"x-forwarded-for":
+                forwarded = forwarded + b", " + value if forwarded else value
+            elif name == b"transfer-encoding":
+                head.chunked = True
+            elif name == b"connection":
+                named = named | {part.strip().lower() for part in value.split(b",")}
+        elif name in _SET_HERE or name.startswith(b"x-mesh-"):
+            continue
+        else:
+            passed += (name, value)
+    if named - HOP_BY_HOP:
+        _drop(passed, named)
+    peer = client.encode()
+    passed += (b"x-forwarded-for", forwarded + b", " + peer if forwarded else peer)
+    passed += (b"x-forwarded-proto", scheme.encode())
+    if head.host:
+        passed += (b"x-forwarded-host", head.host)
+    return head
+
+
+def request_id(value: bytes) -> str:
+    """Return a client's request id, or "" if it is not fit for logs and headers."""
+    if 0 < len(value) <= REQUEST_ID_CHARS_MAX and _ID_CHARS.issuperset(value):
+        return value.decode("ascii")
+    return ""
+
+
+def timeout_s(value: bytes) -> float:
+    """Return the seconds a client allows. Raises InvalidConfig unless it is a number above 0."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        text = f"must be a number of seconds above 0, not {value.decode('latin-1')[:40]!r}"
+        raise InvalidConfig((Problem("x-request-timeout-seconds", text),))
+    return seconds
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit():
+        raise InvalidConfig((Problem("content-length", "must be a whole number"),))
+    return int(value)
+
+
+def _drop(passed: list[bytes], named: frozenset[bytes]) -> None:
+    """Remove the headers that Connection names: they were meant for this hop."""
+    kept = [part for i in range(0, len(passed), 2) if passed[i] not in named for part in passed[i : i + 2]]
+    passed[:] = kept

@@ -1,0 +1,271 @@
+"""The HTTP front: an ASGI application that turns requests into calls and answers into responses.
+
+Owns HTTP's side of a request: heads, bodies both ways, `/-/` pages, problem bodies, metrics and access log. Any
+ASGI server can host it; `http_server` hosts it on granian. All policy is in `pipeline` and below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from mesh.errors import DeadlineExceeded, MeshError
+from mesh.gateway import answer
+from mesh.gateway.answer import ClientGone, HeadTooLarge, PayloadTooLarge
+from mesh.gateway.heads import HOP_BY_HOP, RequestHead, read_head
+from mesh.gateway.pipeline import Exchange, Pipeline, Route
+from mesh.gateway.traffic import Traffic
+from mesh.pipe.call import OPEN_BYTES_MAX, Call
+from mesh.pipe.retry import IDEMPOTENT
+from mesh.v1 import replica_service_pb2 as pb
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+
+log = logging.getLogger("mesh.gateway")
+
+
+class HttpFront:
+    """The ASGI application."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._settings = pipeline.settings
+        self._traffic = Traffic("http", pipeline.clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection scope."""
+        if scope["type"] != "http":
+            await _refuse(scope, receive, send)
+            return
+        if scope["raw_path"].startswith(b"/-/"):
+            await self._system(scope["path"], send)
+            return
+        request = Request(scope, receive, send)
+        started = self._pipeline.clock.monotonic()
+        status = 500
+        try:
+            self._pipeline.enter()
+            try:
+                status = await self._serve(request)
+            finally:
+                self._pipeline.leave()
+        except MeshError as error:
+            status = await self._tell(request, error)
+        finally:
+            self._traffic.count(request.route, request.method, status, started)
+            if self._traffic.access_log:
+                self._traffic.log(request.method, scope["path"], status, started, request.request_id)
+
+    async def _serve(self, request: Request) -> int:
+        scope = request.scope
+        head = read_head(scope["headers"], client=request.client, scheme=scope["scheme"])
+        request.request_id = head.request_id or self._pipeline.clock.token(32)
+        self._check_size(scope["headers"], head)
+        route = self._pipeline.route(scope["raw_path"])
+        request.route = route.prefix or "/"
+        body_follows = head.content_length > 0 or head.chunked or _may_follow(scope, head)
+        timeout_s = min(route.timeout_s, head.timeout_s) if head.timeout_s else route.timeout_s
+        frame = _open_frame(scope, head, route, request, timeout_s, ends=not body_follows)
+        call = Call(frame, idempotent=request.method in IDEMPOTENT, body_follows=body_follows)
+        route.dispatcher.submit(call, request.request_id)
+        exchange = Exchange(self._pipeline, route, call, timeout_s)
+        upload: asyncio.Task[None] | None = None
+        try:
+            if body_follows:
+                upload = await self._first_body(request, head, route, exchange)
+            else:
+                exchange.watch(request.disconnected)
+            return await self._answer(request, exchange)
+        finally:
+            exchange.end()
+            if upload is not None:
+                upload.cancel()
+
+    async def _first_body(
+        self, request: Request, head: RequestHead, route: Route, exchange: Exchange
+    ) -> asyncio.Task[None] | None:
+        """Once a slot is held, send a small body whole, or open the call and stream the body in a task."""
+        call = exchange.call
+        await call.granted()
+        if not 0 <= head.content_length <= OPEN_BYTES_MAX:
+            route.dispatcher.open(call, b"", end=False)
+            return self._pipeline.tasks.spawn(self._upload(request, exchange), name="upload")
+        parts: list[bytes] = []
+        more = True
+        try:
+            async with asyncio.timeout(exchange.left_s()):
+                while more:
+                    data, more = await request.read()
+                    parts.append(data)
+        except TimeoutError:
+            raise DeadlineExceeded("the body did not arrive before the request's deadline") from None
+        route.dispatcher.open(call, b"".join(parts) if len(parts) > 1 else parts[0], end=True)
+        exchange.watch(request.disconnected)
+        return None
+
+    async def _upload(self, request: Request, exchange: Exchange) -> None:
+        """Carry the body to the replica as it reads it."""
+        call = exchange.call
+        total = 0
+        try:
+            await call.wait_accepted()
+            more = True
+            while more:
+                data, more = await request.read()
+                total += len(data)
+                if total > self._settings.body_bytes_max:
+                    raise PayloadTooLarge(f"the body is larger than {self._settings.body_bytes_max} bytes")
+                exchange.progressed()
+                if not await call.write(data, end=not more):
+                    break
+            await request.disconnected()
+            raise ClientGone("the client went away")
+        except MeshError as error:
+            exchange.give_up(error)
+
+    async def _answer(self, request: Request, exchange: Exchange) -> int:
+        call = exchange.call
+        head = await call.head
+        status = head.status
+        headers = _response_headers(head.headers, request.request_id)
+        request.started = True
+        await request.send({"type": "http.response.start", "status": status, "headers": headers})
+        if not call.body.ended:
+            exchange.streaming()
+        while True:
+            data = await call.read()
+            more = not call.body.ended or call.body.pending
+            await request.send({"type": "http.response.body", "body": data, "more_body": more})
+            if not more:
+                return status
+            exchange.progressed()
+
+    async def _tell(self, request: Request, error: MeshError) -> int:
+        """Tell the client of an error; if its answer has begun, break it off so that it shows."""
+        request.request_id = request.request_id or self._pipeline.clock.token(32)
+        status, headers, body = answer.problem(error, request.request_id)
+        if status in (500, 502):
+            fields = {"request_id": request.request_id, "route": request.route, "reason": answer.outcome(error).reason}
+            log.error("request failed: %s", error.message, extra=fields)
+        if request.started:
+            if not isinstance(error, ClientGone):
+                raise BrokenAnswer(error.message) from None
+            return status
+        if not isinstance(error, ClientGone):
+            if self._pipeline.draining and request.scope["http_version"].startswith("1"):
+                headers.append((b"connection", b"close"))
+            await request.send({"type": "http.response.start", "status": status, "headers": headers})
+            await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+        return status
+
+    def _check_size(self, headers: list[tuple[bytes, bytes]], head: RequestHead) -> None:
+        settings = self._settings
+        if len(headers) > settings.header_count_max:
+            raise HeadTooLarge(f"more than {settings.header_count_max} header fields")
+        if sum(len(part) for part in head.passed) > settings.header_bytes_max:
+            raise HeadTooLarge(f"header fields of more than {settings.header_bytes_max} bytes")
+        if head.content_length > settings.body_bytes_max:
+            raise PayloadTooLarge(f"the body is larger than {settings.body_bytes_max} bytes")
+
+    async def _system(self, path: str, send: Send) -> None:
+        """Answer mesh's own pages."""
+        status, document = 404, json.dumps({"pages": ["/-/healthz", "/-/routes"]})
+        if path == "/-/healthz":
+            reason = self._pipeline.not_ready()
+            status, document = (503, json.dumps({"status": reason})) if reason else (200, '{"status": "ok"}')
+        elif path == "/-/routes":
+            status, document = 200, json.dumps(self._pipeline.routes())
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % (len(document) + 1))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": document.encode() + b"\n"})
+
+
+class BrokenAnswer(Exception):
+    """Breaks off an answer that has begun: the server resets the connection, so that it is not taken for whole."""
+
+
+class Request:
+    """One HTTP request and how far its answer has come."""
+
+    __slots__ = ("_receive", "client", "method", "request_id", "route", "scope", "send", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self.send = send
+        self.method: str = scope["method"]
+        peer = scope["client"]
+        self.client: str = peer[0] if peer else ""
+        self.request_id = ""
+        self.route = ""
+        self.started = False
+
+    async def read(self) -> tuple[bytes, bool]:
+        """Return the next body bytes and whether more follow. Raises ClientGone."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientGone("the client went away while it sent the body")
+        more: bool = message.get("more_body", False)
+        return message.get("body", b""), more
+
+    async def disconnected(self) -> None:
+        """Return when the client is gone. For requests whose body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def _open_frame(
+    scope: Scope, head: RequestHead, route: Route, request: Request, timeout_s: float, *, ends: bool
+) -> pb.RequestFrame:
+    frame = pb.RequestFrame()
+    to = frame.open
+    to.method = request.method
+    to.raw_path = scope["raw_path"]
+    if query := scope["query_string"]:
+        to.query = query
+    if route.prefix:
+        to.root_path = route.prefix
+    to.headers.extend(head.passed)
+    to.request_id = request.request_id
+    to.timeout_ms = min(int(timeout_s * 1000), 0xFFFFFFFF)
+    to.scheme = scope["scheme"]
+    to.http_version = scope["http_version"]
+    to.client = f"{request.client}:{scope['client'][1]}" if request.client else ""
+    if ends:
+        to.end = True
+    return frame
+
+
+def _response_headers(flat: Any, request_id: str) -> list[tuple[bytes, bytes]]:
+    parts = list(flat)
+    headers = [
+        (parts[i], parts[i + 1])
+        for i in range(0, len(parts) - 1, 2)
+        if parts[i] not in HOP_BY_HOP and parts[i] != b"x-request-id"
+    ]
+    headers.append((b"x-request-id", request_id.encode()))
+    return headers
+
+
+def _may_follow(scope: Scope, head: RequestHead) -> bool:
+    """HTTP/2 bodies need no length: a method that usually has one is read to see."""
+    return head.content_length < 0 and scope["http_version"] == "2" and scope["method"] not in _BODILESS
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what is not an HTTP request."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1011, "reason": "WebSockets are not served here"})
+    elif scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})

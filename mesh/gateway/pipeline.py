@@ -1,0 +1,256 @@
+"""The way of a request through the gateway: route, admission, replica, answer.
+
+Owns the routing state made from the last snapshot, and the one `Exchange` that both fronts use. Speaks neither
+HTTP nor gRPC itself. Called by the fronts; snapshots come from `discovery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from mesh.clock import Clock
+from mesh.errors import DeadlineExceeded, MeshError, NotFound, Unavailable
+from mesh.gateway.answer import ClientGone
+from mesh.gateway.routes import RouteTable
+from mesh.lifecycle import Tasks
+from mesh.model import Generation
+from mesh.pipe.call import Call
+from mesh.pipe.dispatch import Dispatcher, Limits
+from mesh.settings import GatewaySettings
+from mesh.telemetry import SNAPSHOT_GENERATION
+from mesh.v1 import discovery_service_pb2 as pb
+
+log = logging.getLogger("mesh.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where requests of one application go."""
+
+    application: str
+    prefix: str
+    """Route prefix without a slash at its end; "" for the root."""
+    dispatcher: Dispatcher
+    timeout_s: float
+
+
+class Pipeline:
+    """Routes and dispatchers as the last snapshot wants them."""
+
+    def __init__(self, settings: GatewaySettings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.generation = Generation()
+        self.draining = False
+        self.tasks = Tasks()
+        self._routes: RouteTable[Route] = RouteTable({})
+        self._applications: dict[str, Route] = {}
+        self._dispatchers: dict[tuple[str, str], Dispatcher] = {}
+        self._exchanges = 0
+        self._idle: asyncio.Future[None] | None = None
+
+    def route(self, raw_path: bytes) -> Route:
+        """Return the route of a path. Raises NotFound, or Unavailable before the first snapshot."""
+        if (route := self._routes.match(raw_path)) is not None:
+            return route
+        self._require_snapshot()
+        path = raw_path.decode("utf-8", "replace")[:200]
+        raise NotFound(f"no application serves {path!r}", hint="/-/routes lists the routes")
+
+    def application(self, name: str) -> Route:
+        """Return the route of an application by name. Raises NotFound, or Unavailable before the first snapshot."""
+        if (route := self._applications.get(name)) is not None:
+            return route
+        self._require_snapshot()
+        raise NotFound(f"there is no application {name!r}", hint="/-/routes lists the applications")
+
+    def routes(self) -> dict[str, str]:
+        """Return route prefix → application."""
+        return {route.prefix or "/": route.application for route in self._routes.entries()}
+
+    def serving(self, application: str) -> bool:
+        """Whether requests of an application reach a replica right now."""
+        route = self._applications.get(application)
+        return route is not None and route.dispatcher.ready_replicas > 0
+
+    def not_ready(self) -> str:
+        """Return why this gateway should get no traffic, or ""."""
+        if self.draining:
+            return "draining"
+        return "" if self.generation.epoch else "no snapshot from a control plane yet"
+
+    def apply(self, snapshot: pb.Snapshot) -> bool:
+        """Serve from `snapshot`. False, and nothing is changed, if it is older than what is served from."""
+        generation = Generation(snapshot.generation.epoch, snapshot.generation.number)
+        if generation < self.generation:
+            return False
+        by_prefix: dict[str, Route] = {}
+        by_name: dict[str, Route] = {}
+        wanted: dict[tuple[str, str], Dispatcher] = {}
+        for application in snapshot.applications:
+            for deployment in application.deployments:
+                key = (application.name, deployment.name)
+                wanted[key] = self._dispatcher(key, application.failure, deployment)
+            ingress = next((d for d in application.deployments if d.name == application.ingress), None)
+            if ingress is None:
+                dispatcher = wanted[application.name, ""] = self._unbuilt(application)
+                timeout_s = 0.0
+            else:
+                dispatcher, timeout_s = wanted[application.name, ingress.name], ingress.request_timeout_s
+            timeout_s = timeout_s or snapshot.request_timeout_s or self.settings.request_timeout_s
+            route = Route(application.name, application.route_prefix.rstrip("/"), dispatcher, timeout_s)
+            by_name[application.name] = route
+            if application.route_prefix:
+                by_prefix[application.route_prefix] = route
+        gone = {key: old for key, old in self._dispatchers.items() if wanted.get(key) is not old}
+        self._routes, self._applications, self._dispatchers = RouteTable(by_prefix), by_name, wanted
+        self.generation = generation
+        SNAPSHOT_GENERATION.set(generation.number)
+        for (application_name, _), dispatcher in gone.items():
+            dispatcher.retire(f"application {application_name!r} no longer has this deployment")
+            self.tasks.spawn(_bury(dispatcher), name="retired-deployment")
+        return True
+
+    def enter(self) -> None:
+        """Count a request in. Raises Unavailable while draining. Pair with `leave`."""
+        if self.draining:
+            raise Unavailable("this gateway is shutting down", hint="send the request again")
+        self._exchanges += 1
+
+    def leave(self) -> None:
+        """Count a request out."""
+        self._exchanges -= 1
+        if self._idle is not None and not self._exchanges:
+            self._idle.set_result(None)
+            self._idle = None
+
+    async def drain(self) -> None:
+        """Refuse new requests and return when the last one is answered."""
+        self.draining = True
+        if self._exchanges:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    async def close(self) -> None:
+        """End everything now."""
+        self.draining = True
+        for dispatcher in self._dispatchers.values():
+            await dispatcher.close("this gateway is shutting down")
+        await self.tasks.cancel()
+
+    def _dispatcher(self, key: tuple[str, str], failure: str, deployment: pb.RoutedDeployment) -> Dispatcher:
+        limits = Limits(deployment.max_ongoing_requests, deployment.max_queued_requests, failure)
+        dispatcher = self._dispatchers.get(key) or Dispatcher(*key, limits, self.clock)
+        dispatcher.update(limits, ((e.replica_id, e.address) for e in deployment.endpoints))
+        return dispatcher
+
+    def _unbuilt(self, application: pb.RoutedApplication) -> Dispatcher:
+        """Stand in for an application whose first build has not ended: requests wait, or learn why it failed."""
+        limits = Limits(1, 100, application.failure)
+        dispatcher = self._dispatchers.get((application.name, "")) or Dispatcher(
+            application.name, "", limits, self.clock
+        )
+        dispatcher.update(limits, ())
+        return dispatcher
+
+    def _require_snapshot(self) -> None:
+        if not self.generation.epoch:
+            raise Unavailable("this gateway has not heard from a control plane yet", hint="try again in a moment")
+
+
+async def _bury(dispatcher: Dispatcher) -> None:
+    await dispatcher.drain()
+    await dispatcher.close("retired")
+
+
+class Exchange:
+    """One call with its deadline and its watch for a client that leaves.
+
+    Timers start when the call is slow: a fast call costs no task and no wake-up beyond its answer.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_dispatcher",
+        "_pipeline",
+        "_progress",
+        "_started",
+        "_timer",
+        "_watch",
+        "_watching",
+        "call",
+    )
+
+    WATCH_AFTER_S = 0.02
+
+    def __init__(self, pipeline: Pipeline, route: Route, call: Call, timeout_s: float) -> None:
+        self.call = call
+        self._pipeline = pipeline
+        self._dispatcher = route.dispatcher
+        self._deadline = timeout_s
+        self._watch: Callable[[], Awaitable[None]] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._progress = self._started = pipeline.clock.monotonic()
+        first = min(self.WATCH_AFTER_S, timeout_s)
+        self._timer = asyncio.get_running_loop().call_later(first, self._slow, first)
+
+    def watch(self, watch: Callable[[], Awaitable[None]]) -> None:
+        """Watch for the client's leave by awaiting `watch`, once the call is slow."""
+        self._watch = watch
+
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return max(0.0, self._started + self._deadline - self._pipeline.clock.monotonic())
+
+    def give_up(self, error: MeshError) -> None:
+        """End the call with `error`: whoever waits for it sees that, and the replica is told to stop."""
+        if not self.call.ended or not self.call.body.ended:
+            self._dispatcher.cancel(self.call)
+            self.call.fail(error)
+
+    def streaming(self) -> None:
+        """The answer began: from now on only progress is bounded, not the whole."""
+        self._timer.cancel()
+        idle_s = self._pipeline.settings.stream_idle_timeout_s
+        self._progress = self._pipeline.clock.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(idle_s, self._idle)
+        self._start_watch()
+
+    def progressed(self) -> None:
+        """A chunk of the answer was taken by the client."""
+        self._progress = self._pipeline.clock.monotonic()
+
+    def end(self) -> None:
+        """Free the timers, and the call if it is not over."""
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+        if not self.call.ended:
+            self._dispatcher.cancel(self.call)
+
+    def _slow(self, waited_s: float) -> None:
+        if waited_s >= self._deadline:
+            self.give_up(DeadlineExceeded(f"the request took longer than {self._deadline:g} s"))
+            return
+        self._start_watch()
+        rest = self._deadline - waited_s
+        self._timer = asyncio.get_running_loop().call_later(rest, self._slow, self._deadline)
+
+    def _idle(self) -> None:
+        idle_s = self._pipeline.settings.stream_idle_timeout_s
+        left = self._progress + idle_s - self._pipeline.clock.monotonic()
+        if left <= 0:
+            self.give_up(DeadlineExceeded(f"no progress for {idle_s:g} s"))
+        else:
+            self._timer = asyncio.get_running_loop().call_later(left, self._idle)
+
+    def _start_watch(self) -> None:
+        if self._watch is not None and self._watching is None:
+            self._watching = self._pipeline.tasks.spawn(self._watch_client(self._watch), name="client-watch")
+
+    async def _watch_client(self, watch: Callable[[], Awaitable[None]]) -> None:
+        await watch()
+        self.give_up(ClientGone("the client went away"))

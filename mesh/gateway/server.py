@@ -1,0 +1,65 @@
+"""Puts a gateway together: discovery, pipeline, the HTTP and the gRPC front."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mesh.clock import Clock
+from mesh.gateway.discovery import Discovery
+from mesh.gateway.grpc_front import GrpcFront
+from mesh.gateway.http_front import HttpFront
+from mesh.gateway.http_server import HttpServer
+from mesh.gateway.pipeline import Pipeline
+from mesh.lifecycle import Tasks, deadline
+from mesh.settings import GatewaySettings
+
+
+class Gateway:
+    """One gateway process's work, as a `lifecycle.Server`."""
+
+    def __init__(self, settings: GatewaySettings, clock: Clock) -> None:
+        gateway_id = settings.gateway_id or f"gateway-{clock.token(8)}"
+        self.settings = dataclasses.replace(settings, gateway_id=gateway_id)
+        self.pipeline = Pipeline(self.settings, clock)
+        self._discovery = Discovery(self.settings, clock, self.pipeline.apply)
+        self._http = HttpServer(HttpFront(self.pipeline), self.settings)
+        self._grpc = GrpcFront(self.pipeline)
+        self._tasks = Tasks()
+
+    @property
+    def http_address(self) -> str:
+        """host:port of the HTTP listener."""
+        return self._http.address
+
+    @property
+    def grpc_address(self) -> str:
+        """host:port of the gRPC listener."""
+        return self._grpc.address
+
+    async def start(self) -> None:
+        """Bind both listeners and follow the control plane. Raises Conflict when a port is taken."""
+        await self._http.start()
+        await self._grpc.start()
+        self._tasks.spawn(self._discovery.run(), name="discovery")
+
+    def not_ready(self) -> str:
+        """Return why this gateway should get no traffic, or ""."""
+        return self.pipeline.not_ready()
+
+    def serving(self, application: str) -> bool:
+        """Whether requests of an application reach a replica right now."""
+        return self.pipeline.serving(application)
+
+    async def drain(self) -> None:
+        """Refuse new requests and finish those that run, within the drain time-out."""
+        await self._grpc.drain()
+        async with deadline(self.settings.drain_timeout_s, "running requests"):
+            await self.pipeline.drain()
+
+    async def stop(self) -> None:
+        """End at once and free everything."""
+        self.pipeline.draining = True
+        await self._tasks.cancel()
+        await self._http.stop()
+        await self._grpc.stop()
+        await self.pipeline.close()

@@ -1,0 +1,221 @@
+"""The words of the project as values: what is deployed, where it runs and how it is doing.
+
+Owns the frozen dataclasses and enums that the pure modules decide on. Field names are those of
+`protos/mesh/v1/deployment.proto`; `wire.py` maps one to the other. Never does I/O. Imported by everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class ReplicaState(IntEnum):
+    """Where one replica is in its life, as its worker reported it."""
+
+    UNSPECIFIED = 0
+    PENDING = 1
+    STARTING = 2
+    READY = 3
+    BACKOFF = 4
+    DRAINING = 5
+    STOPPED = 6
+
+
+class DeploymentState(IntEnum):
+    """State of one deployment, derived from its replicas."""
+
+    UNSPECIFIED = 0
+    UPDATING = 1
+    HEALTHY = 2
+    UNHEALTHY = 3
+    DEPLOY_FAILED = 4
+
+
+class ApplicationState(IntEnum):
+    """State of one application, derived from its deployments."""
+
+    UNSPECIFIED = 0
+    DEPLOYING = 1
+    RUNNING = 2
+    UNHEALTHY = 3
+    DEPLOY_FAILED = 4
+    DELETING = 5
+
+
+class WorkerState(IntEnum):
+    """Whether a worker's session stands."""
+
+    UNSPECIFIED = 0
+    READY = 1
+    DISCONNECTED = 2
+
+
+class Change(IntEnum):
+    """What applying a config did to one application."""
+
+    UNSPECIFIED = 0
+    CREATED = 1
+    UPDATED = 2
+    UNCHANGED = 3
+    DELETED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEnv:
+    """What surrounds a replica's code."""
+
+    working_dir: str = ""
+    py_modules: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentConfig:
+    """Options of one deployment as set by somebody; None means not set."""
+
+    name: str = ""
+    num_replicas: int | None = None
+    max_ongoing_requests: int | None = None
+    max_queued_requests: int | None = None
+    user_config_json: str | None = None
+    request_timeout_s: float | None = None
+    graceful_shutdown_timeout_s: float | None = None
+    health_check_period_s: float | None = None
+    health_check_timeout_s: float | None = None
+    startup_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSettings:
+    """Options of one deployment, every one resolved. What changes on live replicas without a restart."""
+
+    num_replicas: int = 1
+    max_ongoing_requests: int = 100
+    max_queued_requests: int = 100
+    """-1 unlimited, 0 never queue."""
+    user_config_json: str = ""
+    request_timeout_s: float = 0.0
+    """0: the gateway's own default holds."""
+    graceful_shutdown_timeout_s: float = 20.0
+    health_check_period_s: float = 10.0
+    health_check_timeout_s: float = 30.0
+    startup_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationConfig:
+    """Goal of one application as it was written."""
+
+    name: str = "default"
+    route_prefix: str = "/"
+    import_path: str = ""
+    runtime_env: RuntimeEnv = RuntimeEnv()
+    args_json: str = ""
+    deployments: tuple[DeploymentConfig, ...] = ()
+    code_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSpec:
+    """A deployment of a built plan."""
+
+    name: str = ""
+    ingress: bool = False
+    version: str = ""
+    """Digest of all that needs new replicas when it changes."""
+    settings: DeploymentSettings = DeploymentSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The built form of one revision."""
+
+    revision: int = 0
+    config: ApplicationConfig = ApplicationConfig()
+    deployments: tuple[DeploymentSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Stored goal state of one application."""
+
+    config: ApplicationConfig = ApplicationConfig()
+    revision: int = 0
+    plan: Plan | None = None
+    """Built from `config`; None until the build has ended."""
+    serving: Plan | None = None
+    """The last plan that was wholly ready."""
+    failure: str = ""
+    deleting: bool = False
+    applied_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """What a worker last said of one replica."""
+
+    replica_id: str = ""
+    state: ReplicaState = ReplicaState.UNSPECIFIED
+    address: str = ""
+    pid: int = 0
+    failed_starts: int = 0
+    crashes: int = 0
+    message: str = ""
+    since: float = 0.0
+    ongoing_requests: int = 0
+    admin_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Stored placement of one replica with what was last seen of it."""
+
+    replica_id: str = ""
+    application: str = ""
+    deployment: str = ""
+    version: str = ""
+    revision: int = 0
+    worker_id: str = ""
+    stopping: bool = False
+    status: ReplicaStatus = ReplicaStatus()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """What a worker is told to run."""
+
+    replica_id: str = ""
+    application: str = ""
+    deployment: str = ""
+    version: str = ""
+    revision: int = 0
+    config: ApplicationConfig = ApplicationConfig()
+    settings: DeploymentSettings = DeploymentSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a worker has to offer."""
+
+    cpus: int = 0
+    memory_bytes: int = 0
+    max_replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Generation:
+    """Orders what one leader says: epoch first, then number."""
+
+    epoch: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltDeployment:
+    """A deployment as code declares it; only what code set is present in `config`."""
+
+    ingress: bool = False
+    config: DeploymentConfig = DeploymentConfig()

@@ -1,0 +1,154 @@
+"""One call as its caller sees it: what is asked, where it stands, and what comes back.
+
+Owns the state of a call and the futures that its one user waits on. Moves only when `dispatch` and `link` say
+so; sends only through its link. Used by the gateway's pipeline and by handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mesh.errors import MeshError
+from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
+from mesh.v1 import replica_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from mesh.pipe.link import Link
+
+
+class Call:
+    """A call on its way.
+
+    `frame` is its Open frame, kept until it is answered, so that it can be sent to another replica; None
+    until the body's first bytes are at hand (`open_with`). `order` is its place in the line.
+    """
+
+    __slots__ = (
+        "_accept",
+        "_grant",
+        "accepted",
+        "body",
+        "ended",
+        "frame",
+        "head",
+        "idempotent",
+        "link",
+        "number",
+        "offered",
+        "order",
+        "repeated",
+        "streams",
+        "window",
+    )
+
+    def __init__(self, frame: pb.RequestFrame, *, idempotent: bool, body_follows: bool) -> None:
+        self.frame = frame
+        self.idempotent = idempotent
+        self.order = 0
+        self.link: Link | None = None
+        self.number = 0
+        """Its number on the link's pipe; 0 until its Open was sent."""
+        self.offered = False
+        self.accepted = False
+        self.repeated = False
+        self.ended = False
+        """The caller needs no more of it: answered, failed or cancelled."""
+        self.streams = False
+        """Part of its body was or will be sent by `write`, so it cannot be sent again once accepted."""
+        self.head: asyncio.Future[pb.Head] = asyncio.get_running_loop().create_future()
+        self.body = Inbound()
+        self.window = Outbound()
+        self._grant: asyncio.Future[None] | None = None
+        self._accept: asyncio.Future[None] | None = None
+        if body_follows:
+            self._grant = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        where = f"on {self.link.address}" if self.link is not None else "unsent"
+        return f"<Call {self.order} {where}{' accepted' if self.accepted else ''}{' ended' if self.ended else ''}>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether the Open frame is complete and may be sent as soon as there is a slot."""
+        return self._grant is None
+
+    async def granted(self) -> None:
+        """Wait for a slot. Only for calls whose body follows. Raises what `fail` was given."""
+        assert self._grant is not None
+        await self._grant
+
+    def grant(self) -> None:
+        """Let `granted` return: a slot is held for this call."""
+        assert self._grant is not None
+        if not self._grant.done():
+            self._grant.set_result(None)
+
+    def revoke_grant(self) -> None:
+        """The slot that was held is gone (its replica was lost); wait for another."""
+        assert self._grant is not None
+        if self._grant.done():
+            self._grant = asyncio.get_running_loop().create_future()
+
+    def open_with(self, data: bytes, *, end: bool) -> None:
+        """Complete the Open frame with the first body bytes. Without `end`, the rest follows by `write`."""
+        head = self.frame.open
+        head.data = data
+        head.end = end
+        self.streams = not end
+        self.window.take_nowait(len(data))
+        self._grant = None
+        if self.streams:
+            self._accept = asyncio.get_running_loop().create_future()
+
+    def accept(self) -> None:
+        """The replica runs it."""
+        self.accepted = True
+        if self._accept is not None and not self._accept.done():
+            self._accept.set_result(None)
+
+    async def wait_accepted(self) -> None:
+        """Wait until the replica runs it. Raises what `fail` was given."""
+        assert self._accept is not None
+        await self._accept
+
+    def answer(self, head: pb.Head) -> None:
+        """Take the head of the answer."""
+        self.accept()
+        if self.head.done():
+            return
+        self.body.feed(head.data, head.end)
+        self.head.set_result(head)
+
+    def fail(self, error: MeshError) -> None:
+        """End it with an error, wherever its user waits."""
+        self.ended = True
+        self.window.close()
+        self.body.fail(error)
+        for future in (self._grant, self._accept, self.head):
+            if future is not None and not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever waits elsewhere sees it there; this one may never be awaited
+
+    async def write(self, data: bytes, *, end: bool) -> bool:
+        """Send more of the body. False once the replica reads no more of it. Wait for `wait_accepted` first."""
+        assert self.link is not None
+        pieces = chunks(data)
+        for i, piece in enumerate(pieces):
+            if piece and not await self.window.take(len(piece)):
+                return False
+            last = end and i == len(pieces) - 1
+            if piece or last:
+                self.link.send_data(self, piece, end=last)
+        return True
+
+    async def read(self) -> bytes:
+        """Return the next chunk of the answer's body, b"" at the end. Raises ReplicaLost or HandlerFailed."""
+        data = await self.body.read()
+        if (credit := self.body.credit()) and self.link is not None:
+            self.link.send_credit(self, credit)
+        return data
+
+
+OPEN_BYTES_MAX = CHUNK_BYTES
+"""Body bytes that may travel in an Open frame."""

@@ -1,0 +1,298 @@
+"""Dispatch to the replicas of one deployment: joins admission, balancing and the links.
+
+Owns which call goes where and when: at once, later, elsewhere, or not at all (the exact rule of load
+shedding). Called by the gateway's pipeline and by handles; called back by `link`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mesh.clock import Clock
+from mesh.errors import HandlerFailed, MeshError, Overloaded, ReplicaLost, Unavailable
+from mesh.lifecycle import Tasks
+from mesh.pipe.admission import DrainRate, Line
+from mesh.pipe.balance import Balance
+from mesh.pipe.call import Call
+from mesh.pipe.link import Link
+from mesh.pipe.retry import RetryBudget
+from mesh.telemetry import IN_FLIGHT, QUEUED, REPEATED, SHED, LineLimit
+from mesh.v1 import replica_service_pb2 as pb
+
+log = logging.getLogger("mesh.dispatch")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a snapshot says of a deployment."""
+
+    max_ongoing_requests: int
+    max_queued_requests: int
+    failure: str = ""
+    """Set when no replica could ever serve."""
+
+
+class Dispatcher:
+    """All calls of this process to one deployment."""
+
+    def __init__(self, application: str, deployment: str, limits: Limits, clock: Clock) -> None:
+        self.application = application
+        self.deployment = deployment
+        self._clock = clock
+        self._limits = limits
+        self._line: Line[Call] = Line(limits.max_queued_requests)
+        self._balance: Balance[Link] = Balance(limits.max_ongoing_requests)
+        self._drain_rate = DrainRate()
+        self._budget = RetryBudget()
+        self._links: dict[str, Link] = {}
+        self._tasks = Tasks()
+        self._running: dict[Link, asyncio.Task[None]] = {}
+        self._orders = 0
+        self._idle: asyncio.Future[None] | None = None
+        self._shed_lines = LineLimit()
+        labels = (application, deployment)
+        IN_FLIGHT.labels(*labels).set_function(lambda: self._balance.in_flight)
+        QUEUED.labels(*labels).set_function(lambda: len(self._line))
+        self._shed = SHED.labels(*labels, "queue_full")
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {self.application}/{self.deployment} {self._balance} {self._line}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Calls sent and not over."""
+        return self._balance.in_flight
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a slot."""
+        return len(self._line)
+
+    @property
+    def ready_replicas(self) -> int:
+        """Replicas that calls can be sent to now."""
+        return len(self._balance)
+
+    def submit(self, call: Call, request_id: str) -> None:
+        """Dispatch `call` at once, let it wait, or refuse it. Never waits itself.
+
+        Raises Overloaded when the line is full, Unavailable when no replica could ever serve.
+        """
+        self._orders = call.order = self._orders + 1
+        if not len(self._line) and (link := self._balance.acquire()) is not None:
+            self._send(call, link, offer=False)
+            return
+        if self._limits.failure and not self._links:
+            raise Unavailable(self._limits.failure)
+        if (shed := self._line.offer(call)) is None:
+            return
+        self._shed.inc()
+        now = self._clock.monotonic()
+        if (left_out := self._shed_lines.take(now)) is not None:
+            fields = {"application": self.application, "deployment": self.deployment, "request_id": request_id}
+            log.warning(shed.detail, extra={**fields, "left_out": left_out} if left_out else fields)
+        retry_after_s = self._drain_rate.retry_after_s(shed.queued, now, self._clock.random())
+        raise Overloaded(shed.detail, retry_after_s=retry_after_s)
+
+    def open(self, call: Call, data: bytes, *, end: bool) -> None:
+        """Send a call that holds a slot, now that its first body bytes are at hand."""
+        call.open_with(data, end=end)
+        link = call.link
+        if link is None:  # its replica was lost meanwhile, and it waits again
+            return
+        link.held.discard(call)
+        link.send_open(call, offer=call.offered)
+
+    def cancel(self, call: Call) -> None:
+        """Give a call up, wherever it is. One that waits never runs; one that runs is told to stop."""
+        if call.ended:
+            return
+        call.ended = True
+        call.window.close()
+        if self._line.leave(call):
+            self._notice_idle()
+            return
+        link = call.link
+        if link is None:
+            return
+        if call in link.held:
+            link.held.discard(call)
+            if call.offered:
+                link.decline()
+            self._free(link)
+        else:
+            link.send_cancel(call)
+
+    def update(self, limits: Limits, endpoints: Iterable[tuple[str, str]]) -> None:
+        """Put a snapshot in force: limits, and (replica id, address) of each replica."""
+        self._limits = limits
+        self._line.length_max = limits.max_queued_requests
+        self._balance.limit = limits.max_ongoing_requests
+        wanted = dict(endpoints)
+        for replica_id, link in list(self._links.items()):
+            if wanted.get(replica_id) != link.address:
+                del self._links[replica_id]
+                self._retire(link)
+        for replica_id, address in wanted.items():
+            if replica_id not in self._links:
+                link = Link(replica_id, address, self, self._clock)
+                self._links[replica_id] = link
+                self._running[link] = self._tasks.spawn(link.run(), name=f"pipe {replica_id}")
+        if limits.failure and not self._links:
+            for call in self._line.clear():
+                call.fail(Unavailable(limits.failure))
+        self._pump()
+
+    async def drain(self) -> None:
+        """Return when no call waits or runs any more."""
+        while self._balance.in_flight or len(self._line):
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    def retire(self, reason: str) -> None:
+        """Take nothing new: whoever waits gets Unavailable with `reason`, what runs may end."""
+        self.update(Limits(1, 0, reason), ())
+        for call in self._line.clear():
+            call.fail(Unavailable(reason))
+        self._notice_idle()
+
+    async def close(self, reason: str) -> None:
+        """End everything now; whoever waits gets Unavailable with `reason`."""
+        for call in self._line.clear():
+            call.fail(Unavailable(reason))
+        await self._tasks.cancel()
+        for metric in (IN_FLIGHT, QUEUED):
+            with contextlib.suppress(KeyError):
+                metric.remove(self.application, self.deployment)
+
+    # What links report.
+
+    def connected(self, link: Link) -> None:
+        """Calls can be sent to this replica."""
+        link.refusals = 0
+        link.draining = False
+        if not link.retiring:
+            self._balance.open(link)
+            self._pump()
+
+    def lost(self, link: Link, calls: list[Call]) -> None:
+        """The pipe broke: put back what never ran, repeat what may be, fail the rest."""
+        self._balance.close(link)
+        held = list(link.held)
+        link.held.clear()
+        for call in held:
+            self._balance.release(link)
+            call.link = None
+            if not call.ended:
+                call.revoke_grant()
+                self._line.put_back(call)
+        for call in sorted(calls, key=lambda each: each.order):
+            self._balance.release(link)
+            call.link, call.number = None, 0
+            if not call.ended:
+                self._after_loss(call, link)
+        self._pump()
+
+    def rejected(self, link: Link, call: Call, refusal: int) -> None:
+        """The replica refused the call before running it: it waits again, at its old place."""
+        if refusal == pb.REFUSAL_DRAINING:
+            link.draining = True
+        else:
+            link.refusals += 1
+        self._balance.close(link)
+        self._balance.release(link)
+        call.link, call.number = None, 0
+        if not call.ended:
+            self._line.put_back(call)
+        self._pump()
+
+    def offered(self, link: Link) -> None:
+        """The replica reserved a slot: the first in the line takes it."""
+        link.refusals -= 1
+        call = self._line.pop() if not link.retiring else None
+        if call is None:
+            link.decline()
+        else:
+            self._balance.count(link)
+            self._send(call, link, offer=True)
+        if link.refusals <= 0 and not link.draining and not link.retiring:
+            self._balance.open(link)
+            self._pump()
+
+    def done(self, link: Link, call: Call) -> None:
+        """A call is over; its slot goes to the first in the line."""
+        if not call.ended:
+            if call.body.ended and call.head.done():
+                call.ended = True
+                call.window.close()
+            else:
+                call.fail(ReplicaLost("the replica ended the call without a complete answer"))
+        self._drain_rate.add()
+        self._free(link)
+
+    def failed(self, link: Link, call: Call, message: str) -> None:
+        """The handler raised."""
+        if not call.ended:
+            call.fail(HandlerFailed(message))
+
+    # How it does it.
+
+    def _send(self, call: Call, link: Link, *, offer: bool) -> None:
+        self._budget.deposit()
+        call.link, call.offered = link, offer
+        if call.ready:
+            link.send_open(call, offer=offer)
+        else:
+            link.held.add(call)
+            call.grant()
+
+    def _free(self, link: Link) -> None:
+        self._balance.release(link)
+        if len(self._line):
+            self._pump()
+        elif self._idle is not None:
+            self._notice_idle()
+        if link.retiring and not link.in_flight:
+            self._end(link)
+
+    def _pump(self) -> None:
+        """Send from the line while there are free slots."""
+        while len(self._line) and (link := self._balance.acquire()) is not None:
+            call = self._line.pop()
+            assert call is not None
+            self._send(call, link, offer=False)
+        self._notice_idle()
+
+    def _after_loss(self, call: Call, link: Link) -> None:
+        cause = ""
+        if not call.accepted:
+            cause = "lost_before_accept"
+        elif call.idempotent and not (call.repeated or call.head.done() or call.streams) and self._budget.withdraw():
+            cause = "lost_after_accept"
+            call.repeated = True
+            call.accepted = False
+        if cause:
+            REPEATED.labels(self.application, self.deployment, cause).inc()
+            self._line.put_back(call)
+            return
+        error: MeshError = ReplicaLost(f"replica {link.replica_id} went away while it ran the request")
+        call.fail(error)
+
+    def _retire(self, link: Link) -> None:
+        link.retiring = True
+        self._balance.close(link)
+        if not link.in_flight:
+            self._end(link)
+
+    def _end(self, link: Link) -> None:
+        if (task := self._running.pop(link, None)) is not None:
+            task.cancel()
+
+    def _notice_idle(self) -> None:
+        if self._idle is not None and not self._balance.in_flight and not len(self._line):
+            self._idle.set_result(None)
+            self._idle = None

@@ -1,0 +1,131 @@
+"""Flow control of one call in one direction: windows of body bytes, and the buffer behind them.
+
+Owns the arithmetic of credits and the chunks that wait for their reader. One call's slow reader holds up that
+call only. Used by both ends of a pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+WINDOW_BYTES = 512 * 1024
+"""Body bytes a sender may have outstanding without credit."""
+CHUNK_BYTES = 128 * 1024
+"""Body bytes in one Data frame at most."""
+_CREDIT_BYTES = WINDOW_BYTES // 2
+"""Consumed bytes are credited in lots of this, so that credits cost little."""
+
+
+class Inbound:
+    """Body chunks that arrived and wait for their one reader."""
+
+    __slots__ = ("_buffered", "_chunks", "_consumed", "_error", "_reader", "ended")
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._consumed = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+        self.ended = False
+
+    def feed(self, data: bytes, end: bool) -> bool:
+        """Take a chunk that arrived. False if the sender overran its window: its call must be ended."""
+        if data:
+            self._chunks.append(data)
+            self._buffered += len(data)
+        if end:
+            self.ended = True
+        self._notify()
+        return self._buffered <= WINDOW_BYTES
+
+    def fail(self, error: BaseException) -> None:
+        """Let the reader see `error` once the chunks that arrived are read."""
+        if not self.ended and self._error is None:
+            self._error = error
+            self._notify()
+
+    @property
+    def pending(self) -> bool:
+        """Whether chunks wait to be read."""
+        return bool(self._chunks)
+
+    async def read(self) -> bytes:
+        """Return the next chunk, b"" at the end. Raises what `fail` was given."""
+        while not self._chunks:
+            if self.ended:
+                return b""
+            if self._error is not None:
+                raise self._error
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        data = self._chunks.popleft()
+        self._buffered -= len(data)
+        self._consumed += len(data)
+        return data
+
+    def credit(self) -> int:
+        """Return how many consumed bytes to credit the sender with now; 0: not worth a frame yet."""
+        if self.ended or self._consumed < _CREDIT_BYTES:
+            return 0
+        credit, self._consumed = self._consumed, 0
+        return credit
+
+    def _notify(self) -> None:
+        if self._reader is not None:
+            if not self._reader.done():
+                self._reader.set_result(None)
+            self._reader = None
+
+
+class Outbound:
+    """The window of a sender. `closed` ends all waiting: nobody reads any more."""
+
+    __slots__ = ("_window", "_writer", "closed")
+
+    def __init__(self) -> None:
+        self._window = WINDOW_BYTES
+        self._writer: asyncio.Future[None] | None = None
+        self.closed = False
+
+    def take_nowait(self, size: int) -> bool:
+        """Take `size` bytes (at most CHUNK_BYTES) from the window, if they are there."""
+        assert size <= CHUNK_BYTES
+        if self._window < size:
+            return False
+        self._window -= size
+        return True
+
+    async def take(self, size: int) -> bool:
+        """Take `size` bytes, waiting for credit. False once closed."""
+        while not self.closed:
+            if self.take_nowait(size):
+                return True
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
+        return False
+
+    def add(self, credit: int) -> None:
+        """Add credit from the receiver."""
+        self._window = min(WINDOW_BYTES, self._window + credit)
+        self._notify()
+
+    def close(self) -> None:
+        """Let nobody wait here again."""
+        self.closed = True
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._writer is not None:
+            if not self._writer.done():
+                self._writer.set_result(None)
+            self._writer = None
+
+
+def chunks(data: bytes) -> list[bytes]:
+    """Split a body into what fits Data frames."""
+    if len(data) <= CHUNK_BYTES:
+        return [data]
+    view = memoryview(data)
+    return [bytes(view[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES)]

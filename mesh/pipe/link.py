@@ -1,0 +1,216 @@
+"""The caller's end of one pipe: the connection to one replica and the calls on it.
+
+Owns the stream, its reconnection and the numbering of calls. Decides nothing about who is sent where: it tells
+its `Dispatcher` what the replica said. One link per replica and caller process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+import grpc
+
+from mesh.backoff import Backoff
+from mesh.clock import Clock
+from mesh.pipe.call import Call
+from mesh.pipe.outbox import Outbox
+from mesh.settings import MESSAGE_BYTES_MAX
+from mesh.v1 import replica_service_pb2 as pb
+from mesh.v1.replica_service_pb2_grpc import ReplicaServiceStub
+
+CONNECT_S = 5.0
+RECONNECT = Backoff(initial_s=0.05, max_s=2.0, floor=0.2)
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+log = logging.getLogger("mesh.pipe")
+
+
+class LinkEvents(Protocol):
+    """What a link tells its dispatcher."""
+
+    def connected(self, link: Link) -> None:
+        """Calls can be sent."""
+
+    def lost(self, link: Link, calls: list[Call]) -> None:
+        """The stream broke with these calls on it."""
+
+    def rejected(self, link: Link, call: Call, refusal: int) -> None:
+        """The replica refused a call before running it."""
+
+    def offered(self, link: Link) -> None:
+        """The replica reserved a slot for this caller."""
+
+    def done(self, link: Link, call: Call) -> None:
+        """A call is over and its slot is free."""
+
+    def failed(self, link: Link, call: Call, message: str) -> None:
+        """A call's handler raised."""
+
+
+class Link:
+    """A pipe to the replica at `address`. `in_flight` and `open` belong to the balance it stands in."""
+
+    def __init__(self, replica_id: str, address: str, events: LinkEvents, clock: Clock) -> None:
+        self.replica_id = replica_id
+        self.address = address
+        self.in_flight = 0
+        self.open = False
+        self.refusals = 0
+        """Refusals by this replica that no offer has answered yet."""
+        self.draining = False
+        self.retiring = False
+        """No longer in the snapshot: what is on it may end, nothing new is sent."""
+        self.held: set[Call] = set()
+        """Calls that hold a slot here and whose Open was not sent yet."""
+        self._events = events
+        self._clock = clock
+        self._calls: dict[int, Call] = {}
+        self._number = 0
+        self._outbox: Outbox[pb.RequestFrame] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Link {self.replica_id} {self.address} {self.in_flight} in flight{' open' if self.open else ''}>"
+
+    async def run(self) -> None:
+        """Keep the pipe connected until cancelled, or until it breaks while retiring."""
+        attempt = 0
+        while not self.retiring:
+            connected = await self._serve_once()
+            attempt = 0 if connected else attempt + 1
+            await asyncio.sleep(RECONNECT.pause_s(attempt, self._clock.random))
+
+    def send_open(self, call: Call, *, offer: bool) -> None:
+        """Send a call's Open frame."""
+        self._number += 1
+        call.link, call.number = self, self._number
+        self._calls[self._number] = call
+        frame = call.frame
+        frame.call = self._number
+        if offer or frame.open.offer:
+            frame.open.offer = offer
+        if size := len(frame.open.data):
+            self._put_data(frame, size)
+        else:
+            self._put(frame)
+
+    def send_data(self, call: Call, data: bytes, *, end: bool) -> None:
+        """Send body bytes of a call that runs."""
+        if call.number in self._calls:
+            self._put_data(pb.RequestFrame(call=call.number, data=pb.Data(data=data, end=end)), len(data))
+
+    def send_credit(self, call: Call, credit: int) -> None:
+        """Let the replica send `credit` more body bytes."""
+        if call.number in self._calls:
+            self._put(pb.RequestFrame(call=call.number, window=pb.Window(bytes=credit)))
+
+    def send_cancel(self, call: Call) -> None:
+        """Ask the replica to stop a call. `done` still follows."""
+        if call.number in self._calls:
+            self._put(pb.RequestFrame(call=call.number, cancel=pb.Cancel()))
+
+    def decline(self) -> None:
+        """Give an offered slot back."""
+        self._put(pb.RequestFrame(decline=pb.Decline()))
+
+    async def _serve_once(self) -> bool:
+        connected = False
+        channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        try:
+            stream = ReplicaServiceStub(channel).Pipe()
+            async with asyncio.timeout(CONNECT_S):
+                await stream.wait_for_connection()
+            connected = True
+            outbox: Outbox[pb.RequestFrame] = Outbox(
+                lambda frames: stream.write(pb.PipeRequest(frames=frames))
+            )
+            self._outbox = outbox
+            self._events.connected(self)
+            await self._exchange(stream, outbox)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as error:
+            if connected and not self.retiring:
+                log.info("pipe lost", extra={"replica": self.replica_id, "cause": _cause(error)})
+        finally:
+            self._outbox = None
+            calls = list(self._calls.values())
+            self._calls.clear()
+            self._events.lost(self, calls)
+            await channel.close()
+        return connected
+
+    async def _exchange(self, stream: Any, outbox: Outbox[pb.RequestFrame]) -> None:
+        """Read and write until either ends."""
+        async with asyncio.TaskGroup() as group:
+            writer = group.create_task(_ending(outbox.run()), name="pipe-writer")
+            try:
+                while (message := await stream.read()) is not grpc.aio.EOF:
+                    self._receive(message.frames)
+                    if writer.done():
+                        break
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                if not self.retiring:
+                    log.info("pipe lost", extra={"replica": self.replica_id, "cause": _cause(error)})
+            finally:
+                writer.cancel()
+
+    def _receive(self, frames: Any) -> None:
+        events = self._events
+        for frame in frames:
+            kind = frame.WhichOneof("kind")
+            if kind == "offer":
+                events.offered(self)
+                continue
+            number = frame.call
+            call = self._calls.get(number)
+            if call is None:
+                continue
+            if kind == "head":
+                call.answer(frame.head)
+            elif kind == "data":
+                call.body.feed(frame.data.data, frame.data.end)
+            elif kind == "accepted":
+                call.accept()
+            elif kind == "window":
+                call.window.add(frame.window.bytes)
+            elif kind == "rejected":
+                del self._calls[number]
+                events.rejected(self, call, frame.rejected.refusal)
+                continue
+            elif kind == "failed":
+                events.failed(self, call, frame.failed.message)
+            if frame.done:
+                del self._calls[number]
+                events.done(self, call)
+
+    def _put(self, frame: pb.RequestFrame) -> None:
+        if self._outbox is not None:
+            self._outbox.put(frame)
+
+    def _put_data(self, frame: pb.RequestFrame, size: int) -> None:
+        if self._outbox is not None:
+            self._outbox.put_data(frame, size)
+
+
+async def _ending(work: Any) -> None:
+    """Let a failed write end quietly: the reading side gets the stream's status."""
+    try:
+        await work
+    except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        return
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,70 @@
+"""The sending half of a pipe: frames go out in batches, without a timer.
+
+Owns the order of frames and the size of messages. While one message is written, frames gather; they leave as
+one message as soon as the write returns. So there is no delay at low load and a large batch at high load.
+Bounded by what fills it: each call has a window and each replica a limit. Used by `caller` and `callee`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+MESSAGE_BYTES = 1024 * 1024
+"""Body bytes after which a message is closed; one frame more than that fits any message limit."""
+
+_F = TypeVar("_F")
+
+
+class Outbox(Generic[_F]):
+    """Frames that wait to be written. `put` never waits; `run` writes until cancelled."""
+
+    def __init__(self, write: Callable[[list[_F]], Awaitable[object]]) -> None:
+        self._write = write
+        self._frames: list[_F] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._wake: asyncio.Future[None] | None = None
+
+    def put(self, frame: _F) -> None:
+        """Send `frame` after all that were put before it."""
+        self._frames.append(frame)
+        if self._wake is not None:
+            self.wake()
+
+    def put_data(self, frame: _F, size: int) -> None:
+        """Send `frame`, which carries `size` body bytes, so many that they count for the size of a message."""
+        self._sizes.append((len(self._frames), size))
+        self.put(frame)
+
+    def wake(self) -> None:
+        """Let `run` look for frames."""
+        if self._wake is not None:
+            if not self._wake.done():
+                self._wake.set_result(None)
+            self._wake = None
+
+    async def run(self, before_write: Callable[[], object] | None = None) -> None:
+        """Write what is put, until cancelled or until a write raises. `before_write` may put more frames."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if before_write is not None:
+                before_write()
+            if not self._frames:
+                self._wake = loop.create_future()
+                await self._wake
+                continue
+            await self._write(self._batch())
+
+    def _batch(self) -> list[_F]:
+        total = 0
+        for i, (index, size) in enumerate(self._sizes):
+            total += size
+            if total >= MESSAGE_BYTES and index + 1 < len(self._frames):
+                batch, self._frames = self._frames[: index + 1], self._frames[index + 1 :]
+                self._sizes = [(later - index - 1, size) for later, size in self._sizes[i + 1 :]]
+                return batch
+        batch, self._frames = self._frames, []
+        if self._sizes:
+            self._sizes = []
+        return batch

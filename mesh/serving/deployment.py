@@ -1,0 +1,115 @@
+"""Deployments as user code declares them: the decorator, `options`, `bind`, and what is bound.
+
+Owns the declaration only; it imports nothing heavy and runs nothing. The replica and the build read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, overload
+
+from mesh.errors import InvalidConfig, Problem
+from mesh.model import BuiltDeployment, DeploymentConfig
+from mesh.serving.options import name_problem, option_problems
+
+Target = Callable[..., Any]
+"""A class whose instances are called, or a function that is called itself."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deployment:
+    """A class or function with options. Made by `@mesh.deployment`; bind it to make an application."""
+
+    target: Target
+    config: DeploymentConfig
+
+    @property
+    def name(self) -> str:
+        """Name of the deployment, unique in its application."""
+        return self.config.name
+
+    def options(self, **options: Any) -> Deployment:
+        """Return the same deployment with other options. Raises InvalidConfig."""
+        return Deployment(self.target, _configured(self.config, options))
+
+    def bind(self, *args: Any, **kwargs: Any) -> Application:
+        """Return the application whose ingress this is; the arguments go to the constructor in the replica."""
+        return Application(self, args, kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: what is decorated runs in replicas. Raises TypeError that says so."""
+        raise TypeError(f"deployment {self.name!r} is not called directly; use {self.name}.bind(...) and run it")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Application:
+    """A bound deployment: what an import path names."""
+
+    deployment: Deployment
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def bound(self) -> dict[str, Application]:
+        """Return each bound deployment by name, the ingress first. Raises InvalidConfig."""
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, Application):
+                text = f"argument {value.deployment.name!r} of {self.deployment.name!r}.bind() is a deployment"
+                raise InvalidConfig((Problem("", text, "composition of deployments is not available yet"),))
+        return {self.deployment.name: self}
+
+    def built(self) -> tuple[BuiltDeployment, ...]:
+        """Return what a build reports of this application."""
+        return tuple(
+            BuiltDeployment(ingress=i == 0, config=bound.deployment.config)
+            for i, bound in enumerate(self.bound().values())
+        )
+
+
+@overload
+def deployment(target: Target, /) -> Deployment: ...
+@overload
+def deployment(
+    *,
+    name: str | None = None,
+    num_replicas: int | None = None,
+    max_ongoing_requests: int | None = None,
+    max_queued_requests: int | None = None,
+    user_config: Any = None,
+    **options: Any,
+) -> Callable[[Target], Deployment]: ...
+def deployment(target: Target | None = None, /, **options: Any) -> Deployment | Callable[[Target], Deployment]:
+    """Declare a class or function as a deployment.
+
+    Options, all optional: `name` (default: that of the class or function), `num_replicas` (1),
+    `max_ongoing_requests` (100, per replica), `max_queued_requests` (100 per caller; -1 unlimited, 0 never
+    queue), `user_config` (a JSON value for `reconfigure`), and in seconds `request_timeout_s`,
+    `graceful_shutdown_timeout_s` (20), `health_check_period_s` (10), `health_check_timeout_s` (30),
+    `startup_timeout_s` (60). Raises InvalidConfig on an unknown option or a bad value.
+    """
+    if target is not None:
+        return _declared(target, {})
+    return lambda target: _declared(target, options)
+
+
+def _declared(target: Target, options: Mapping[str, Any]) -> Deployment:
+    if isinstance(target, Deployment):
+        raise InvalidConfig((Problem("", f"{target.name!r} is a deployment already", "use .options(...)"),))
+    if not (inspect.isclass(target) or inspect.isfunction(target)):
+        raise InvalidConfig((Problem("", f"a deployment is a class or a function, not {target!r}"),))
+    return Deployment(target, _configured(DeploymentConfig(name=target.__name__), options))
+
+
+def _configured(config: DeploymentConfig, options: Mapping[str, Any]) -> DeploymentConfig:
+    values = {name: value for name, value in options.items() if value is not None}
+    name = values.pop("name", config.name)
+    problems = [*option_problems(values, at=str(name))]
+    if not isinstance(name, str) or name_problem(name):
+        problems.append(Problem("name", name_problem(str(name)) or f"must be text, not {name!r}"))
+    if problems:
+        raise InvalidConfig(tuple(problems))
+    if "user_config" in values:
+        values["user_config_json"] = json.dumps(values.pop("user_config"), allow_nan=False, sort_keys=True)
+    return dataclasses.replace(config, name=name, **values)

@@ -1,0 +1,172 @@
+"""The rules of every option of a deployment, an application and a config.
+
+Owns names, types, ranges and defaults, once, for the decorator, the config file and the control plane. Returns
+problems instead of raising, so that a user sees all of them at once. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.errors import Problem
+from mesh.model import ApplicationConfig, DeploymentConfig, DeploymentSettings
+
+REPLICAS_MAX = 10_000
+REQUESTS_MAX = 1_000_000
+SECONDS_MAX = 7 * 24 * 3600.0
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z")
+IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers an option may take, ends included. `whole` excludes fractions."""
+
+    low: float
+    high: float
+    whole: bool = True
+    meaning: str = ""
+
+    def problem(self, value: object) -> str:
+        """Return what is wrong with `value`, or ""."""
+        kind = "a whole number" if self.whole else "a number"
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return f"must be {kind}, not {_shown(value)}"
+        if not self.low <= value <= self.high:
+            span = f"{self.low:g} to {self.high:g}"
+            return f"must be {kind} from {span}{self.meaning}, not {_shown(value)}"
+        return ""
+
+
+DEPLOYMENT_OPTIONS: Mapping[str, Range] = {
+    "num_replicas": Range(0, REPLICAS_MAX),
+    "max_ongoing_requests": Range(1, REQUESTS_MAX),
+    "max_queued_requests": Range(-1, REQUESTS_MAX, meaning=" (-1: unlimited, 0: never queue)"),
+    "request_timeout_s": Range(0.001, SECONDS_MAX, whole=False),
+    "graceful_shutdown_timeout_s": Range(0, SECONDS_MAX, whole=False),
+    "health_check_period_s": Range(0.1, SECONDS_MAX, whole=False),
+    "health_check_timeout_s": Range(0.1, SECONDS_MAX, whole=False),
+    "startup_timeout_s": Range(0.1, SECONDS_MAX, whole=False),
+}
+"""Range of each numeric option of a deployment. `user_config` is any JSON value."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the known word nearest to `name`, or lists them all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def option_problems(options: Mapping[str, object], *, at: str = "") -> Iterator[Problem]:
+    """Yield what is wrong with options of a deployment as a user wrote them (`user_config` as a value)."""
+    for name, value in options.items():
+        field = f"{at}.{name}" if at else name
+        if name == "user_config":
+            yield from _json_problem(value, field)
+        elif (allowed := DEPLOYMENT_OPTIONS.get(name)) is None:
+            hint = nearest(name, [*DEPLOYMENT_OPTIONS, "name", "user_config"])
+            yield Problem(field, f"unknown option {name!r}", hint)
+        elif value is not None and (wrong := allowed.problem(value)):
+            yield Problem(field, wrong)
+
+
+def deployment_problems(config: DeploymentConfig, *, at: str) -> Iterator[Problem]:
+    """Yield what is wrong with one deployment's config."""
+    if wrong := name_problem(config.name):
+        yield Problem(f"{at}.name", wrong)
+    for name, allowed in DEPLOYMENT_OPTIONS.items():
+        value = getattr(config, name)
+        if value is not None and (wrong := allowed.problem(value)):
+            yield Problem(f"{at}.{name}", wrong)
+
+
+def application_problems(config: ApplicationConfig, *, at: str) -> Iterator[Problem]:
+    """Yield what is wrong with one application's config, taken alone."""
+    if wrong := name_problem(config.name):
+        yield Problem(f"{at}.name", wrong)
+    if wrong := route_problem(config.route_prefix):
+        yield Problem(f"{at}.route_prefix", wrong)
+    if wrong := import_path_problem(config.import_path):
+        yield Problem(f"{at}.import_path", wrong)
+    if config.runtime_env.pip:
+        hint = "install the packages where the worker runs"
+        yield Problem(f"{at}.runtime_env.pip", "environments with pip are not built yet", hint)
+    seen: dict[str, int] = {}
+    for i, deployment in enumerate(config.deployments):
+        where = f"{at}.deployments[{i}]"
+        yield from deployment_problems(deployment, at=where)
+        if (first := seen.setdefault(deployment.name, i)) != i:
+            yield Problem(f"{where}.name", f"{deployment.name!r} stands twice (also in {at}.deployments[{first}])")
+
+
+def applications_problems(configs: Iterable[ApplicationConfig]) -> Iterator[Problem]:
+    """Yield what is wrong with the applications of one config, alone and together."""
+    names: dict[str, int] = {}
+    routes: dict[str, int] = {}
+    for i, config in enumerate(configs):
+        at = f"applications[{i}]"
+        yield from application_problems(config, at=at)
+        if (first := names.setdefault(config.name, i)) != i:
+            yield Problem(f"{at}.name", f"name {config.name!r} stands twice (also in applications[{first}])")
+        if config.route_prefix and (first := routes.setdefault(config.route_prefix, i)) != i:
+            text = f"route_prefix {config.route_prefix!r} stands twice (also in applications[{first}])"
+            yield Problem(f"{at}.route_prefix", text, "give each application a route of its own")
+
+
+def name_problem(name: str) -> str:
+    """Return what is wrong with the name of an application, a deployment or a worker, or ""."""
+    if NAME.match(name):
+        return ""
+    return f"must be 1 to 63 letters, digits, '-', '_' or '.', with a letter or digit at each end, not {name!r}"
+
+
+def route_problem(route: str) -> str:
+    """Return what is wrong with a route prefix, or "". The empty route means: not reachable over HTTP."""
+    if route in ("", "/"):
+        return ""
+    if not route.startswith("/"):
+        return f"must start with '/', not {route!r}"
+    if route.endswith("/"):
+        return f"must not end with '/', as {route!r} does"
+    if re.search(r"[{}?#%\s]|//", route):
+        return f"must be plain path segments, not {route!r}"
+    if route == "/-" or route.startswith("/-/"):
+        return "'/-/' is mesh's own"
+    return ""
+
+
+def import_path_problem(path: str) -> str:
+    """Return what is wrong with an import path, or ""."""
+    if IMPORT_PATH.match(path):
+        return ""
+    return f"must look like 'package.module:attribute', not {path!r}"
+
+
+def resolve(code: DeploymentConfig, override: DeploymentConfig | None) -> DeploymentSettings:
+    """Return the settings in force: the config's, else the code's, else the default."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(DeploymentSettings):
+        for source in (override, code):
+            if source is not None and (value := getattr(source, field.name)) is not None:
+                values[field.name] = value
+                break
+    return DeploymentSettings(**values)
+
+
+def _json_problem(value: object, field: str) -> Iterator[Problem]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        yield Problem(field, f"must be a JSON value: {error}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

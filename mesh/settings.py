@@ -1,0 +1,97 @@
+"""Settings of each process, read once and passed down.
+
+Owns the names and defaults of flags and environment variables. The only module that reads the environment.
+Everything binds loopback unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+LOOPBACK = "127.0.0.1"
+HTTP_PORT = 8000
+GRPC_PORT = 9000
+CONTROL_PORT = 7070
+ADMIN_PORT = 9901
+
+ADDRESS_ENV = "MESH_ADDRESS"
+"""host:port[,host:port…] of the control plane, for meshctl, workers and gateways."""
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of one gRPC message, either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is logged and how."""
+
+    level: str = "INFO"
+    format: str = "auto"
+    """"text", "json", or "auto": text on a terminal, else JSON."""
+    access: bool = False
+    """Log a line for each request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneSettings:
+    """One control-plane process."""
+
+    host: str = LOOPBACK
+    port: int = CONTROL_PORT
+    advertise: str = ""
+    """host:port at which the others reach this process; empty: host and the port that was bound."""
+    store: str = "sqlite:///:memory:"
+    """sqlite:///FILE, or etcd://HOST:PORT[,HOST:PORT…]/PREFIX."""
+    etcd_ca_cert: str = ""
+    etcd_cert: str = ""
+    etcd_key: str = ""
+    etcd_user: str = ""
+    etcd_password_file: str = ""
+    heartbeat_interval_s: float = 2.0
+    worker_grace_s: float = 10.0
+    """Seconds a worker may be away before its replicas are placed elsewhere."""
+    build_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """One worker process."""
+
+    worker_id: str = ""
+    """Empty: the host's name and a random part."""
+    host: str = LOOPBACK
+    """Address that replicas bind and gateways reach."""
+    control: tuple[str, ...] = (f"{LOOPBACK}:{CONTROL_PORT}",)
+    max_replicas: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """One gateway process."""
+
+    gateway_id: str = ""
+    host: str = LOOPBACK
+    port: int = HTTP_PORT
+    grpc_port: int = GRPC_PORT
+    control: tuple[str, ...] = (f"{LOOPBACK}:{CONTROL_PORT}",)
+    request_timeout_s: float = 60.0
+    """Where neither the goal state nor the deployment nor the client says less."""
+    body_bytes_max: int = 1024 * 1024 * 1024
+    header_bytes_max: int = 64 * 1024
+    header_count_max: int = 200
+    header_read_timeout_s: float = 10.0
+    drain_timeout_s: float = 20.0
+    stream_idle_timeout_s: float = 300.0
+    """Seconds without progress after which a streamed answer is given up."""
+    backlog: int = 2048
+
+
+def environment() -> Mapping[str, str]:
+    """Return a copy of the process's environment, for child processes and defaults."""
+    return dict(os.environ)
+
+
+def control_addresses(text: str) -> tuple[str, ...]:
+    """Split "host:port,host:port" as in MESH_ADDRESS."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

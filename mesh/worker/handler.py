@@ -1,0 +1,271 @@
+"""Runs user code for calls: builds the request, calls the instance, and sends what it returns.
+
+Owns the meaning of return values and errors, and the thread pool for sync code. Knows nothing of slots or of
+the wire: it gets `ServedCall`s and ends each exactly once. Called by `replica`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Scope
+
+from mesh.lifecycle import Tasks
+from mesh.pipe.callee import ServedCall
+from mesh.telemetry import REPLICA_REQUESTS
+
+_TEXT = [b"content-type", b"text/plain; charset=utf-8"]
+_BYTES = [b"content-type", b"application/octet-stream"]
+_JSON = [b"content-type", b"application/json"]
+
+log = logging.getLogger("mesh.replica")
+
+
+class Handler:
+    """Calls `target`, an instance or a function, for HTTP-shaped calls."""
+
+    def __init__(self, application: str, deployment: str, target: Callable[..., Any], threads: int) -> None:
+        self._target = target
+        self._takes_request = _takes_request(target)
+        self._async = _is_async(target)
+        self._tasks = Tasks()
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=deployment)
+        self._loop = asyncio.get_running_loop()
+        labels = (application, deployment)
+        self._ok = REPLICA_REQUESTS.labels(*labels, "ok").inc
+        self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
+        self._cancelled = REPLICA_REQUESTS.labels(*labels, "cancelled").inc
+
+    def resize(self, threads: int) -> None:
+        """Let as many sync calls run at once as there are slots."""
+        # The pool starts threads on demand up to this number; it has no public way to change it.
+        self._pool._max_workers = threads
+
+    def serve(self, call: ServedCall) -> Callable[[], object]:
+        """Start `call` and return what cancels it."""
+        if self._async:
+            return self._tasks.spawn(self._serve_async(call), name="call").cancel
+        return self._serve_sync(call)
+
+    async def close(self) -> None:
+        """Cancel what runs. Threads of sync calls are left to end by themselves."""
+        await self._tasks.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve_async(self, call: ServedCall) -> None:
+        try:
+            result = self._target(Request(scope(call), call_receive(call))) if self._takes_request else self._target()
+            if inspect.isawaitable(result):
+                result = await result
+            if not self._answer_plain(call, result):
+                await self._answer(call, result)
+        except asyncio.CancelledError:
+            self._ended_cancelled(call)
+        except Exception as error:
+            self._failed(call, error)
+
+    def _serve_sync(self, call: ServedCall) -> Callable[[], object]:
+        context = contextvars.copy_context()
+        arguments = (Request(scope(call), call_receive(call)),) if self._takes_request else ()
+        future = self._loop.run_in_executor(self._pool, lambda: context.run(self._target, *arguments))
+        task: asyncio.Task[None] | None = None
+
+        def returned(future: asyncio.Future[Any]) -> None:
+            nonlocal task
+            if (error := future.exception()) is not None:
+                self._failed(call, error)
+            elif call.cancelled:
+                self._ended_cancelled(call)
+            else:
+                try:
+                    if not self._answer_plain(call, future.result()):
+                        task = self._tasks.spawn(self._finish_sync(call, future.result()), name="call")
+                except Exception as cause:
+                    self._failed(call, cause)
+
+        def cancel() -> None:
+            # The thread cannot be interrupted: `returned` ends the call when it is back.
+            if task is not None:
+                task.cancel()
+
+        future.add_done_callback(returned)
+        return cancel
+
+    async def _finish_sync(self, call: ServedCall, result: Any) -> None:
+        try:
+            await self._answer(call, result)
+        except asyncio.CancelledError:
+            self._ended_cancelled(call)
+        except Exception as error:
+            self._failed(call, error)
+
+    def _answer_plain(self, call: ServedCall, result: Any) -> bool:
+        """Send what needs no waiting. False if it does."""
+        status = 200
+        if isinstance(result, (dict, list)):
+            headers, body = _JSON, _json(result)
+        elif isinstance(result, str):
+            headers, body = _TEXT, result.encode()
+        elif isinstance(result, bytes):
+            headers, body = _BYTES, result
+        elif result is None:
+            status, headers, body = 204, [], b""
+        else:
+            return _is_whole(result) and self._answer_response(call, result)
+        length = [b"content-length", b"%d" % len(body)] if status != 204 else []
+        if not call.answer(status, [*headers, *length], body):
+            return False
+        self._ok()
+        return True
+
+    def _answer_response(self, call: ServedCall, result: Response) -> bool:
+        headers = [part for pair in result.raw_headers for part in pair]
+        if not call.answer(result.status_code, headers, bytes(result.body)):
+            return False
+        self._ok()
+        return True
+
+    async def _answer(self, call: ServedCall, result: Any) -> None:
+        """Send what takes waiting: large bodies, generators and ASGI responses."""
+        if isinstance(result, (dict, list)):
+            result = Response(_json(result), media_type="application/json")
+        elif isinstance(result, str):
+            result = Response(result, media_type="text/plain")
+        elif isinstance(result, bytes):
+            result = Response(result, media_type="application/octet-stream")
+        if inspect.isasyncgen(result):
+            await self._stream(call, result)
+        elif inspect.isgenerator(result):
+            await self._stream(call, iterate_in_threadpool(result))
+        elif isinstance(result, Response):
+            await result(scope(call), call_receive(call), call_send(call))
+            call.done()
+        else:
+            kinds = "str, bytes, dict, list, None, a Response or a generator"
+            raise TypeError(f"a handler returns {kinds}, not {type(result).__name__}")
+        self._ok()
+
+    async def _stream(self, call: ServedCall, chunks: Any) -> None:
+        """Send a generator's chunks as its reader takes them; end it as soon as nobody reads."""
+        started = False
+        try:
+            async for chunk in chunks:
+                if not started:
+                    started = True
+                    call.start(200, _TEXT if isinstance(chunk, str) else _BYTES)
+                if not await call.write(chunk.encode() if isinstance(chunk, str) else bytes(chunk)):
+                    break
+        finally:
+            if hasattr(chunks, "aclose"):
+                await chunks.aclose()
+        if not started:
+            call.start(200, _BYTES)
+        await call.write(b"", end=True)
+        call.done()
+
+    def _failed(self, call: ServedCall, error: BaseException) -> None:
+        self._error()
+        frames = traceback.format_exception(error)
+        text = f"{type(error).__name__}: {error}"
+        log.error(
+            "handler raised: %s", text, extra={"request_id": call.head.request_id, "traceback": "".join(frames[-20:])}
+        )
+        call.fail(text[:1000])
+
+    def _ended_cancelled(self, call: ServedCall) -> None:
+        self._cancelled()
+        call.done()
+
+
+def scope(call: ServedCall) -> Scope:
+    """Return the ASGI scope of a call (HTTP)."""
+    head = call.head
+    flat = head.headers
+    raw_path = head.raw_path
+    path = _unquoted(raw_path) if b"%" in raw_path else raw_path.decode("utf-8", "replace")
+    host, _, port = head.client.rpartition(":")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": head.http_version,
+        "method": head.method,
+        "scheme": head.scheme,
+        "path": path,
+        "raw_path": raw_path,
+        "root_path": head.root_path,
+        "query_string": head.query,
+        "headers": list(zip(flat[::2], flat[1::2], strict=True)),
+        "client": (host, int(port)) if port.isdigit() else None,
+        "server": None,
+        "state": {},
+    }
+
+
+def call_receive(call: ServedCall) -> Callable[[], Any]:
+    """Return the ASGI `receive` of a call."""
+    ended = False
+
+    async def receive() -> Message:
+        nonlocal ended
+        if ended:
+            # ASGI: after the body only a disconnect can come. It shows as cancellation here.
+            await asyncio.get_running_loop().create_future()
+        data = await call.read()
+        ended = call.body.ended and not call.body.pending
+        return {"type": "http.request", "body": data, "more_body": not ended}
+
+    return receive
+
+
+def call_send(call: ServedCall) -> Callable[[Message], Any]:
+    """Return the ASGI `send` of a call."""
+    complete = False
+
+    async def send(message: Message) -> None:
+        nonlocal complete
+        if message["type"] == "http.response.start":
+            call.start(message["status"], [part for pair in message.get("headers", ()) for part in pair])
+        elif message["type"] == "http.response.body" and not complete:
+            complete = not message.get("more_body", False)
+            if not await call.write(bytes(message.get("body", b"")), end=complete) and not complete:
+                raise OSError("the client went away")
+
+    return send
+
+
+def _is_whole(result: Any) -> bool:
+    """Whether a Response has its whole body at hand and nothing to do afterwards."""
+    return isinstance(result, Response) and hasattr(result, "body") and result.background is None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _unquoted(raw: bytes) -> str:
+    return unquote_to_bytes(raw).decode("utf-8", "replace")
+
+
+def _is_async(target: Callable[..., Any]) -> bool:
+    called = target if inspect.isroutine(target) else type(target).__call__
+    return inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+
+
+def _takes_request(target: Callable[..., Any]) -> bool:
+    """Whether the handler wants the request; one without parameters gets none."""
+    parameters = inspect.signature(target).parameters.values()
+    return any(
+        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters
+    )

@@ -1,0 +1,147 @@
+"""The replica process: one instance of one deployment behind a gRPC listener.
+
+`python -m mesh.worker.replica --status-fd N --parent PID --host HOST`, started by the supervisor, which sends a
+length-prefixed ReplicaSpec on stdin and keeps stdin open as the lifeline. Owns the process's life: construct,
+listen, report, drain, exit. Never talks to the control plane.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from mesh import lifecycle, wire
+from mesh.errors import MeshError, UserCodeError
+from mesh.model import DeploymentSettings, ReplicaSpec
+from mesh.pipe.callee import Callee
+from mesh.serving.deployment import Application
+from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
+from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
+from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
+from mesh.worker.handler import Handler
+from mesh.worker.launch import read_message, take_stdin
+from mesh.worker.user_code import load_application, user_error
+
+log = logging.getLogger("mesh.replica")
+
+SERVER_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
+    """`ReplicaService` over one instance of user code."""
+
+    def __init__(self, spec: ReplicaSpec, target: Callable[..., Any]) -> None:
+        settings = spec.settings
+        self.settings = settings
+        self.handler = Handler(spec.application, spec.deployment, target, settings.max_ongoing_requests)
+        self.callee = Callee(settings.max_ongoing_requests, self.handler.serve)
+        gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
+        gauge.set_function(lambda: self.callee.slots.ongoing)
+
+    async def Pipe(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: D102
+        await self.callee.serve_pipe(context)
+
+    async def Configure(self, request: Any, context: Any) -> Any:  # noqa: D102
+        self.settings = wire.from_proto(request.settings, DeploymentSettings)
+        self.handler.resize(self.settings.max_ongoing_requests)
+        self.callee.resize(self.settings.max_ongoing_requests)
+        return replica_service_pb2.ConfigureResponse()
+
+
+class Status:
+    """The line to the supervisor: one JSON object a line."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = os.fdopen(fd, "w", buffering=1)
+
+    def send(self, **fields: Any) -> None:
+        """Send one line. A supervisor that is gone is none of our business: the lifeline ends us."""
+        with contextlib.suppress(OSError):
+            self._file.write(json.dumps(fields) + "\n")
+
+
+async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.Stop) -> int:
+    """Construct the instance, listen until told to stop, drain. Returns the exit code."""
+    replica = Replica(spec, construct(spec))
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server(replica, server)
+    port = server.add_insecure_port(f"{host}:0")
+    await server.start()
+    admin = AdminListener(host, 0, {"draining": lambda: "draining" if replica.callee.draining else ""})
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    status.send(state="ready", address=f"{host}:{port}", admin_address=admin.address)
+    await stop.wait()
+    await health.enter_graceful_shutdown()
+    async with lifecycle.deadline(replica.settings.graceful_shutdown_timeout_s, "running requests"):
+        await replica.callee.drain()
+    await replica.handler.close()
+    await server.stop(0.5)
+    admin.stop()
+    return 0
+
+
+def construct(spec: ReplicaSpec) -> Callable[..., Any]:
+    """Import the application and make this deployment's instance. Raises UserCodeError."""
+    application: Application = load_application(spec.config)
+    bound = application.bound()[spec.deployment]
+    target = bound.deployment.target
+    if not isinstance(target, type):
+        return target
+    try:
+        instance = target(*bound.args, **bound.kwargs)
+    except (Exception, SystemExit) as error:
+        raise user_error(error) from None
+    if not callable(instance):
+        text = f"{spec.deployment} has no __call__ method, so it cannot answer requests"
+        raise UserCodeError(text, traceback=text)
+    return instance  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(prog="mesh.worker.replica")
+    parser.add_argument("--status-fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--log-format", default="auto")
+    arguments = parser.parse_args()
+    os.set_inheritable(arguments.status_fd, False)
+    lifeline = take_stdin()
+    spec = wire.from_proto(deployment_pb2.ReplicaSpec.FromString(read_message(lifeline)), ReplicaSpec)
+    lifecycle.bind_to_parent(arguments.parent, lifeline)
+    configure_logs("replica", LogSettings(format=arguments.log_format))
+    status = Status(arguments.status_fd)
+    try:
+        code = lifecycle.run(lambda stop: serve(spec, arguments.host, status, stop))
+    except UserCodeError as error:
+        status.send(state="failed", message=error.message, traceback=error.traceback)
+        sys.exit(1)
+    except MeshError as error:
+        status.send(state="failed", message=error.message, traceback="")
+        sys.exit(1)
+    # Threads of sync handlers that never return must not keep the process.
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
+
