@@ -10,8 +10,6 @@ import random as _random
 import time
 from dataclasses import dataclass, field
 
-_HEX = "0123456789abcdef"
-
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -30,6 +28,10 @@ class Clock:
     def random(self) -> float:
         """A number from [0, 1)."""
         return self._rng.random()
+
+    def request_id(self) -> str:
+        """32 hex digits, unique for all practical purposes; no secret (the system's generator costs a call each)."""
+        return f"{self._rng.getrandbits(128):032x}"
 
     def token(self, length: int = 8) -> str:
         """`length` random hex digits (4 bits each), from the system's generator."""

@@ -121,7 +121,7 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         metadata = dict(context.invocation_metadata() or ())
         headers = [*_headers(request, metadata)]
         head = read_head(headers, client=_peer(context.peer()), scheme="http")
-        told.request_id = head.request_id or pipeline.clock.token(32)
+        told.request_id = head.request_id or pipeline.clock.request_id()
         path, _, query = (request.path or "/").partition("?")
         if not path.startswith("/"):
             raise InvalidConfig((Problem("path", f"must start with '/', not {path[:100]!r}"),))

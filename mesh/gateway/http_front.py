@@ -67,7 +67,7 @@ class HttpFront:
     async def _serve(self, request: Request) -> int:
         scope = request.scope
         head = read_head(scope["headers"], client=request.client, scheme=scope["scheme"])
-        request.request_id = head.request_id or self._pipeline.clock.token(32)
+        request.request_id = head.request_id or self._pipeline.clock.request_id()
         self._check_size(scope["headers"], head)
         route = self._pipeline.route(scope["raw_path"])
         request.route = route.prefix or "/"
@@ -150,7 +150,7 @@ class HttpFront:
 
     async def _tell(self, request: Request, error: MeshError) -> int:
         """Tell the client of an error; if its answer has begun, break it off so that it shows."""
-        request.request_id = request.request_id or self._pipeline.clock.token(32)
+        request.request_id = request.request_id or self._pipeline.clock.request_id()
         status, headers, body = answer.problem(error, request.request_id)
         if status in (500, 502):
             fields = {"request_id": request.request_id, "route": request.route, "reason": answer.outcome(error).reason}

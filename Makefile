@@ -1,0 +1,84 @@
+# Everything a contributor runs. `make help` lists it.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+DEBIAN_PACKAGES := etcd-server curl
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "mesh needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	    { rm -rf .venv; echo "python venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+.venv/run.stamp: requirements/run.lock pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements/run.lock
+	$(PIP) --no-deps -e .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.lock pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements/dev.lock
+	$(PIP) --no-deps -e .
+	@touch $@ .venv/run.stamp
+
+.PHONY: install
+install: .venv/run.stamp ## Install what is needed to run into .venv
+
+.PHONY: run
+run: .venv/run.stamp ## Install and serve examples/slow.py on http://127.0.0.1:8000
+	@exec $(BIN)/meshctl run slow:app --working-dir examples
+
+.PHONY: test
+test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages; a real etcd comes along)
+	$(PYTEST) -q
+
+.PHONY: test-all
+test-all: debian-packages test ## The tests, and those that need Debian packages (etcd 3.4 as second etcd)
+	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
+
+.PHONY: debian-packages
+debian-packages:
+	@dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || \
+	    { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	      apt-get install -y -qq --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; }
+
+.PHONY: check
+check: .venv/dev.stamp ## Lint, types, import rules, and that generated code is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	scripts/check_protos.sh
+	$(BIN)/python scripts/check_budgets.py
+
+.PHONY: format
+format: .venv/dev.stamp ## Format the code
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+.PHONY: protos
+protos: .venv/dev.stamp ## Generate mesh/v1 from protos/
+	scripts/protos.sh
+
+.PHONY: bench
+bench: .venv/dev.stamp ## Measure: throughput, latency, shedding, start-up, memory (writes benchmarks/results)
+	$(BIN)/python -m benchmarks.run
+
+.PHONY: lock
+lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock
+	$(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 \
+	    -o requirements/run.lock
+	$(BIN)/uv pip compile -q pyproject.toml --group dev --extra reload --universal --generate-hashes --no-header \
+	    --python-version 3.11 -o requirements/dev.lock
+
+.PHONY: clean
+clean: ## Remove what was installed and built
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

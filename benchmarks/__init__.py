@@ -1,0 +1,1 @@
+"""Benchmarks: bounded, on loopback, each figure a median of several runs."""

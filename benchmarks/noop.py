@@ -1,0 +1,26 @@
+"""What is measured: handlers that do nothing, or that do nothing but wait."""
+
+import asyncio
+
+from starlette.requests import Request
+
+import mesh
+
+
+@mesh.deployment(max_ongoing_requests=1000, max_queued_requests=1000)
+class Noop:
+    async def __call__(self, request: Request) -> dict[str, bool]:
+        return {"ok": True}
+
+
+@mesh.deployment(max_ongoing_requests=1, max_queued_requests=0)
+class Full:
+    """Always busy with one request: everything else is shed."""
+
+    async def __call__(self, request: Request) -> str:
+        await asyncio.sleep(3600)
+        return ""
+
+
+noop = Noop.bind()
+full = Full.bind()
