@@ -145,12 +145,14 @@ class Application:
     config: ApplicationConfig = ApplicationConfig()
     revision: int = 0
     plan: Plan | None = None
-    """Built from `config`; None until the build has ended."""
+    """Built from `config` once its revision is `revision`; until then the one before, or None."""
     serving: Plan | None = None
-    """The last plan that was wholly ready."""
+    """The last plan that was wholly ready (or, before there was one, that had begun to serve)."""
     failure: str = ""
     deleting: bool = False
     applied_at: float = 0.0
+    superseded: tuple[Plan, ...] = ()
+    """Plans that were replaced before they were wholly ready, newest first, while replicas of theirs still serve."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from mesh.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
 
 CONNECT_S = 3.0
 RECONNECT = Backoff(initial_s=0.05, max_s=3.0, floor=0.2)
+_WARN_AFTER = 5
+"""Rounds without a snapshot after which the silence is logged, once."""
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", 10_000),
@@ -53,8 +55,9 @@ class Discovery:
             address = redirect or next(addresses)
             redirect, heard = await self._follow(address)
             attempt = 0 if heard else attempt + 1
-            if attempt and not redirect and attempt % len(self._settings.control) == 0:
-                log.warning("no control plane answers; serving from the last snapshot", extra={"tried": address})
+            if attempt == _WARN_AFTER * len(self._settings.control):
+                tried = ",".join(self._settings.control)
+                log.warning("no control plane leads or answers; serving from the last snapshot", extra={"tried": tried})
             if not redirect or attempt > 1:
                 await asyncio.sleep(RECONNECT.pause_s(attempt, self._clock.random))
 

@@ -6,6 +6,8 @@ Services of user deployments are to be routed by `generic_handlers`, beside the 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -20,7 +22,7 @@ from grpc_health.v1.health import aio as health_aio
 
 from mesh.errors import Conflict, InvalidConfig, MeshError, Overloaded, Problem
 from mesh.gateway import answer
-from mesh.gateway.heads import read_head
+from mesh.gateway.heads import check_size, read_head
 from mesh.gateway.pipeline import Exchange, Pipeline, Route
 from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
@@ -104,6 +106,7 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
             finally:
                 pipeline.leave()
         except MeshError as error:
+            told.request_id = told.request_id or pipeline.clock.request_id()
             code = answer.outcome(error).code
             if code == "INTERNAL":
                 fields = {"request_id": told.request_id, "route": told.route}
@@ -123,6 +126,7 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         head = read_head(headers, client=_peer(context.peer()), scheme="http")
         told.request_id = head.request_id or pipeline.clock.request_id()
         path, _, query = (request.path or "/").partition("?")
+        check_size(head, pipeline.settings, fields=len(request.headers), target_bytes=len(request.path))
         if not path.startswith("/"):
             raise InvalidConfig((Problem("path", f"must start with '/', not {path[:100]!r}"),))
         route = self._route(metadata.get(APPLICATION_METADATA), path.encode())
@@ -141,21 +145,24 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         call = Call(frame, idempotent=method in IDEMPOTENT, body_follows=bool(request.body))
         route.dispatcher.submit(call, told.request_id)
         exchange = Exchange(pipeline, route, call, timeout_s)
+        upload: asyncio.Task[None] | None = None
         try:
             if request.body:
                 await call.granted()
-                await self._send_body(call, route, request.body)
+                upload = self._send_body(call, route, request.body)
             return await self._collect(call, told)
         finally:
             exchange.end()
+            if upload is not None:
+                upload.cancel()
 
-    async def _send_body(self, call: Call, route: Route, body: bytes) -> None:
+    def _send_body(self, call: Call, route: Route, body: bytes) -> asyncio.Task[None] | None:
+        """Send a small body whole; carry a large one in a task, for the handler may answer before it has read it."""
         if len(body) <= OPEN_BYTES_MAX:
             route.dispatcher.open(call, body, end=True)
-            return
+            return None
         route.dispatcher.open(call, b"", end=False)
-        await call.wait_accepted()
-        await call.write(body, end=True)
+        return self._pipeline.tasks.spawn(_upload(call, body), name="upload")
 
     async def _collect(self, call: Call, told: Told) -> Any:
         head = await call.head
@@ -169,6 +176,8 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         response = ingress_service_pb2.HandleResponse(status=head.status, body=b"".join(parts))
         flat = list(head.headers)
         for name, value in zip(flat[::2], flat[1::2], strict=True):
+            if name == b"x-request-id":
+                continue
             response.headers.add(name=name.decode("latin-1"), value=value.decode("latin-1"))
         response.headers.add(name=REQUEST_ID_METADATA, value=told.request_id)
         return response
@@ -207,6 +216,12 @@ async def refuse(context: Any, error: MeshError, request_id: str) -> NoReturn:
     raise AssertionError("abort returned")
 
 
+async def _upload(call: Call, body: bytes) -> None:
+    with contextlib.suppress(MeshError):  # whoever collects the answer sees it
+        await call.wait_accepted()
+        await call.write(body, end=True)
+
+
 def _packed(message: Any) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(message)
@@ -217,7 +232,8 @@ def _headers(request: Any, metadata: dict[str, Any]) -> Iterator[tuple[bytes, by
     if (given := metadata.get(REQUEST_ID_METADATA)) is not None:
         yield b"x-request-id", str(given).encode()
     for header in request.headers:
-        yield header.name.lower().encode("latin-1", "replace"), header.value.encode("latin-1", "replace")
+        if (name := header.name.lower()) != "content-length":  # the body says it
+            yield name.encode("latin-1", "replace"), header.value.encode("latin-1", "replace")
     if request.body:
         yield b"content-length", b"%d" % len(request.body)
 
@@ -227,5 +243,3 @@ def _peer(peer: str) -> str:
     _, _, rest = peer.partition(":")
     address = rest.rpartition(":")[0]
     return address.replace("%5B", "").replace("%5D", "")
-
-

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mesh.errors import InvalidConfig, Problem
+from mesh.gateway.answer import HeadTooLarge, PayloadTooLarge
+from mesh.settings import GatewaySettings
 
 TIMEOUT_HEADER = b"x-request-timeout-seconds"
 REQUEST_ID_HEADER = b"x-request-id"
@@ -76,6 +78,24 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: st
     if head.host:
         passed += (b"x-forwarded-host", head.host)
     return head
+
+
+def check_size(head: RequestHead, settings: GatewaySettings, *, fields: int, target_bytes: int) -> None:
+    """Hold a request to the limits of `settings`. `fields` counts its headers; `target_bytes`: path and query.
+
+    Raises HeadTooLarge or PayloadTooLarge.
+    """
+    if fields > settings.header_count_max:
+        raise HeadTooLarge(f"more than {settings.header_count_max} header fields")
+    if sum(map(len, head.passed)) + target_bytes > settings.header_bytes_max:
+        raise HeadTooLarge(f"path and header fields of more than {settings.header_bytes_max} bytes")
+    if head.content_length > settings.body_bytes_max:
+        raise PayloadTooLarge(f"the body is larger than {settings.body_bytes_max} bytes")
+
+
+def given_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the request id that a client gave, or ""; for requests whose head was never read."""
+    return next((request_id(value) for name, value in headers if name == REQUEST_ID_HEADER), "")
 
 
 def request_id(value: bytes) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from mesh.errors import DeadlineExceeded, MeshError
 from mesh.gateway import answer
-from mesh.gateway.answer import ClientGone, HeadTooLarge, PayloadTooLarge
-from mesh.gateway.heads import HOP_BY_HOP, RequestHead, read_head
+from mesh.gateway.answer import ClientGone, PayloadTooLarge
+from mesh.gateway.heads import HOP_BY_HOP, RequestHead, check_size, given_request_id, read_head
 from mesh.gateway.pipeline import Exchange, Pipeline, Route
 from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
@@ -68,8 +68,10 @@ class HttpFront:
         scope = request.scope
         head = read_head(scope["headers"], client=request.client, scheme=scope["scheme"])
         request.request_id = head.request_id or self._pipeline.clock.request_id()
-        self._check_size(scope["headers"], head)
-        route = self._pipeline.route(scope["raw_path"])
+        raw_path = scope["raw_path"]
+        target_bytes = len(raw_path) + len(scope["query_string"])
+        check_size(head, self._settings, fields=len(scope["headers"]), target_bytes=target_bytes)
+        route = self._pipeline.route(raw_path)
         request.route = route.prefix or "/"
         body_follows = head.content_length > 0 or head.chunked or _may_follow(scope, head)
         timeout_s = min(route.timeout_s, head.timeout_s) if head.timeout_s else route.timeout_s
@@ -150,7 +152,8 @@ class HttpFront:
 
     async def _tell(self, request: Request, error: MeshError) -> int:
         """Tell the client of an error; if its answer has begun, break it off so that it shows."""
-        request.request_id = request.request_id or self._pipeline.clock.request_id()
+        if not request.request_id:
+            request.request_id = given_request_id(request.scope["headers"]) or self._pipeline.clock.request_id()
         status, headers, body = answer.problem(error, request.request_id)
         if status in (500, 502):
             fields = {"request_id": request.request_id, "route": request.route, "reason": answer.outcome(error).reason}
@@ -165,15 +168,6 @@ class HttpFront:
             await request.send({"type": "http.response.start", "status": status, "headers": headers})
             await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
         return status
-
-    def _check_size(self, headers: list[tuple[bytes, bytes]], head: RequestHead) -> None:
-        settings = self._settings
-        if len(headers) > settings.header_count_max:
-            raise HeadTooLarge(f"more than {settings.header_count_max} header fields")
-        if sum(len(part) for part in head.passed) > settings.header_bytes_max:
-            raise HeadTooLarge(f"header fields of more than {settings.header_bytes_max} bytes")
-        if head.content_length > settings.body_bytes_max:
-            raise PayloadTooLarge(f"the body is larger than {settings.body_bytes_max} bytes")
 
     async def _system(self, path: str, send: Send) -> None:
         """Answer mesh's own pages."""

@@ -78,7 +78,8 @@ class _Embedded(Server):
 
     def _init_shared_socket(self) -> None:
         self._ssp = None
-        self._shd = _holder(self.listener.fileno(), False, self.backlog)
+        # From here on granian owns the descriptor and closes it.
+        self._shd = _holder(self.listener.detach(), False, self.backlog)
 
     def _drop_shared_socket(self) -> None:
         self._shd = None

@@ -93,7 +93,7 @@ class Pipeline:
         for application in snapshot.applications:
             for deployment in application.deployments:
                 key = (application.name, deployment.name)
-                wanted[key] = self._dispatcher(key, application.failure, deployment)
+                wanted[key] = self._dispatcher(key, application, deployment)
             ingress = next((d for d in application.deployments if d.name == application.ingress), None)
             if ingress is None:
                 dispatcher = wanted[application.name, ""] = self._unbuilt(application)
@@ -124,7 +124,8 @@ class Pipeline:
         """Count a request out."""
         self._exchanges -= 1
         if self._idle is not None and not self._exchanges:
-            self._idle.set_result(None)
+            if not self._idle.done():
+                self._idle.set_result(None)
             self._idle = None
 
     async def drain(self) -> None:
@@ -141,9 +142,17 @@ class Pipeline:
             await dispatcher.close("this gateway is shutting down")
         await self.tasks.cancel()
 
-    def _dispatcher(self, key: tuple[str, str], failure: str, deployment: pb.RoutedDeployment) -> Dispatcher:
-        limits = Limits(deployment.max_ongoing_requests, deployment.max_queued_requests, failure)
-        dispatcher = self._dispatchers.get(key) or Dispatcher(*key, limits, self.clock)
+    def _dispatcher(
+        self, key: tuple[str, str], application: pb.RoutedApplication, deployment: pb.RoutedDeployment
+    ) -> Dispatcher:
+        limits = Limits(deployment.max_ongoing_requests, deployment.max_queued_requests, application.failure)
+        dispatcher = self._dispatchers.get(key)
+        if dispatcher is None and deployment.name == application.ingress:
+            # Whoever waited for the first build is served by what it made.
+            dispatcher = self._dispatchers.pop((application.name, ""), None)
+            if dispatcher is not None:
+                dispatcher.rename(deployment.name)
+        dispatcher = dispatcher or Dispatcher(*key, limits, self.clock)
         dispatcher.update(limits, ((e.replica_id, e.address) for e in deployment.endpoints))
         return dispatcher
 
@@ -162,8 +171,10 @@ class Pipeline:
 
 
 async def _bury(dispatcher: Dispatcher) -> None:
-    await dispatcher.drain()
-    await dispatcher.close("retired")
+    try:
+        await dispatcher.drain()
+    finally:
+        await dispatcher.close("this gateway is shutting down")
 
 
 class Exchange:
@@ -228,7 +239,8 @@ class Exchange:
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
-        if not self.call.ended:
+        # A whole answer needs no cancel: what the handler does after it (a background task) may end.
+        if not self.call.ended and not self.call.complete:
             self._dispatcher.cancel(self.call)
 
     def _slow(self, waited_s: float) -> None:

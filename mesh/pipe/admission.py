@@ -117,10 +117,12 @@ class DrainRate:
         """Slots freed per second, None while nothing is known."""
         elapsed = now - self._start
         if elapsed >= 2 * self._window_s:
-            self._previous = None if self._count == 0 else self._count / elapsed
+            # Nobody asked for long: when in that time the slots came free is not known.
+            self._previous = None
             self._start, self._count = now, 0
         elif elapsed >= self._window_s:
-            self._previous = self._count / elapsed
+            # None came free: then the next one is as good as any guess.
+            self._previous = max(self._count, 1) / elapsed
             self._start, self._count = now, 0
         return self._previous
 

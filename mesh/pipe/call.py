@@ -34,6 +34,7 @@ class Call:
         "head",
         "idempotent",
         "link",
+        "losses",
         "number",
         "offered",
         "order",
@@ -52,6 +53,8 @@ class Call:
         self.offered = False
         self.accepted = False
         self.repeated = False
+        self.losses = 0
+        """Replicas that were lost with it."""
         self.ended = False
         """The caller needs no more of it: answered, failed or cancelled."""
         self.streams = False
@@ -67,6 +70,11 @@ class Call:
     def __repr__(self) -> str:
         where = f"on {self.link.address}" if self.link is not None else "unsent"
         return f"<Call {self.order} {where}{' accepted' if self.accepted else ''}{' ended' if self.ended else ''}>"
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is owed either way: the answer came whole, and so did the body if it was streamed."""
+        return self.body.ended and (self.window.closed or not self.streams)
 
     @property
     def ready(self) -> bool:
@@ -132,14 +140,17 @@ class Call:
 
     async def write(self, data: bytes, *, end: bool) -> bool:
         """Send more of the body. False once the replica reads no more of it. Wait for `wait_accepted` first."""
-        assert self.link is not None
         pieces = chunks(data)
         for i, piece in enumerate(pieces):
             if piece and not await self.window.take(len(piece)):
                 return False
+            if self.link is None:  # the replica was lost
+                return False
             last = end and i == len(pieces) - 1
             if piece or last:
                 self.link.send_data(self, piece, end=last)
+        if end:
+            self.window.close()
         return True
 
     async def read(self) -> bytes:

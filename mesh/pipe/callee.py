@@ -40,6 +40,7 @@ class Callee:
         """Serve one pipe until its caller ends it or is lost; then cancel what it still runs."""
         pipe = ServedPipe(self, context)
         tasks = Tasks()
+        await context.send_initial_metadata(())
         writer = tasks.spawn(pipe.outbox.run(pipe.acknowledge), name="pipe-writer")
         try:
             while not writer.done() and (message := await context.read()) is not grpc.aio.EOF:
@@ -56,7 +57,8 @@ class Callee:
         """Free the slot of a call that is over."""
         self.send_offers(self.slots.release())
         if self._idle is not None and not self.slots.ongoing:
-            self._idle.set_result(None)
+            if not self._idle.done():
+                self._idle.set_result(None)
             self._idle = None
 
     def resize(self, limit: int) -> None:
@@ -148,14 +150,14 @@ class ServedPipe:
             self._end_offer()
         if self.callee.draining:
             if head.offer:
-                self.callee.slots.decline(self)
+                self.callee.send_offers(self.callee.slots.decline(self))
             self.outbox.put(_rejected(number, pb.REFUSAL_DRAINING))
-            return
-        if not self.callee.slots.take(self, offered=head.offer):
-            self.outbox.put(_rejected(number, pb.REFUSAL_FULL))
             return
         if number in self._calls:
             raise ValueError(f"call {number} was opened twice on one pipe")
+        if not self.callee.slots.take(self, offered=head.offer):
+            self.outbox.put(_rejected(number, pb.REFUSAL_FULL))
+            return
         call = ServedCall(self, number, head)
         self._calls[number] = call
         self._unacknowledged[number] = None
@@ -205,7 +207,8 @@ class ServedCall:
         self.window.close()
         self.body.fail(asyncio.CancelledError())
         if self._cancel is not None:
-            self._cancel()
+            # Not now: a handler that has not had its first step could not end its call.
+            asyncio.get_running_loop().call_soon(self._cancel)
 
     async def read(self) -> bytes:
         """Return the next body chunk, b"" at the end."""
@@ -240,7 +243,7 @@ class ServedCall:
         for i, piece in enumerate(pieces):
             if piece and not await self.window.take(len(piece)):
                 return False
-            if self.cancelled:
+            if self.cancelled or self._over:
                 return False
             last = end and i == len(pieces) - 1
             if piece or last:
@@ -250,10 +253,12 @@ class ServedCall:
 
     def fail(self, message: str) -> None:
         """End the call: the handler raised."""
+        self.window.close()
         self._finish(pb.ResponseFrame(call=self._number, done=True, failed=pb.Failed(message=message)), 0)
 
     def done(self) -> None:
         """End the call; its answer, if any is owed, was sent."""
+        self.window.close()
         self._finish(pb.ResponseFrame(call=self._number, done=True), 0)
 
     def _finish(self, frame: pb.ResponseFrame, size: int) -> None:

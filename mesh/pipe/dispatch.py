@@ -23,6 +23,9 @@ from mesh.pipe.retry import RetryBudget
 from mesh.telemetry import IN_FLIGHT, QUEUED, REPEATED, SHED, LineLimit
 from mesh.v1 import replica_service_pb2 as pb
 
+LOSSES_MAX = 2
+"""Replicas that may be lost with a call on them that they did not accept: a call may be what ends them."""
+
 log = logging.getLogger("mesh.dispatch")
 
 
@@ -54,13 +57,17 @@ class Dispatcher:
         self._orders = 0
         self._idle: asyncio.Future[None] | None = None
         self._shed_lines = LineLimit()
-        labels = (application, deployment)
-        IN_FLIGHT.labels(*labels).set_function(lambda: self._balance.in_flight)
-        QUEUED.labels(*labels).set_function(lambda: len(self._line))
-        self._shed = SHED.labels(*labels, "queue_full")
+        self._gauges = False
+        self._label(deployment)
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self.application}/{self.deployment} {self._balance} {self._line}>"
+
+    def rename(self, deployment: str) -> None:
+        """Serve a deployment whose name was not known when the first requests came."""
+        self._forget_gauges()
+        self.deployment = deployment
+        self._label(deployment)
 
     @property
     def in_flight(self) -> int:
@@ -99,7 +106,13 @@ class Dispatcher:
         raise Overloaded(shed.detail, retry_after_s=retry_after_s)
 
     def open(self, call: Call, data: bytes, *, end: bool) -> None:
-        """Send a call that holds a slot, now that its first body bytes are at hand."""
+        """Send a call that holds a slot, now that its first body bytes are at hand.
+
+        Raises what the call failed with, if it was given up meanwhile: then its slot is no longer its own.
+        """
+        if call.ended:
+            call.head.result()
+            return
         call.open_with(data, end=end)
         link = call.link
         if link is None:  # its replica was lost meanwhile, and it waits again
@@ -142,9 +155,6 @@ class Dispatcher:
                 link = Link(replica_id, address, self, self._clock)
                 self._links[replica_id] = link
                 self._running[link] = self._tasks.spawn(link.run(), name=f"pipe {replica_id}")
-        if limits.failure and not self._links:
-            for call in self._line.clear():
-                call.fail(Unavailable(limits.failure))
         self._pump()
 
     async def drain(self) -> None:
@@ -156,18 +166,18 @@ class Dispatcher:
     def retire(self, reason: str) -> None:
         """Take nothing new: whoever waits gets Unavailable with `reason`, what runs may end."""
         self.update(Limits(1, 0, reason), ())
-        for call in self._line.clear():
-            call.fail(Unavailable(reason))
-        self._notice_idle()
+        self._forget_gauges()
 
     async def close(self, reason: str) -> None:
         """End everything now; whoever waits gets Unavailable with `reason`."""
-        for call in self._line.clear():
-            call.fail(Unavailable(reason))
+        self._limits = Limits(1, 0, reason)
+        for link in self._links.values():
+            link.retiring = True
+        self._links.clear()
+        self._pump()
+        # What was sent and not accepted comes back from the links now; `_pump` answers it like the rest.
         await self._tasks.cancel()
-        for metric in (IN_FLIGHT, QUEUED):
-            with contextlib.suppress(KeyError):
-                metric.remove(self.application, self.deployment)
+        self._forget_gauges()
 
     # What links report.
 
@@ -182,6 +192,8 @@ class Dispatcher:
     def lost(self, link: Link, calls: list[Call]) -> None:
         """The pipe broke: put back what never ran, repeat what may be, fail the rest."""
         self._balance.close(link)
+        if link.retiring:
+            self._running.pop(link, None)
         held = list(link.held)
         link.held.clear()
         for call in held:
@@ -209,6 +221,8 @@ class Dispatcher:
         if not call.ended:
             self._line.put_back(call)
         self._pump()
+        if link.retiring and not link.in_flight:
+            self._end(link)
 
     def offered(self, link: Link) -> None:
         """The replica reserved a slot: the first in the line takes it."""
@@ -241,6 +255,13 @@ class Dispatcher:
 
     # How it does it.
 
+    def _label(self, deployment: str) -> None:
+        labels = (self.application, deployment)
+        IN_FLIGHT.labels(*labels).set_function(lambda: self._balance.in_flight)
+        QUEUED.labels(*labels).set_function(lambda: len(self._line))
+        self._gauges = True
+        self._shed = SHED.labels(*labels, "queue_full")
+
     def _send(self, call: Call, link: Link, *, offer: bool) -> None:
         self._budget.deposit()
         call.link, call.offered = link, offer
@@ -260,18 +281,22 @@ class Dispatcher:
             self._end(link)
 
     def _pump(self) -> None:
-        """Send from the line while there are free slots."""
+        """Send from the line while there are free slots; empty it if there will never be any."""
         while len(self._line) and (link := self._balance.acquire()) is not None:
             call = self._line.pop()
             assert call is not None
             self._send(call, link, offer=False)
+        if len(self._line) and self._limits.failure and not self._links:
+            for call in self._line.clear():
+                call.fail(Unavailable(self._limits.failure))
         self._notice_idle()
 
     def _after_loss(self, call: Call, link: Link) -> None:
         cause = ""
-        if not call.accepted:
+        call.losses += 1
+        if not call.accepted and call.losses <= LOSSES_MAX:
             cause = "lost_before_accept"
-        elif call.idempotent and not (call.repeated or call.head.done() or call.streams) and self._budget.withdraw():
+        elif self._may_repeat(call):
             cause = "lost_after_accept"
             call.repeated = True
             call.accepted = False
@@ -281,6 +306,11 @@ class Dispatcher:
             return
         error: MeshError = ReplicaLost(f"replica {link.replica_id} went away while it ran the request")
         call.fail(error)
+
+    def _may_repeat(self, call: Call) -> bool:
+        """Whether a call that ran may run again; it is paid for from the budget then."""
+        untouched = call.accepted and not (call.repeated or call.head.done() or call.streams)
+        return untouched and call.idempotent and self._budget.withdraw()
 
     def _retire(self, link: Link) -> None:
         link.retiring = True
@@ -294,5 +324,14 @@ class Dispatcher:
 
     def _notice_idle(self) -> None:
         if self._idle is not None and not self._balance.in_flight and not len(self._line):
-            self._idle.set_result(None)
+            if not self._idle.done():
+                self._idle.set_result(None)
             self._idle = None
+
+    def _forget_gauges(self) -> None:
+        """Take this deployment out of the metrics, once: the same labels may have another owner later."""
+        if self._gauges:
+            self._gauges = False
+            for metric in (IN_FLIGHT, QUEUED):
+                with contextlib.suppress(KeyError):
+                    metric.remove(self.application, self.deployment)

@@ -130,11 +130,12 @@ class Link:
         try:
             stream = ReplicaServiceStub(channel).Pipe()
             async with asyncio.timeout(CONNECT_S):
-                await stream.wait_for_connection()
+                # The replica's own word: its host may take the connection when it takes no stream any more.
+                await stream.initial_metadata()
+                if stream.done():
+                    await stream.wait_for_connection()  # raises the stream's status
             connected = True
-            outbox: Outbox[pb.RequestFrame] = Outbox(
-                lambda frames: stream.write(pb.PipeRequest(frames=frames))
-            )
+            outbox: Outbox[pb.RequestFrame] = Outbox(lambda frames: stream.write(pb.PipeRequest(frames=frames)))
             self._outbox = outbox
             self._events.connected(self)
             await self._exchange(stream, outbox)

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 MESSAGE_BYTES = 1024 * 1024
 """Body bytes after which a message is closed; one frame more than that fits any message limit."""
+FRAMES_MAX = 128
+"""Frames in one message: so many with the largest heads that pass a gateway fit the message limit too."""
 
 _F = TypeVar("_F")
 
@@ -57,14 +59,19 @@ class Outbox(Generic[_F]):
             await self._write(self._batch())
 
     def _batch(self) -> list[_F]:
+        frames = self._frames
+        end = min(len(frames), FRAMES_MAX)
         total = 0
-        for i, (index, size) in enumerate(self._sizes):
+        for index, size in self._sizes:
             total += size
-            if total >= MESSAGE_BYTES and index + 1 < len(self._frames):
-                batch, self._frames = self._frames[: index + 1], self._frames[index + 1 :]
-                self._sizes = [(later - index - 1, size) for later, size in self._sizes[i + 1 :]]
-                return batch
-        batch, self._frames = self._frames, []
-        if self._sizes:
-            self._sizes = []
-        return batch
+            if total >= MESSAGE_BYTES:
+                end = min(end, index + 1)
+                break
+        if end == len(frames):
+            self._frames = []
+            if self._sizes:
+                self._sizes = []
+            return frames
+        self._frames = frames[end:]
+        self._sizes = [(index - end, size) for index, size in self._sizes if index >= end]
+        return frames[:end]

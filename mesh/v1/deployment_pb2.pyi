@@ -510,6 +510,7 @@ class Application(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     DELETING_FIELD_NUMBER: _builtins.int
     APPLIED_AT_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Counts accepted changes, from 1."""
     failure: _builtins.str
@@ -521,11 +522,17 @@ class Application(_message.Message):
     def config(self) -> Global___ApplicationConfig: ...
     @_builtins.property
     def plan(self) -> Global___Plan:
-        """Built from `config`; absent until the build has ended."""
+        """Built from `config` once its revision is `revision`; until then the one before, whose replicas run on meanwhile."""
 
     @_builtins.property
     def serving(self) -> Global___Plan:
-        """The last plan that was wholly ready. It serves on while a newer one starts or after that one failed."""
+        """The last plan that was wholly ready (or, before there was one, that had begun to serve). It serves on while a
+        newer one starts or after that one failed.
+        """
+
+    @_builtins.property
+    def superseded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plan]:
+        """Plans that were replaced before they were wholly ready, newest first, while replicas of theirs still serve."""
 
     def __init__(
         self,
@@ -537,10 +544,11 @@ class Application(_message.Message):
         failure: _builtins.str = ...,
         deleting: _builtins.bool = ...,
         applied_at: _builtins.float = ...,
+        superseded: _abc.Iterable[Global___Plan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "plan", b"plan", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "config", b"config", "deleting", b"deleting", "failure", b"failure", "plan", b"plan", "revision", b"revision", "serving", b"serving"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "config", b"config", "deleting", b"deleting", "failure", b"failure", "plan", b"plan", "revision", b"revision", "serving", b"serving", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

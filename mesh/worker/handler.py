@@ -66,6 +66,9 @@ class Handler:
 
     async def _serve_async(self, call: ServedCall) -> None:
         try:
+            if call.cancelled:  # before its first step
+                self._ended_cancelled(call)
+                return
             result = self._target(Request(scope(call), call_receive(call))) if self._takes_request else self._target()
             if inspect.isawaitable(result):
                 result = await result
@@ -73,27 +76,33 @@ class Handler:
                 await self._answer(call, result)
         except asyncio.CancelledError:
             self._ended_cancelled(call)
-        except Exception as error:
+        except _RAISED as error:
             self._failed(call, error)
 
     def _serve_sync(self, call: ServedCall) -> Callable[[], object]:
-        context = contextvars.copy_context()
-        arguments = (Request(scope(call), call_receive(call)),) if self._takes_request else ()
-        future = self._loop.run_in_executor(self._pool, lambda: context.run(self._target, *arguments))
+        try:
+            context = contextvars.copy_context()
+            arguments = (Request(scope(call), call_receive(call)),) if self._takes_request else ()
+            future = self._loop.run_in_executor(self._pool, _run, context, self._target, arguments)
+        except Exception as error:
+            self._failed(call, error)
+            return _nothing
         task: asyncio.Task[None] | None = None
 
         def returned(future: asyncio.Future[Any]) -> None:
             nonlocal task
-            if (error := future.exception()) is not None:
-                self._failed(call, error)
-            elif call.cancelled:
+            result = None if future.cancelled() else future.result()
+            if isinstance(result, _Raised):
+                self._failed(call, result.error)
+                return
+            if call.cancelled or future.cancelled():
                 self._ended_cancelled(call)
-            else:
-                try:
-                    if not self._answer_plain(call, future.result()):
-                        task = self._tasks.spawn(self._finish_sync(call, future.result()), name="call")
-                except Exception as cause:
-                    self._failed(call, cause)
+                return
+            try:
+                if not self._answer_plain(call, result):
+                    task = self._tasks.spawn(self._finish_sync(call, result), name="call")
+            except Exception as cause:
+                self._failed(call, cause)
 
         def cancel() -> None:
             # The thread cannot be interrupted: `returned` ends the call when it is back.
@@ -108,7 +117,7 @@ class Handler:
             await self._answer(call, result)
         except asyncio.CancelledError:
             self._ended_cancelled(call)
-        except Exception as error:
+        except _RAISED as error:
             self._failed(call, error)
 
     def _answer_plain(self, call: ServedCall, result: Any) -> bool:
@@ -162,10 +171,11 @@ class Handler:
         started = False
         try:
             async for chunk in chunks:
+                data = _chunk(chunk)
                 if not started:
                     started = True
                     call.start(200, _TEXT if isinstance(chunk, str) else _BYTES)
-                if not await call.write(chunk.encode() if isinstance(chunk, str) else bytes(chunk)):
+                if not await call.write(data):
                     break
         finally:
             if hasattr(chunks, "aclose"):
@@ -187,6 +197,31 @@ class Handler:
     def _ended_cancelled(self, call: ServedCall) -> None:
         self._cancelled()
         call.done()
+
+
+_RAISED = (Exception, SystemExit, KeyboardInterrupt)
+"""What a handler may raise without more harm than a failed call. None of it may leave the event loop."""
+
+
+class _Raised:
+    """What a sync handler raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _run(context: contextvars.Context, target: Callable[..., Any], arguments: tuple[Request, ...]) -> Any:
+    """Call a sync handler, in its thread."""
+    try:
+        return context.run(target, *arguments)
+    except BaseException as error:
+        return _Raised(error)
+
+
+def _nothing() -> None:
+    """Cancel a call that is over."""
 
 
 def scope(call: ServedCall) -> Scope:
@@ -246,8 +281,21 @@ def call_send(call: ServedCall) -> Callable[[Message], Any]:
 
 
 def _is_whole(result: Any) -> bool:
-    """Whether a Response has its whole body at hand and nothing to do afterwards."""
-    return isinstance(result, Response) and hasattr(result, "body") and result.background is None
+    """Whether a Response has its whole body at hand, and nothing of its own to do with it or afterwards."""
+    return (
+        isinstance(result, Response)
+        and type(result).__call__ is Response.__call__
+        and hasattr(result, "body")
+        and result.background is None
+    )
+
+
+def _chunk(chunk: Any) -> bytes:
+    if isinstance(chunk, str):
+        return chunk.encode()
+    if isinstance(chunk, (bytes, bytearray, memoryview)):
+        return bytes(chunk)
+    raise TypeError(f"a generator yields str or bytes, not {type(chunk).__name__}")
 
 
 def _json(value: Any) -> bytes:
@@ -266,6 +314,4 @@ def _is_async(target: Callable[..., Any]) -> bool:
 def _takes_request(target: Callable[..., Any]) -> bool:
     """Whether the handler wants the request; one without parameters gets none."""
     parameters = inspect.signature(target).parameters.values()
-    return any(
-        p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters
-    )
+    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)

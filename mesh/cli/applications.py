@@ -1,0 +1,230 @@
+"""`deploy`, `status`, `config`, `delete`, `shutdown`, `validate`, `workers`: commands that talk to a control plane.
+
+Owns the words of the commands. Loads nothing heavy before one of them is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from mesh.cli.flags import ClientFlags, Output, OutputFlags, WaitFlags
+from mesh.settings import control_addresses
+
+if TYPE_CHECKING:
+    from mesh.cli.client import Client
+    from mesh.cli.config_file import ConfigFile
+    from mesh.cli.follow import Following
+
+WATCH_PATIENCE_S = 300.0
+_T = TypeVar("_T")
+
+File = Annotated[str, typer.Argument(help="Config file; - reads stdin.", metavar="FILE")]
+Name = Annotated[str, typer.Argument(help="Name of an application; all without it.", metavar="NAME")]
+
+
+def deploy(file: File, *, wait: WaitFlags, client: ClientFlags, output: OutputFlags) -> None:
+    """Make what runs equal to a config file, and wait until it is.
+
+    Applications that the file does not name are deleted. The same file twice changes nothing.
+
+    \b
+    Examples:
+      meshctl deploy mesh.yaml
+      meshctl deploy mesh.yaml --timeout 60 -o json
+    """
+    from mesh.cli import deploying
+    from mesh.cli import output as rendering
+    from mesh.cli.follow import Following
+    from mesh.cli.terminal import style, write
+
+    read = _read(file)
+
+    async def main(client: Client) -> None:
+        response = await deploying.apply(client, read.config, read)
+        following = Following.of(response.applications)
+        if wait.wait:
+            await _follow(client, following, wait.timeout, what="the deploy goes on")
+        write(rendering.applied(response, following.states, style(output.output)))
+
+    _call(client, main)
+
+
+def validate(file: File) -> None:
+    """Check a config file without a control plane.
+
+    \b
+    Examples:
+      meshctl validate mesh.yaml
+    """
+    from mesh.cli.output import counted
+    from mesh.cli.terminal import say
+
+    read = _read(file)
+    say(f"{read.path}: valid, {counted(len(read.config.applications), 'application')}")
+
+
+def status(
+    name: Name = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Write it again after each change.")] = False,
+    *,
+    client: ClientFlags,
+    output: OutputFlags,
+) -> None:
+    """Show how applications are doing; with a name, each of its replicas too.
+
+    \b
+    Examples:
+      meshctl status
+      meshctl status default -o json
+      meshctl status --watch
+    """
+    from mesh.cli.output import status as rendered
+    from mesh.cli.terminal import style, write
+
+    form = output.output
+
+    async def once(client: Client) -> None:
+        message = await client.status(name)
+        write(rendered(message, style(form), detailed=bool(name)))
+
+    async def again(client: Client) -> None:
+        clear = "\x1b[H\x1b[2J" if form is Output.TABLE and sys.stdout.isatty() else ""
+        async for message in client.watch(name, patience_s=WATCH_PATIENCE_S):
+            write(clear + rendered(message, style(form, one_line=True), detailed=bool(name)))
+
+    _call(client, again if watch else once)
+
+
+def config(
+    name: Name = "",
+    output: Annotated[Output, typer.Option("--output", "-o", help="yaml or json.")] = Output.YAML,
+    *,
+    client: ClientFlags,
+) -> None:
+    """Write the goal state as a config file that deploy takes again.
+
+    \b
+    Examples:
+      meshctl config > mesh.yaml
+      meshctl config default -o json
+    """
+    from mesh import wire
+    from mesh.cli import config_file
+    from mesh.cli.output import data
+    from mesh.cli.terminal import style, write
+
+    form = Output.YAML if output is Output.TABLE else output
+
+    async def main(client: Client) -> None:
+        value = wire.from_proto(await client.config(name), config_file.Config)
+        write(data(config_file.as_data(value), style(form)))
+
+    _call(client, main)
+
+
+def delete(
+    name: Annotated[str, typer.Argument(help="Name of an application.", metavar="NAME")],
+    *,
+    wait: WaitFlags,
+    client: ClientFlags,
+) -> None:
+    """Delete an application. Its running requests are finished first.
+
+    \b
+    Examples:
+      meshctl delete default
+    """
+    from mesh.cli.follow import Following
+
+    async def main(client: Client) -> None:
+        await client.delete(name)
+        if wait.wait:
+            await _follow(client, Following(leaving={name}), wait.timeout, what="the deletion goes on")
+
+    _call(client, main)
+
+
+def shutdown(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    *,
+    wait: WaitFlags,
+    client: ClientFlags,
+) -> None:
+    """Delete all applications and stored options. The processes of mesh stay.
+
+    \b
+    Examples:
+      meshctl shutdown -y
+    """
+    from mesh.cli.follow import Following
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("nobody is there to be asked; add -y", param_hint="--yes")
+        if not typer.confirm("Delete all applications?", err=True):
+            raise typer.Exit(1)
+
+    async def main(client: Client) -> None:
+        leaving = {application.name for application in (await client.status()).applications}
+        await client.shutdown()
+        if wait.wait:
+            await _follow(client, Following(leaving=leaving), wait.timeout, what="the deletion goes on")
+
+    _call(client, main)
+
+
+def workers(*, client: ClientFlags, output: OutputFlags) -> None:
+    """List the workers.
+
+    \b
+    Examples:
+      meshctl workers
+      meshctl workers -o json
+    """
+    from mesh.cli.output import workers as rendered
+    from mesh.cli.terminal import style, write
+
+    async def main(client: Client) -> None:
+        write(rendered(await client.workers(), style(output.output)))
+
+    _call(client, main)
+
+
+def _call(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T:
+    """Run `main` with a client of the control plane."""
+    import asyncio
+
+    from mesh.cli.client import Client
+
+    async def connected() -> _T:
+        async with Client(control_addresses(flags.address)) as client:
+            return await main(client)
+
+    return asyncio.run(connected())
+
+
+async def _follow(client: Client, following: Following, timeout_s: float, *, what: str) -> None:
+    import asyncio
+
+    from mesh.cli import deploying
+    from mesh.cli.terminal import say
+
+    try:
+        await deploying.follow(client, following, timeout_s=timeout_s, say=say)
+    except asyncio.CancelledError:
+        say(f"no longer waiting; {what}")
+        raise
+
+
+def _read(file: str) -> ConfigFile:
+    from pathlib import Path
+
+    from mesh.cli import config_file
+
+    if file == "-":
+        return config_file.decode(sys.stdin.buffer.read(), path="stdin", directory=str(Path.cwd()))
+    return config_file.read(Path(file))

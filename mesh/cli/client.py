@@ -1,0 +1,245 @@
+"""The client of the control plane's DeploymentService.
+
+Owns addresses, deadlines, repeats and the mapping of gRPC errors to those of mesh. Decides nothing about what it
+carries. Called by the commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from mesh.backoff import Backoff
+from mesh.clock import SYSTEM
+from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Problem, Unreachable
+from mesh.settings import ADDRESS_ENV, MESSAGE_BYTES_MAX
+from mesh.v1 import deployment_pb2 as pb
+from mesh.v1 import deployment_service_pb2 as api
+from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
+
+CALL_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 3.0
+PATIENCE_S = 1.5
+"""Seconds for which addresses are tried again where nobody listens."""
+LEADER_PATIENCE_S = 15.0
+"""Seconds for which a call is repeated that a control plane answered with UNAVAILABLE: it has no leader now."""
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),
+)
+_REOPEN = Backoff(initial_s=0.5, max_s=0.5, floor=0.2)
+_T = TypeVar("_T")
+
+
+class NotConnected(Unreachable):
+    """Nobody listens, or the network is in the way."""
+
+
+class Client:
+    """Calls the first of `addresses` (host:port each) that answers. Use as an async context manager.
+
+    Every method raises Unreachable, DeadlineExceeded, or what the control plane answered as a MeshError.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        if not addresses:
+            hint = f"give --address HOST:PORT, or set {ADDRESS_ENV}"
+            raise InvalidConfig((Problem("", "no address of a control plane", hint),))
+        for address in addresses:
+            if not address.rpartition(":")[2].isdecimal():
+                raise InvalidConfig((Problem("", f"the address {address!r} has no port", "write HOST:PORT"),))
+        self._addresses = tuple(addresses)
+        self._first = 0
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+    async def apply(self, config: pb.Config, *, validate_only: bool = False) -> api.ApplyResponse:
+        """Make the goal state equal to `config`. Raises InvalidConfig with the paths of the fields."""
+        request = api.ApplyRequest(config=config, validate_only=validate_only)
+        response: api.ApplyResponse = await self._call(lambda stub: stub.Apply(request, timeout=CALL_TIMEOUT_S))
+        return response
+
+    async def config(self, application: str = "") -> pb.Config:
+        """Return the goal state of one application or of all. Raises NotFound."""
+        request = api.GetConfigRequest(application=application)
+        response: api.GetConfigResponse = await self._call(lambda stub: stub.GetConfig(request, timeout=CALL_TIMEOUT_S))
+        return response.config
+
+    async def status(self, application: str = "") -> api.Status:
+        """Return the status of one application or of all. Raises NotFound."""
+        request = api.GetStatusRequest(application=application)
+        response: api.GetStatusResponse = await self._call(lambda stub: stub.GetStatus(request, timeout=CALL_TIMEOUT_S))
+        return response.status
+
+    async def delete(self, application: str) -> None:
+        """Delete an application. Raises NotFound."""
+        request = api.DeleteRequest(application=application)
+        sent = 0
+
+        async def work(stub: Any) -> None:
+            nonlocal sent
+            sent += 1
+            await stub.Delete(request, timeout=CALL_TIMEOUT_S)
+
+        try:
+            await self._call(work)
+        except NotFound:
+            if sent == 1:
+                raise  # A repeat that finds nothing follows a call that deleted it and whose answer was lost.
+
+    async def shutdown(self) -> None:
+        """Delete all applications and options."""
+        await self._call(lambda stub: stub.Shutdown(api.ShutdownRequest(), timeout=CALL_TIMEOUT_S))
+
+    async def workers(self) -> api.ListWorkersResponse:
+        """Return the workers."""
+        request = api.ListWorkersRequest()
+        response: api.ListWorkersResponse = await self._call(
+            lambda stub: stub.ListWorkers(request, timeout=CALL_TIMEOUT_S)
+        )
+        return response
+
+    async def watch(self, application: str = "", *, patience_s: float) -> AsyncGenerator[api.Status, None]:
+        """Yield the status now and after each change, for ever. The caller bounds the time.
+
+        A lost stream is opened again; Unreachable is raised when that fails for `patience_s` seconds. Raises NotFound.
+        """
+        request = api.WatchStatusRequest(application=application)
+
+        async def opened(stub: Any) -> tuple[Any, api.Status]:
+            call = stub.WatchStatus(request)
+            first = await asyncio.wait_for(call.read(), CALL_TIMEOUT_S)
+            if first is grpc.aio.EOF:
+                raise Unreachable("the control plane ended the stream")
+            return call, first.status
+
+        while True:
+            call, status = await self._call(opened, patience_s=patience_s)
+            try:
+                while True:
+                    yield status
+                    response = await call.read()
+                    if response is grpc.aio.EOF:
+                        break
+                    status = response.status
+            except grpc.aio.AioRpcError as error:
+                if not isinstance(mapped := _mapped(error, self._addresses[self._first]), Unreachable):
+                    raise mapped from error
+            finally:
+                call.cancel()
+            # A server that opens streams only to end them must not be asked in a tight loop.
+            await asyncio.sleep(_REOPEN.pause_s(0, SYSTEM.random))
+
+    async def _call(self, work: Callable[[Any], Awaitable[_T]], *, patience_s: float | None = None) -> _T:
+        """Try all addresses in turn, and again after a pause while that may help or for `patience_s` seconds."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unreachable),
+            wait=wait_random_exponential(multiplier=0.2, min=0.05, max=2.0),
+            stop=lambda state: _given_up(state, patience_s),
+            reraise=True,
+        )
+        result: _T = await retrying(self._anywhere, work)
+        return result
+
+    async def _anywhere(self, work: Callable[[Any], Awaitable[_T]]) -> _T:
+        failed: list[Unreachable] = []
+        for i in range(len(self._addresses)):
+            index = (self._first + i) % len(self._addresses)
+            address = self._addresses[index]
+            try:
+                result = await work(DeploymentServiceStub(await self._connected(address)))
+            except grpc.aio.AioRpcError as error:
+                if not isinstance(mapped := _mapped(error, address), Unreachable):
+                    raise mapped from error
+                failed.append(mapped)
+            except TimeoutError:
+                failed.append(Unreachable(f"control plane {address} does not answer"))
+            except Unreachable as error:
+                failed.append(error)
+            else:
+                self._first = index
+                return result
+        # Who answered, even with "no leader", is more telling than who did not.
+        raise next((error for error in failed if not isinstance(error, NotConnected)), self._nobody())
+
+    async def _connected(self, address: str) -> grpc.aio.Channel:
+        """Return a channel that is connected. Raises NotConnected as soon as connecting has failed once."""
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    await channel.wait_for_state_change(state)
+                    if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        raise NotConnected(f"nobody listens at {address}")
+        except (NotConnected, TimeoutError):
+            # A fresh channel next time: this one would wait out its own back-off first.
+            await self._channels.pop(address).close()
+            raise self._nobody() from None
+        return channel
+
+    def _nobody(self) -> NotConnected:
+        where = ", ".join(self._addresses)
+        hint = f"start one with meshctl start, or name another with --address or {ADDRESS_ENV}"
+        return NotConnected(f"no control plane answers at {where}", hint=hint)
+
+
+def _given_up(state: RetryCallState, patience_s: float | None) -> bool:
+    if patience_s is None:
+        nobody = state.outcome is not None and isinstance(state.outcome.exception(), NotConnected)
+        patience_s = PATIENCE_S if nobody else LEADER_PATIENCE_S
+    return (state.seconds_since_start or 0.0) >= patience_s
+
+
+def _mapped(error: grpc.aio.AioRpcError, address: str) -> MeshError:
+    details = error.details() or error.code().name
+    problems, hints = _told(error)
+    hint = hints.get("hint", "")
+    match error.code():
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidConfig(problems or (Problem("", details, hint),))
+        case grpc.StatusCode.NOT_FOUND:
+            return NotFound(details, hint=hint or "meshctl status lists what there is")
+        case grpc.StatusCode.ABORTED | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
+            return Conflict(details, hint=hint or "try again")
+        case grpc.StatusCode.UNAVAILABLE:
+            return Unreachable(f"control plane {address}: {details}", hint=hint or "try again in a few seconds")
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"control plane {address} did not answer within {CALL_TIMEOUT_S:g} s", hint=hint)
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return MeshError(f"{address} is not a control plane of mesh, or of another version: {details}")
+        case code:
+            return MeshError(f"control plane {address}: {details} ({code.name})", hint=hint)
+
+
+def _told(error: grpc.aio.AioRpcError) -> tuple[tuple[Problem, ...], Mapping[str, str]]:
+    """Return the fields that the control plane found wrong, and the hints that it gave."""
+    status = rpc_status.from_call(error)
+    bad_request, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
+    for detail in status.details if status is not None else ():
+        for wanted in (bad_request, info):
+            if detail.Is(wanted.DESCRIPTOR):
+                detail.Unpack(wanted)
+    hints = dict(info.metadata)
+    problems = tuple(
+        Problem(violation.field, violation.description, hints.get(f"hint_{i}", ""))
+        for i, violation in enumerate(bad_request.field_violations)
+    )
+    return problems, hints

@@ -1,0 +1,55 @@
+"""Applying a config and waiting for what comes of it: one way for `deploy`, `run` and `start`.
+
+Owns the wait's time limit and turning the control plane's field problems into places of the file. Called by the
+commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from mesh import wire
+from mesh.cli.client import Client
+from mesh.cli.config_file import Config, ConfigFile
+from mesh.cli.follow import Following
+from mesh.errors import DeadlineExceeded, InvalidConfig
+from mesh.v1 import deployment_pb2 as pb
+from mesh.v1 import deployment_service_pb2 as api
+
+Say = Callable[[str], None]
+"""Takes a line of progress."""
+
+
+async def apply(
+    client: Client, config: Config, file: ConfigFile | None, *, validate_only: bool = False
+) -> api.ApplyResponse:
+    """Make the goal state equal to `config`. Raises InvalidConfig, with the places in `file` if there is one."""
+    try:
+        return await client.apply(wire.to_proto(config, pb.Config), validate_only=validate_only)
+    except InvalidConfig as error:
+        if file is None:
+            raise
+        raise file.located(error) from error
+
+
+async def follow(client: Client, following: Following, *, timeout_s: float, say: Say) -> None:
+    """Wait until all that is followed has come true.
+
+    Raises DeployFailed, Conflict when somebody else changed it meanwhile, DeadlineExceeded after `timeout_s` seconds,
+    Unreachable when the control plane stayed away that long.
+    """
+    try:
+        async with asyncio.timeout(timeout_s), contextlib.aclosing(client.watch(patience_s=timeout_s)) as statuses:
+            async for status in statuses:
+                for line in following.take(status):
+                    say(line)
+                if not following.awaited:
+                    break
+    except TimeoutError:
+        names = ", ".join(f"{name} ({following.states.get(name, 'not seen yet')})" for name in following.awaited)
+        hint = "it goes on; follow it with meshctl status --watch, or allow more with --timeout"
+        raise DeadlineExceeded(f"not done within {timeout_s:g} s: {names}", hint=hint) from None
+    if (error := following.error()) is not None:
+        raise error

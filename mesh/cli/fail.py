@@ -1,0 +1,78 @@
+"""How a command ends: exit codes, and errors as people read them.
+
+Owns the exit codes and the one form of an error: what, why, fix. Never prints and never exits. Pure. Called by
+`__main__` and by the commands that report an error and go on.
+"""
+
+from __future__ import annotations
+
+import traceback
+from enum import IntEnum
+
+from mesh.cli.config_file import InvalidFile
+from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Unreachable, UserCodeError
+
+_RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
+
+
+class ExitCode(IntEnum):
+    """What meshctl returns to the shell."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    """Wrong use of the command line, or an invalid config."""
+    NOT_FOUND = 3
+    CONFLICT = 4
+    UNREACHABLE = 5
+    TIMED_OUT = 6
+    INTERRUPTED = 130
+
+
+_CODES: tuple[tuple[type[MeshError], ExitCode], ...] = (
+    (InvalidConfig, ExitCode.USAGE),
+    (NotFound, ExitCode.NOT_FOUND),
+    (Conflict, ExitCode.CONFLICT),
+    (Unreachable, ExitCode.UNREACHABLE),
+    (DeadlineExceeded, ExitCode.TIMED_OUT),
+)
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """Return the exit code that stands for `error`."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def rendered(error: BaseException, *, colour: bool = False, debug: bool = False) -> str:
+    """Return the lines that tell a person of `error`: what happened, why, how to mend it.
+
+    The first line of a message is what happened, further lines are why. With `debug` the traceback comes first.
+    """
+    lines = "".join(traceback.format_exception(error)).rstrip().split("\n") if debug else []
+    if isinstance(error, InvalidFile):
+        for fault in error.faults:
+            problem = fault.problem
+            at = f"{error.path}:{fault.place.line}:{fault.place.column}"
+            lines += _lines(_joined(at, problem.field, problem.message), problem.hint, colour)
+    elif isinstance(error, InvalidConfig):
+        for problem in error.problems:
+            lines += _lines(_joined(problem.field, problem.message), problem.hint, colour)
+    elif isinstance(error, UserCodeError):
+        lines += _lines(f"{error.message}\n{error.traceback}", error.hint, colour)
+    elif isinstance(error, MeshError):
+        lines += _lines(error.message, error.hint, colour)
+    else:
+        what = f"unexpected {type(error).__name__}: {error}"
+        lines += _lines(what, "" if debug else "this is a fault of mesh; meshctl --debug shows its traceback", colour)
+    return "\n".join(lines)
+
+
+def _joined(*parts: str) -> str:
+    return ": ".join(part for part in parts if part)
+
+
+def _lines(message: str, hint: str, colour: bool) -> list[str]:
+    what, *why = message.rstrip().split("\n")
+    lines = [f"{_RED}error:{_PLAIN} {what}" if colour else f"error: {what}"]
+    lines += [f"  why: {line}" if i == 0 else f"       {line}" for i, line in enumerate(why)]
+    return [*lines, f"  fix: {hint}"] if hint else lines

@@ -1,0 +1,172 @@
+"""Flags that several commands share, and how a command takes a group of them as one value.
+
+Owns flag names, help texts and which environment variable stands in for which flag. Decides nothing. Imported by the
+commands; typer is all it loads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mesh import settings
+from mesh.settings import ADDRESS_ENV, ADMIN_PORT, CONTROL_PORT, GRPC_PORT, HTTP_PORT, LOOPBACK
+
+CONTROL = f"{LOOPBACK}:{CONTROL_PORT}"
+
+
+class Output(StrEnum):
+    """Form of what a command writes to stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class LogFormat(StrEnum):
+    """Form of log lines."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+def _port(help_text: str, default: int, *names: str) -> Any:
+    return typer.Option(
+        *names, min=0, max=65535, show_default=str(default), help=f"{help_text} 0: a free one.", metavar="PORT"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OutputFlags:
+    """Form of the answer."""
+
+    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")] = Output.TABLE
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClientFlags:
+    """Where the control plane is."""
+
+    address: Annotated[
+        str,
+        typer.Option(help="Control plane, as HOST:PORT[,HOST:PORT…].", envvar=ADDRESS_ENV, metavar="ADDRESSES"),
+    ] = CONTROL
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ControlFlags:
+    """Where a worker or gateway finds the control plane."""
+
+    control: Annotated[
+        str,
+        typer.Option(
+            "--control",
+            "--address",
+            help="Control planes, as HOST:PORT[,HOST:PORT…].",
+            envvar=ADDRESS_ENV,
+            metavar="ADDRESSES",
+        ),
+    ] = CONTROL
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WaitFlags:
+    """Whether and how long to wait for a change to come true."""
+
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has come true.")] = True
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.", metavar="SECONDS")] = 300.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListenFlags:
+    """Where a whole mesh in one process tree listens."""
+
+    host: Annotated[str | None, typer.Option(help="Address for HTTP and gRPC.", show_default=LOOPBACK)] = None
+    port: Annotated[int | None, _port("Port for HTTP.", HTTP_PORT, "--port")] = None
+    grpc_port: Annotated[int | None, _port("Port for gRPC.", GRPC_PORT, "--grpc-port")] = None
+    control_port: Annotated[int, _port("Port of the control plane.", CONTROL_PORT, "--control-port")] = CONTROL_PORT
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProcessFlags:
+    """What every serving process takes: the admin listener (metrics and probes), logs, form of the ready line."""
+
+    admin_host: Annotated[str, typer.Option(help="Address for metrics and probes.")] = LOOPBACK
+    admin_port: Annotated[int, _port("Port for metrics and probes.", ADMIN_PORT, "--admin-port")] = ADMIN_PORT
+    log_level: Annotated[
+        str, typer.Option(help="Least level to log.", metavar="DEBUG|INFO|WARNING|ERROR", show_default="INFO")
+    ] = "INFO"
+    log_format: Annotated[LogFormat, typer.Option(help="auto: text on a terminal, else JSON.")] = LogFormat.AUTO
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log a line for each request.")] = False
+    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the ready lines.")] = Output.TABLE
+
+    def logs(self) -> settings.LogSettings:
+        """Return the log settings. Raises typer.BadParameter on an unknown level."""
+        level = self.log_level.upper()
+        if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise typer.BadParameter(f"unknown level {self.log_level!r}", param_hint="--log-level")
+        return settings.LogSettings(level, self.log_format.value, self.access_log)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EtcdFlags:
+    """How to reach an etcd that asks who we are."""
+
+    etcd_ca_cert: Annotated[
+        Path | None, typer.Option(help="CA certificate of etcd; turns TLS on.", rich_help_panel="etcd")
+    ] = None
+    etcd_cert: Annotated[Path | None, typer.Option(help="Client certificate.", rich_help_panel="etcd")] = None
+    etcd_key: Annotated[Path | None, typer.Option(help="Key of the client certificate.", rich_help_panel="etcd")] = None
+    etcd_user: Annotated[str, typer.Option(help="User name.", rich_help_panel="etcd")] = ""
+    etcd_password_file: Annotated[
+        Path | None, typer.Option(help="File that holds the password.", rich_help_panel="etcd")
+    ] = None
+
+    def applied(self, base: settings.ControlPlaneSettings) -> settings.ControlPlaneSettings:
+        """Return the settings with these values in them."""
+        return dataclasses.replace(
+            base,
+            etcd_ca_cert=str(self.etcd_ca_cert or ""),
+            etcd_cert=str(self.etcd_cert or ""),
+            etcd_key=str(self.etcd_key or ""),
+            etcd_user=self.etcd_user,
+            etcd_password_file=str(self.etcd_password_file or ""),
+        )
+
+
+def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `command` as typer takes it: each parameter whose type is a group above becomes the group's flags."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        hint = hints[name]
+        if not dataclasses.is_dataclass(hint):
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        fields = typing.get_type_hints(hint, include_extras=True)
+        groups[name] = (hint, list(fields))
+        parameters += [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=fields[field.name]
+            )
+            for field in dataclasses.fields(hint)
+        ]
+
+    def called(**values: Any) -> Any:
+        for name, (group, fields) in groups.items():
+            values[name] = group(**{field: values.pop(field) for field in fields})
+        return command(**values)
+
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return called

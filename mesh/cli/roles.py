@@ -1,0 +1,162 @@
+"""`controlplane`, `worker` and `gateway`: one role in this process, for many hosts.
+
+Owns the words of the three commands. Loads nothing heavy before one of them is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mesh.cli.flags import ControlFlags, EtcdFlags, ProcessFlags
+from mesh.settings import (
+    CONTROL_PORT,
+    GRPC_PORT,
+    HTTP_PORT,
+    LOOPBACK,
+    ControlPlaneSettings,
+    GatewaySettings,
+    WorkerSettings,
+    control_addresses,
+)
+
+if TYPE_CHECKING:
+    from mesh.lifecycle import Server, Stop
+
+
+def controlplane(
+    store: Annotated[
+        str,
+        typer.Option(help="etcd://HOST:PORT[,HOST:PORT…]/PREFIX, or sqlite:///FILE for a single one.", metavar="URL"),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    port: Annotated[
+        int, typer.Option("--port", "--control-port", min=0, max=65535, help="Port. 0: a free one.", metavar="PORT")
+    ] = CONTROL_PORT,
+    advertise: Annotated[
+        str, typer.Option(help="HOST:PORT at which the others reach it.", show_default="host and port")
+    ] = "",
+    *,
+    process: ProcessFlags,
+    etcd: EtcdFlags,
+) -> None:
+    """Run a control plane. Several on one etcd elect a leader; any of them answers.
+
+    \b
+    Examples:
+      meshctl controlplane --store etcd://10.0.0.5:2379,10.0.0.6:2379/mesh
+      meshctl controlplane --store sqlite:////var/lib/mesh/mesh.db
+    """
+    settings = etcd.applied(ControlPlaneSettings(host=host, port=port, advertise=advertise, store=store))
+
+    def made() -> tuple[Server, Callable[[], dict[str, str]]]:
+        from mesh.clock import SYSTEM
+        from mesh.controlplane.server import ControlPlane
+
+        server = ControlPlane(settings, SYSTEM)
+        return server, lambda: {"control": server.address}
+
+    _serve("control plane", made, process)
+
+
+def worker(
+    host: Annotated[str, typer.Option(help="Address that replicas listen on and gateways reach.")] = LOOPBACK,
+    worker_id: Annotated[str, typer.Option("--id", help="Name.", show_default="host name and a random part")] = "",
+    max_replicas: Annotated[int, typer.Option(min=1, help="Replicas it runs at most.", metavar="COUNT")] = 100,
+    *,
+    control: ControlFlags,
+    process: ProcessFlags,
+) -> None:
+    """Run a worker, which runs replicas on this host.
+
+    \b
+    Examples:
+      meshctl worker --control 10.0.0.7:7070,10.0.0.8:7070 --host 10.0.0.20
+      MESH_ADDRESS=10.0.0.7:7070 meshctl worker --id gpu-1
+    """
+    settings = WorkerSettings(worker_id, host, control_addresses(control.control), max_replicas)
+
+    def made() -> tuple[Server, Callable[[], dict[str, str]]]:
+        from mesh.clock import SYSTEM
+        from mesh.worker.server import Worker
+
+        return Worker(settings, SYSTEM), dict
+
+    _check_name(worker_id)
+    _serve("worker", made, process)
+
+
+def gateway(
+    host: Annotated[str, typer.Option(help="Address for HTTP and gRPC.")] = LOOPBACK,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for HTTP. 0: a free one.", metavar="PORT")
+    ] = HTTP_PORT,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for gRPC. 0: a free one.", metavar="PORT")
+    ] = GRPC_PORT,
+    request_timeout_s: Annotated[
+        float,
+        typer.Option(min=0.001, help="Time limit of a request where nobody sets a lower one.", metavar="SECONDS"),
+    ] = 60.0,
+    drain_timeout_s: Annotated[
+        float, typer.Option(min=0, help="Time for running requests when it ends.", metavar="SECONDS")
+    ] = 20.0,
+    *,
+    control: ControlFlags,
+    process: ProcessFlags,
+) -> None:
+    """Run a gateway: HTTP and gRPC in front of the replicas.
+
+    \b
+    Examples:
+      meshctl gateway --control 10.0.0.7:7070,10.0.0.8:7070 --host 0.0.0.0
+      meshctl gateway --port 0 --grpc-port 0 --admin-port 0
+    """
+    settings = GatewaySettings(
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        control=control_addresses(control.control),
+        request_timeout_s=request_timeout_s,
+        drain_timeout_s=drain_timeout_s,
+    )
+
+    def made() -> tuple[Server, Callable[[], dict[str, str]]]:
+        from mesh.clock import SYSTEM
+        from mesh.gateway.server import Gateway
+
+        server = Gateway(settings, SYSTEM)
+        return server, lambda: {"http": f"http://{server.http_address}", "grpc": server.grpc_address}
+
+    _serve("gateway", made, process)
+
+
+def _check_name(worker_id: str) -> None:
+    from mesh.serving.options import name_problem
+
+    if worker_id and (wrong := name_problem(worker_id)):
+        raise typer.BadParameter(wrong, param_hint="--id")
+
+
+def _serve(role: str, made: Callable[[], tuple[Any, Callable[[], dict[str, str]]]], process: ProcessFlags) -> None:
+    """Host one server until the process is asked to end. `made` returns it and how to ask for its addresses."""
+    from mesh import lifecycle
+    from mesh.cli.output import ready
+    from mesh.cli.process import hosted
+    from mesh.cli.terminal import style, write
+    from mesh.telemetry import configure_logs
+
+    configure_logs(role.replace(" ", ""), process.logs())
+
+    async def main(stop: Stop) -> int:
+        async with hosted((role,), process.admin_host, process.admin_port) as host:
+            server, addresses = made()
+            await host.start(role, server)
+            at = {**addresses(), "admin": host.admin_url}
+            write(ready((role,), at, style(process.output)))
+            await stop.wait()
+        return 0
+
+    raise typer.Exit(lifecycle.run(main))

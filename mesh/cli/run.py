@@ -1,0 +1,102 @@
+"""`run` and `start`: a whole mesh in one process tree.
+
+Owns the words of the two commands. Loads nothing heavy before one of them is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mesh.cli.flags import EtcdFlags, ListenFlags, ProcessFlags
+from mesh.settings import LOOPBACK, ControlPlaneSettings, environment
+
+STORE_FILE = "mesh.db"
+
+
+def run(
+    target: Annotated[str, typer.Argument(help="Import path (module:attribute) or config file.", metavar="TARGET")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Arguments for a builder function.", metavar="KEY=VALUE")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the application.", show_default="default")] = None,
+    route_prefix: Annotated[str | None, typer.Option(help="Its route over HTTP.", show_default="/")] = None,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Directory to import from.", show_default="current directory")
+    ] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Deploy again whenever the code changes.")] = False,
+    *,
+    listen: ListenFlags,
+    process: ProcessFlags,
+) -> None:
+    """Run an application or a config file here, until Ctrl-C.
+
+    Control plane, worker and gateway live in this process, replicas are its children, and nothing is kept.
+
+    \b
+    Examples:
+      meshctl run slow:app
+      meshctl run slow:app --port 0 --reload
+      meshctl run mesh.yaml
+    """
+    from mesh.cli.local import Local, serve
+    from mesh.cli.target import Asked
+
+    asked = Asked(target, tuple(arguments or ()), name, route_prefix, working_dir)
+    raise typer.Exit(serve(Local(ControlPlaneSettings(), listen, process, asked, reload)))
+
+
+def start(
+    config: Annotated[
+        Path | None, typer.Option(help="Config file to deploy at the start; it may set host and ports too.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Directory of the embedded store.", show_default="~/.local/state/mesh")
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX, instead.", metavar="URL")
+    ] = "",
+    control_host: Annotated[str, typer.Option(help="Address of the control plane.")] = LOOPBACK,
+    *,
+    listen: ListenFlags,
+    process: ProcessFlags,
+    etcd: EtcdFlags,
+) -> None:
+    """Run a whole mesh here, for long: what is deployed is kept on disk.
+
+    \b
+    Examples:
+      meshctl start --data-dir /var/lib/mesh
+      meshctl start --host 0.0.0.0 --config mesh.yaml
+      meshctl start --store etcd://10.0.0.5:2379/mesh
+    """
+    from mesh.cli.local import Local, serve
+    from mesh.cli.target import Asked
+
+    if store and data_dir is not None:
+        raise typer.BadParameter("cannot be used together with --store", param_hint="--data-dir")
+    url = store or embedded_store(data_dir or state_directory(environment()))
+    settings = etcd.applied(ControlPlaneSettings(host=control_host, store=url))
+    asked = Asked(str(config)) if config is not None else None
+    raise typer.Exit(serve(Local(settings, listen, process, asked)))
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Return where a user's programs keep their state (XDG base directories)."""
+    if base := environ.get("XDG_STATE_HOME"):
+        return Path(base) / "mesh"
+    return Path.home() / ".local" / "state" / "mesh"
+
+
+def embedded_store(directory: Path) -> str:
+    """Return the URL of the embedded store in `directory`, which is made if it is not there. Raises InvalidConfig."""
+    from mesh.errors import InvalidConfig, Problem
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig((Problem("--data-dir", f"cannot make {directory}: {error.strerror}"),)) from error
+    return f"sqlite:///{directory.resolve() / STORE_FILE}"

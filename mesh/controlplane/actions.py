@@ -1,0 +1,158 @@
+"""What reconcile may ask for, and what each action does to the stored state.
+
+Owns the closed set of actions and their effect on values. An action names everything its execution needs, so
+that execution has no choices left. Never does I/O. Made by `reconcile`, carried out by `execute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from mesh.model import Application, Plan, Replica, ReplicaStatus
+
+
+@dataclass(frozen=True, slots=True)
+class BuildApplication:
+    """Ask a worker to import a revision and say what is in it."""
+
+    build_id: str
+    application: str
+    revision: int
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkPlanned:
+    """Store what the build of a revision found, and the plans before it whose replicas are to run on meanwhile."""
+
+    application: str
+    plan: Plan
+    serving: Plan | None = None
+    superseded: tuple[Plan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MarkServing:
+    """Store that a revision is wholly ready: it is now what the next one must not be worse than."""
+
+    application: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkFailed:
+    """Store that a revision failed, and why. What served before serves on."""
+
+    application: str
+    revision: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveApplication:
+    """Remove an application that is being deleted and has no replica left."""
+
+    application: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReplica:
+    """Store a new replica on a worker."""
+
+    replica: Replica
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplica:
+    """Tell a replica to finish what runs and end. `reason` is for the log."""
+
+    replica_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReplica:
+    """Remove the record of a replica that ended or whose worker is gone. `reason` is for the log."""
+
+    replica_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStatus:
+    """Store what a worker said of a replica, so that the next leader starts from it."""
+
+    replica_id: str
+    status: ReplicaStatus
+
+
+Action = (
+    BuildApplication
+    | MarkPlanned
+    | MarkServing
+    | MarkFailed
+    | RemoveApplication
+    | PlaceReplica
+    | StopReplica
+    | ForgetReplica
+    | RecordStatus
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """New values of stored things; None means removed."""
+
+    applications: dict[str, Application | None] = field(default_factory=dict)
+    replicas: dict[str, Replica | None] = field(default_factory=dict)
+
+
+def changes(
+    applications: Mapping[str, Application], replicas: Mapping[str, Replica], actions: Iterable[Action]
+) -> Changes:
+    """Return what the actions, in order, make of the stored values. An action whose object is gone does nothing."""
+    result = Changes()
+    for action in actions:
+        match action:
+            case BuildApplication():
+                pass
+            case PlaceReplica(replica):
+                result.replicas[replica.replica_id] = replica
+            case StopReplica(replica_id) | ForgetReplica(replica_id) | RecordStatus(replica_id):
+                current = result.replicas.get(replica_id, replicas.get(replica_id))
+                if current is not None:
+                    result.replicas[replica_id] = _changed_replica(current, action)
+            case _:
+                name = action.application
+                application = result.applications.get(name, applications.get(name))
+                if application is not None:
+                    result.applications[name] = _changed_application(application, action)
+    return result
+
+
+def _changed_replica(replica: Replica, action: StopReplica | ForgetReplica | RecordStatus) -> Replica | None:
+    match action:
+        case StopReplica():
+            return replace(replica, stopping=True)
+        case RecordStatus(_, status):
+            return replace(replica, status=status)
+        case ForgetReplica():
+            return None
+
+
+def _changed_application(
+    application: Application, action: MarkPlanned | MarkServing | MarkFailed | RemoveApplication
+) -> Application | None:
+    match action:
+        case MarkPlanned(_, plan, serving, superseded):
+            if plan.revision != application.revision:
+                return application
+            return replace(application, plan=plan, serving=serving, superseded=superseded)
+        case MarkFailed(_, revision, message):
+            return replace(application, failure=message) if revision == application.revision else application
+        case MarkServing(_, revision):
+            ready = application.plan is not None and application.plan.revision == revision
+            return replace(application, serving=application.plan, superseded=()) if ready else application
+        case RemoveApplication():
+            return None

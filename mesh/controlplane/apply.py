@@ -1,0 +1,72 @@
+"""What applying a config, or deleting, makes of the stored goal state.
+
+Owns the rules of revisions and of what counts as a change. Never does I/O; validation is in `validate`. Called by
+`goal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mesh.model import Application, ApplicationConfig, Change
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is done to one application. `application` is what to store; None: nothing."""
+
+    name: str
+    revision: int
+    change: Change
+    application: Application | None = None
+
+
+def applied(
+    configs: Sequence[ApplicationConfig],
+    stored: Mapping[str, Application],
+    *,
+    keep_others: bool,
+    applied_at: float,
+) -> tuple[Applied, ...]:
+    """Return what to do to each application, those of the config first. `applied_at` is Unix time in seconds."""
+    result = [_applied(config, stored.get(config.name), applied_at) for config in configs]
+    if not keep_others:
+        named = {config.name for config in configs}
+        result += [deleted(stored[name]) for name in sorted(set(stored) - named) if not stored[name].deleting]
+    return tuple(result)
+
+
+def deleted(application: Application) -> Applied:
+    """Return what deleting an application does to it."""
+    marked = None if application.deleting else replace(application, deleting=True)
+    return Applied(application.config.name, application.revision, Change.DELETED, marked)
+
+
+def _applied(config: ApplicationConfig, before: Application | None, applied_at: float) -> Applied:
+    if before is None:
+        created = Application(config=config, revision=1, applied_at=applied_at)
+        return Applied(config.name, 1, Change.CREATED, created)
+    revision = before.revision + 1
+    if before.deleting:
+        # Made anew beside replicas that still drain; nothing of the old one counts.
+        created = Application(config=config, revision=revision, applied_at=applied_at)
+        return Applied(config.name, revision, Change.CREATED, created)
+    if config == before.config and not before.failure:
+        return Applied(config.name, before.revision, Change.UNCHANGED)
+    # The same config again after a failure is a wish to try again: its code may have been mended meanwhile.
+    # The plan of the revision before stays until the new one is built, so that its replicas run on as they are. That
+    # of a failed revision steps back: some of its replicas may still stand in for others, but its settings are void.
+    plan, superseded = before.plan, before.superseded
+    if before.failure and plan is not None and plan != before.serving:
+        plan, superseded = before.serving, (plan, *superseded)
+    updated = replace(
+        before,
+        config=config,
+        revision=revision,
+        plan=plan,
+        superseded=superseded,
+        failure="",
+        applied_at=applied_at,
+    )
+    return Applied(config.name, revision, Change.UPDATED, updated)

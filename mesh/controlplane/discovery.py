@@ -1,0 +1,101 @@
+"""DiscoveryService: the snapshots that gateways route by.
+
+Owns the stream of each gateway. Keeps nothing back and nothing pending: a gateway that is slow gets the newest
+snapshot, not each one. Called by grpc; made by `server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import grpc
+
+from mesh import wire
+from mesh.controlplane.leader import Leadership
+from mesh.controlplane.loop import Loop
+from mesh.controlplane.streams import read
+from mesh.controlplane.term import Term
+from mesh.lifecycle import Tasks
+from mesh.model import Generation
+from mesh.v1 import discovery_service_pb2_grpc
+from mesh.v1.discovery_service_pb2 import StreamSnapshotsRequest, StreamSnapshotsResponse
+from mesh.v1.worker_service_pb2 import Redirect
+
+FIRST_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 10.0
+"""Seconds a gateway may take to accept one snapshot before its stream is given up."""
+ACT_WAIT_S = 5.0
+"""Seconds a gateway may wait while this instance takes office."""
+
+log = logging.getLogger("mesh.controlplane.discovery")
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[StreamSnapshotsRequest, StreamSnapshotsResponse]"
+
+
+class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
+    """Serves DiscoveryService."""
+
+    def __init__(self, loop: Loop, leadership: Leadership) -> None:
+        self._loop = loop
+        self._leadership = leadership
+
+    # The reader/writer form of a handler: an async generator would not be told at once when its client is gone.
+    async def StreamSnapshots(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[StreamSnapshotsRequest], context: _Context
+    ) -> None:
+        """Serve one gateway until either side ends the stream."""
+        try:
+            first = await read(context, FIRST_TIMEOUT_S)
+        except TimeoutError:
+            first = None
+        if first is None or not first.gateway_id:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a gateway says its id first")
+        term = await self._loop.acting(ACT_WAIT_S)
+        if term is None:
+            await self._redirect(context)
+            return
+        number = term.open_gateway(first.gateway_id)
+        gone = asyncio.Event()
+        tasks = Tasks(on_failure=lambda _: gone.set())
+        try:
+            tasks.spawn(self._receive(term, number, first, context, gone), name=f"gateway-{first.gateway_id}")
+            sending = tasks.spawn(self._send(term, context), name=f"snapshots-{first.gateway_id}")
+            sending.add_done_callback(lambda _: gone.set())
+            await gone.wait()
+        finally:
+            term.close_gateway(number)
+            await tasks.cancel()
+        if term.over:
+            await self._redirect(context)
+
+    async def _send(self, term: Term, context: _Context) -> None:
+        sent: StreamSnapshotsResponse | None = None
+        while not term.over:
+            ticket = term.published.ticket()
+            if term.snapshot is not None and term.snapshot is not sent:
+                sent = term.snapshot
+                try:
+                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                        await context.write(sent)
+                except TimeoutError:
+                    log.warning("a gateway did not accept a snapshot within %g s", WRITE_TIMEOUT_S)
+                    return
+                continue
+            await ticket.wait()
+
+    async def _receive(
+        self, term: Term, number: int, first: StreamSnapshotsRequest, context: _Context, gone: asyncio.Event
+    ) -> None:
+        request: StreamSnapshotsRequest | None = first
+        while request is not None:
+            if (stream := term.gateways.get(number)) is not None:
+                stream.serving = wire.from_proto(request.serving, Generation)
+            request = await read(context, None)
+        gone.set()
+
+    async def _redirect(self, context: _Context) -> None:
+        leader = "" if self._leadership.is_leader else self._leadership.leader_address
+        await context.write(StreamSnapshotsResponse(redirect=Redirect(leader=leader)))

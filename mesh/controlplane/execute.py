@@ -1,0 +1,141 @@
+"""Carries out what reconcile decided.
+
+Owns the writes of the leader's loop: each is fenced with the leadership and compares the revision of every key it
+changes, so that a leader that lost its office, or looked at old state, changes nothing. Makes no choices. Called
+by `loop`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from mesh import wire
+from mesh.controlplane.actions import (
+    Action,
+    BuildApplication,
+    ForgetReplica,
+    MarkFailed,
+    MarkPlanned,
+    MarkServing,
+    PlaceReplica,
+    RecordStatus,
+    RemoveApplication,
+    StopReplica,
+    changes,
+)
+from mesh.controlplane.builds import Build
+from mesh.controlplane.commit_rules import COMMIT_BYTES_MAX
+from mesh.controlplane.records import application_key, encode_application, encode_replica, replica_key
+from mesh.controlplane.store import OPERATIONS_MAX, Compare, Put, Remove, Store
+from mesh.controlplane.term import Term
+from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.v1.worker_service_pb2 import SessionResponse
+
+KEYS_PER_COMMIT_MAX = OPERATIONS_MAX - 10
+"""Leaves room for the fence."""
+BYTES_PER_COMMIT_MAX = COMMIT_BYTES_MAX - 64 * 1024
+
+log = logging.getLogger("mesh.controlplane")
+
+
+class Executor:
+    """Carries out actions for one term."""
+
+    def __init__(self, store: Store, fence: Compare, term: Term, build_timeout_s: float) -> None:
+        self._store = store
+        self._fence = fence
+        self._term = term
+        self._build_timeout_s = build_timeout_s
+
+    async def execute(self, actions: Sequence[Action], *, now: float) -> None:
+        """Do all of `actions`. `now` is monotonic.
+
+        Raises Conflict if what they were decided on is no longer so, or leadership is gone; OutcomeUnknown and
+        Unreachable as the store does. What was not done is decided anew by the next pass.
+        """
+        mirror = self._term.mirror
+        changed = changes(mirror.applications, mirror.replicas, actions)
+        values: dict[str, bytes | None] = {
+            application_key(name): encode_application(application) if application else None
+            for name, application in changed.applications.items()
+        }
+        for replica_id, replica in changed.replicas.items():
+            values[replica_key(replica_id)] = encode_replica(replica) if replica else None
+        for part in parts(values):
+            await self.commit(part)
+        for action in actions:
+            _log(action)
+            if isinstance(action, BuildApplication):
+                self._build(action, now)
+
+    async def commit(self, values: Mapping[str, bytes | None]) -> int:
+        """Store new values (None removes), if no key changed since the mirror last heard of it."""
+        mirror = self._term.mirror
+        compares = [self._fence, *(Compare(key, mirror.revision_of(key)) for key in values)]
+        operations = [Remove(key) if value is None else Put(key, value) for key, value in values.items()]
+        revision = await self._store.commit(compares, operations)
+        mirror.committed(values, revision)
+        self._term.changed.ring()
+        return revision
+
+    def _build(self, action: BuildApplication, now: float) -> None:
+        worker = self._term.registry.get(action.worker_id)
+        application = self._term.mirror.applications.get(action.application)
+        outbox = self._term.outboxes.get(worker.session) if worker else None
+        if worker is None or application is None or outbox is None or application.revision != action.revision:
+            return  # what changed meanwhile has rung the bell: the next pass decides anew
+        self._term.builds.started(
+            Build(
+                build_id=action.build_id,
+                application=action.application,
+                revision=action.revision,
+                worker_id=action.worker_id,
+                session=worker.session,
+                started=now,
+                timeout_s=self._build_timeout_s,
+            )
+        )
+        config = wire.to_proto(application.config, deployment_pb2.ApplicationConfig)
+        message = worker_service_pb2.Build(build_id=action.build_id, config=config, timeout_s=self._build_timeout_s)
+        outbox.put(SessionResponse(build=message))
+        # The build's deadline is now the next thing that time alone may bring.
+        self._term.changed.ring()
+
+
+def parts(values: Mapping[str, bytes | None]) -> Iterator[dict[str, bytes | None]]:
+    """Cut values into parts that each fit one commit."""
+    part: dict[str, bytes | None] = {}
+    size = 0
+    for key, value in values.items():
+        # A key stands in a compare and in an operation.
+        added = 2 * len(key.encode()) + len(value or b"")
+        if part and (len(part) == KEYS_PER_COMMIT_MAX or size + added > BYTES_PER_COMMIT_MAX):
+            yield part
+            part, size = {}, 0
+        part[key] = value
+        size += added
+    if part:
+        yield part
+
+
+def _log(action: Action) -> None:
+    match action:
+        case BuildApplication(_, application, revision, worker_id):
+            log.info("building", extra={"application": application, "revision": revision, "worker": worker_id})
+        case MarkPlanned(application, plan):
+            log.info("built", extra={"application": application, "revision": plan.revision})
+        case MarkServing(application, revision):
+            log.info("serving", extra={"application": application, "revision": revision})
+        case MarkFailed(application, revision, message):
+            log.warning("failed: %s", message, extra={"application": application, "revision": revision})
+        case RemoveApplication(application):
+            log.info("removed", extra={"application": application})
+        case PlaceReplica(replica):
+            extra = {"replica": replica.replica_id, "worker": replica.worker_id, "revision": replica.revision}
+            log.info("placing replica", extra=extra)
+        case StopReplica(replica_id, reason) | ForgetReplica(replica_id, reason):
+            what = "stopping" if isinstance(action, StopReplica) else "forgetting"
+            log.info("%s replica: %s", what, reason, extra={"replica": replica_id})
+        case RecordStatus(replica_id, status):
+            log.debug("replica %s", status.state.name.lower(), extra={"replica": replica_id})

@@ -1,0 +1,222 @@
+"""Changes of the goal state that people ask for: apply, delete, shutdown.
+
+Owns the read, check, commit cycle: all or nothing, fenced, repeated when somebody else was faster. One change at
+a time. Called by `api` on the leading instance only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mesh import wire
+from mesh.backoff import Backoff
+from mesh.clock import Clock
+from mesh.controlplane.apply import Applied, applied, deleted
+from mesh.controlplane.leader import Leadership
+from mesh.controlplane.records import (
+    APPLICATIONS,
+    OPTIONS,
+    application_key,
+    applications_of,
+    decode_options,
+    encode_application,
+)
+from mesh.controlplane.store import Compare, Item, OutcomeUnknown, Put, Remove, Store
+from mesh.controlplane.term import Term
+from mesh.controlplane.validate import APPLICATIONS_PER_APPLY_MAX, apply_problems, options_problems
+from mesh.errors import Conflict, InvalidConfig, NotFound, Problem, Unreachable
+from mesh.model import Application, ApplicationConfig
+from mesh.serving.options import nearest
+from mesh.v1 import deployment_pb2
+
+ATTEMPTS_MAX = 8
+"""The leader's own loop changes applications, too; each attempt reads again."""
+_PAUSES = Backoff(initial_s=0.02, max_s=0.5)
+
+log = logging.getLogger("mesh.controlplane.goal")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The goal state as it was read."""
+
+    applications: dict[str, Application]
+    options: deployment_pb2.Config
+    items: Mapping[str, Item]
+
+    def revision_of(self, key: str) -> int:
+        """Return the revision of the key's last change; 0 if it does not exist."""
+        return self.items[key].revision if key in self.items else 0
+
+    def has(self, values: _Values) -> bool:
+        """Whether exactly these values are stored (None: the key is not there)."""
+        return all((self.items[key].value if key in self.items else None) == value for key, value in values.items())
+
+
+_Values: TypeAlias = dict[str, bytes | None]
+_Decide: TypeAlias = Callable[[_Stored], tuple[tuple[Applied, ...], _Values]]
+"""From what is stored: what is done to each application, and the values to store."""
+
+
+class GoalState:
+    """Reads and changes what should run."""
+
+    def __init__(self, store: Store, leadership: Leadership, clock: Clock) -> None:
+        self._store = store
+        self._leadership = leadership
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def config(self, application: str) -> deployment_pb2.Config:
+        """Return the goal state as it was applied: of one application, or of all (""). Raises NotFound."""
+        stored = await self._read()
+        result = deployment_pb2.Config()
+        result.CopyFrom(stored.options)
+        wanted = {name: a for name, a in stored.applications.items() if not a.deleting}
+        if application and application not in wanted:
+            raise unknown(application, wanted)
+        for name, goal in sorted(wanted.items()):
+            if application in ("", name):
+                message = wire.to_proto(goal.config, deployment_pb2.ApplicationConfig)
+                if not message.runtime_env.ByteSize():
+                    message.ClearField("runtime_env")
+                result.applications.append(message)
+        return result
+
+    async def apply(
+        self, term: Term, config: deployment_pb2.Config, *, keep_others: bool, validate_only: bool
+    ) -> tuple[Applied, ...]:
+        """Make the goal state equal to `config`. Raises InvalidConfig, Conflict, Unreachable, OutcomeUnknown."""
+        configs = [wire.from_proto(message, ApplicationConfig) for message in config.applications]
+        options = _options(config)
+
+        def decide(stored: _Stored) -> tuple[tuple[Applied, ...], _Values]:
+            problems = (
+                *_option_problems(options),
+                *apply_problems(
+                    configs,
+                    stored.applications,
+                    keep_others=keep_others,
+                    sizes=[message.ByteSize() for message in config.applications],
+                ),
+            )
+            if problems:
+                raise InvalidConfig(problems)
+            result = applied(configs, stored.applications, keep_others=keep_others, applied_at=self._clock.wall())
+            values = _values(result)
+            new_options = _merged(stored.options, options) if keep_others else options
+            if new_options != stored.options:
+                values[OPTIONS] = new_options.SerializeToString(deterministic=True)
+            return result, values
+
+        if validate_only:
+            return decide(await self._read())[0]
+        return await self._change(term, decide)
+
+    async def delete(self, term: Term, application: str) -> None:
+        """Delete one application. Raises NotFound, Conflict, Unreachable, OutcomeUnknown."""
+
+        def decide(stored: _Stored) -> tuple[tuple[Applied, ...], _Values]:
+            if application not in stored.applications:
+                raise unknown(application, (n for n, a in stored.applications.items() if not a.deleting))
+            result = (deleted(stored.applications[application]),)
+            return result, _values(result)
+
+        await self._change(term, decide)
+
+    async def shutdown(self, term: Term) -> None:
+        """Delete all applications and the options, in as many commits as they need."""
+
+        def decide(stored: _Stored) -> tuple[tuple[Applied, ...], _Values]:
+            running = [a for _, a in sorted(stored.applications.items()) if not a.deleting]
+            result = tuple(deleted(application) for application in running[:APPLICATIONS_PER_APPLY_MAX])
+            values = _values(result)
+            if OPTIONS in stored.items and not result:
+                values[OPTIONS] = None
+            return result, values
+
+        while await self._change(term, decide):
+            pass
+
+    async def _change(self, term: Term, decide: _Decide) -> tuple[Applied, ...]:
+        async with self._turn:
+            unknown_outcome: tuple[tuple[Applied, ...], _Values] | None = None
+            for attempt in range(ATTEMPTS_MAX):
+                if attempt:
+                    await asyncio.sleep(_PAUSES.pause_s(attempt, self._clock.random))
+                stored = await self._read()
+                if unknown_outcome is not None and stored.has(unknown_outcome[1]):
+                    return unknown_outcome[0]
+                result, values = decide(stored)
+                if not values:
+                    return result
+                try:
+                    await self._commit(term, values, stored)
+                except Conflict as error:
+                    unknown_outcome = None
+                    log.debug("the goal state changed meanwhile: %s; looking again", error)
+                except OutcomeUnknown:
+                    if attempt == ATTEMPTS_MAX - 1:
+                        raise
+                    unknown_outcome = (result, values)
+                else:
+                    return result
+            raise Conflict("the goal state kept changing meanwhile; nothing was done", hint="repeat the command")
+
+    async def _commit(self, term: Term, values: _Values, stored: _Stored) -> None:
+        if not self._leadership.is_leader:
+            raise Unreachable("leadership moved meanwhile", hint="repeat the command")
+        compares = [self._leadership.fence(), *(Compare(key, stored.revision_of(key)) for key in values)]
+        operations = [Remove(key) if value is None else Put(key, value) for key, value in values.items()]
+        try:
+            revision = await self._store.commit(compares, operations)
+        except ValueError as error:
+            text = f"the change is too large for one commit of the store: {error}"
+            raise InvalidConfig((Problem("applications", text, "apply it in parts, keeping the others"),)) from error
+        term.mirror.committed(values, revision)
+        term.changed.ring()
+
+    async def _read(self) -> _Stored:
+        listing = await self._store.list(APPLICATIONS)
+        options = await self._store.get(OPTIONS)
+        items = {item.key: item for item in (*listing.items, *((options,) if options else ()))}
+        decoded = decode_options(options.value) if options else deployment_pb2.Config()
+        return _Stored(applications_of(listing.items), decoded, items)
+
+
+def unknown(application: str, known: Iterable[str]) -> NotFound:
+    """Return the error for an application that does not exist."""
+    known = sorted(known)
+    hint = nearest(application, known) if known else "there is none"
+    return NotFound(f"there is no application {application!r}; {hint}", hint="see meshctl status")
+
+
+def _values(result: Iterable[Applied]) -> _Values:
+    return {application_key(a.name): encode_application(a.application) for a in result if a.application is not None}
+
+
+def _options(config: deployment_pb2.Config) -> deployment_pb2.Config:
+    options = deployment_pb2.Config()
+    options.CopyFrom(config)
+    options.ClearField("applications")
+    return options
+
+
+def _merged(stored: deployment_pb2.Config, given: deployment_pb2.Config) -> deployment_pb2.Config:
+    merged = deployment_pb2.Config()
+    merged.CopyFrom(stored)
+    merged.MergeFrom(given)
+    return merged
+
+
+def _option_problems(options: deployment_pb2.Config) -> tuple[Problem, ...]:
+    http, grpc = options.http_options, options.grpc_options
+    return options_problems(
+        http.port if http.HasField("port") else None,
+        grpc.port if grpc.HasField("port") else None,
+        http.request_timeout_s if http.HasField("request_timeout_s") else None,
+    )

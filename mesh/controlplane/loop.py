@@ -1,0 +1,167 @@
+"""The leader's loop: look, reconcile, act, publish.
+
+Owns when to look: on any change and when time alone asks for it. Acts only while this instance leads; a new term
+starts from the store. Never decides what to do (`reconcile` does). Called by `server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from typing import cast
+
+from mesh.backoff import Backoff
+from mesh.clock import Clock
+from mesh.controlplane.bell import Bell, wait_until
+from mesh.controlplane.execute import Executor
+from mesh.controlplane.leader import Leadership
+from mesh.controlplane.mirror import Mirror
+from mesh.controlplane.reconcile import next_due, reconcile
+from mesh.controlplane.store import Batch, Compacted, OutcomeUnknown, Store
+from mesh.controlplane.term import Term
+from mesh.errors import Conflict, MeshError, Unreachable
+from mesh.lifecycle import Tasks
+from mesh.settings import ControlPlaneSettings
+from mesh.telemetry import RECONCILES, WORKERS
+
+PAUSES = Backoff(initial_s=0.05, max_s=2.0, floor=0.5)
+"""Between passes that could not be carried out."""
+IDLE_S_MAX = 5.0
+"""Seconds without a pass: were a change ever missed, it is found then."""
+
+log = logging.getLogger("mesh.controlplane")
+
+
+class Loop:
+    """Leads when it is this instance's turn. `term` is there while it does."""
+
+    def __init__(self, store: Store, leadership: Leadership, settings: ControlPlaneSettings, clock: Clock) -> None:
+        self._store = store
+        self._leadership = leadership
+        self._settings = settings
+        self._clock = clock
+        self._term: Term | None = None
+        self.changed = Bell()
+        """Rings when a term began or ended."""
+
+    @property
+    def term(self) -> Term | None:
+        """The term in which this instance acts now; None while it does not lead."""
+        term = self._term
+        return term if term is not None and not term.over and self._leadership.is_leader else None
+
+    async def acting(self, seconds: float) -> Term | None:
+        """Return the term, waiting at most `seconds` while this instance is about to act; None if it does not."""
+        ends = self._clock.monotonic() + seconds
+        while True:
+            ticket = self.changed.ticket()
+            left_s = ends - self._clock.monotonic()
+            if self.term is not None or not self._leadership.is_leader or left_s <= 0:
+                return self.term
+            await wait_until(ticket, left_s)
+
+    async def run(self) -> None:
+        """Lead whenever it is this instance's turn, until cancelled."""
+        attempt = 0
+        while True:
+            state = self._leadership.state
+            while not state.is_leader:
+                state = await self._leadership.changed(state)
+            try:
+                await self._lead(state.term)
+                attempt = 0
+            except MeshError as error:
+                attempt += 1
+                log.warning("cannot act as leader: %s", error)
+            await asyncio.sleep(PAUSES.pause_s(attempt, self._clock.random))
+
+    async def _lead(self, epoch: int) -> None:
+        now = self._clock.monotonic()
+        mirror = Mirror(await self._store.list(""))
+        term = Term(epoch, mirror, self._settings.worker_grace_s, now)
+        executor = Executor(self._store, self._leadership.fence(), term, self._settings.build_timeout_s)
+        over = asyncio.Event()
+        tasks = Tasks(on_failure=lambda _: over.set())
+        try:
+            tasks.spawn(self._watch(term), name="watch-goal-state")
+            tasks.spawn(self._passes(term, executor), name="reconcile")
+            tasks.spawn(self._until_lost(epoch, over), name="watch-leadership")
+            await over.wait()
+        finally:
+            self._term = None
+            term.end()
+            self.changed.ring()
+            await tasks.cancel()
+            WORKERS.set(0)
+
+    async def _until_lost(self, epoch: int, over: asyncio.Event) -> None:
+        state = self._leadership.state
+        while state.term == epoch:
+            state = await self._leadership.changed(state)
+        over.set()
+
+    async def _watch(self, term: Term) -> None:
+        """Keep the mirror current: other instances' API calls change the goal state, too."""
+        attempt = 0
+        after = term.mirror.listed
+        while True:
+            batches = cast(AsyncGenerator[Batch, None], self._store.watch("", after=after))
+            try:
+                async for batch in batches:
+                    attempt, after = 0, batch.revision
+                    if term.mirror.apply(batch):
+                        term.changed.ring()
+            except Compacted:
+                with contextlib.suppress(MeshError):
+                    await self._list_again(term)
+                    after = term.mirror.listed
+            except MeshError as error:
+                log.warning("the watch on the goal state broke: %s", error)
+            finally:
+                await batches.aclose()
+            attempt += 1
+            await asyncio.sleep(PAUSES.pause_s(attempt, self._clock.random))
+
+    async def _list_again(self, term: Term) -> None:
+        term.mirror.load(await self._store.list(""))
+        term.changed.ring()
+
+    async def _passes(self, term: Term, executor: Executor) -> None:
+        attempt = 0
+        while True:
+            ticket = term.changed.ticket()
+            try:
+                due_s = await self._pass(term, executor)
+                attempt = 0
+            except (Conflict, OutcomeUnknown, Unreachable) as error:
+                RECONCILES.labels("failed").inc()
+                attempt += 1
+                level = logging.DEBUG if isinstance(error, Conflict) and attempt == 1 else logging.WARNING
+                log.log(level, "goal state could not be changed: %s; looking again", error)
+                await asyncio.sleep(PAUSES.pause_s(attempt, self._clock.random))
+                # The mirror may be behind, and a commit of unknown outcome may have happened: read before repeating.
+                with contextlib.suppress(MeshError):
+                    await self._list_again(term)
+                continue
+            await wait_until(ticket, due_s)
+
+    async def _pass(self, term: Term, executor: Executor) -> float:
+        """Look once and act on it. Returns the seconds after which to look again if nothing changes."""
+        now = self._clock.monotonic()
+        desired, observed = term.desired, term.observed(self._clock.token(8))
+        actions = reconcile(desired, observed, now)
+        # Published before acting: what is known now must reach the gateways also while the store cannot be written.
+        term.publish()
+        if self._term is not term:
+            self._term = term
+            self.changed.ring()
+        await executor.execute(actions, now=now)
+        term.builds.keep(term.mirror.applications)
+        placed = [replica.worker_id for replica in term.mirror.replicas.values()]
+        term.registry.drop_lost(now=now, grace_s=self._settings.worker_grace_s, placed=placed)
+        WORKERS.set(len(term.outboxes))
+        RECONCILES.labels("changed" if actions else "settled").inc()
+        due = next_due(desired, observed, now)
+        return IDLE_S_MAX if due is None else min(IDLE_S_MAX, max(0.0, due - self._clock.monotonic()))

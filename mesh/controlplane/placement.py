@@ -1,0 +1,61 @@
+"""Which worker a replica goes to.
+
+Owns the choice and the count of room within one pass. Spreads the replicas of a deployment over workers first,
+then evens out how full they are; ties break by id, so that the same state gives the same answer. Pure. Called by
+`reconcile` and `status`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from mesh.controlplane.registry import Worker
+from mesh.model import Replica, ReplicaState
+
+
+class Placement:
+    """Room on the connected workers; each choice takes some of it."""
+
+    def __init__(self, workers: Iterable[Worker], replicas: Iterable[Replica]) -> None:
+        """Count what `replicas`, stopping ones included and with their current status, take of connected workers.
+
+        A worker that drains what it was not told to stop was told to end; nothing is placed on it.
+        """
+        replicas = tuple(replicas)
+        ending = {r.worker_id for r in replicas if r.status.state is ReplicaState.DRAINING and not r.stopping}
+        self._workers = sorted((w for w in workers if w.session), key=lambda w: w.worker_id)
+        self._open = [w for w in self._workers if not w.leaving and w.worker_id not in ending]
+        self._taken: Counter[str] = Counter()
+        self._of_deployment: Counter[tuple[str, str, str]] = Counter()
+        for replica in replicas:
+            self._taken[replica.worker_id] += 1
+            if not replica.stopping:
+                self._of_deployment[replica.worker_id, replica.application, replica.deployment] += 1
+
+    def choose(self, application: str, deployment: str) -> str | None:
+        """Take room for one replica and return the worker's id; None if no worker has room."""
+        with_room = [w for w in self._open if self._taken[w.worker_id] < w.resources.max_replicas]
+        if not with_room:
+            return None
+
+        def cost(worker: Worker) -> tuple[int, float, str]:
+            same = self._of_deployment[worker.worker_id, application, deployment]
+            return same, self._taken[worker.worker_id] / worker.resources.max_replicas, worker.worker_id
+
+        chosen = min(with_room, key=cost).worker_id
+        self._taken[chosen] += 1
+        self._of_deployment[chosen, application, deployment] += 1
+        return chosen
+
+    def shortage(self) -> str:
+        """Return why nothing can be placed now, or ""."""
+        if not self._workers:
+            return "no worker has room: no worker is connected"
+        if not self._open:
+            return f"no worker has room: all {len(self._workers)} are leaving"
+        if all(self._taken[w.worker_id] >= w.resources.max_replicas for w in self._open):
+            full = ", ".join(f"{w.worker_id} runs {self._taken[w.worker_id]}" for w in self._open[:3])
+            more = ", ..." if len(self._open) > 3 else ""
+            return f"no worker has room: {full}{more} and may run no more"
+        return ""

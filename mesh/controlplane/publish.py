@@ -1,0 +1,165 @@
+"""What gateways and workers are told: the snapshot to route by and the orders of each worker.
+
+Owns which replica is an endpoint, which settings are in force, and what a worker is to run. Values without a
+generation: `loop` numbers what changed. Pure. Field names are those of the messages.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mesh.controlplane.rollout import is_built, is_ready, plans, spec_of
+from mesh.model import Application, DeploymentSpec, Generation, Plan, Replica, ReplicaSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A replica that is ready for calls."""
+
+    replica_id: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedDeployment:
+    """A deployment with its endpoints and the limits in force."""
+
+    name: str = ""
+    max_ongoing_requests: int = 0
+    max_queued_requests: int = 0
+    request_timeout_s: float = 0.0
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedApplication:
+    """An application as gateways route to it."""
+
+    name: str = ""
+    route_prefix: str = ""
+    ingress: str = ""
+    failure: str = ""
+    deployments: tuple[RoutedDeployment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a gateway routes by."""
+
+    generation: Generation = field(default_factory=Generation)
+    applications: tuple[RoutedApplication, ...] = ()
+    request_timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """All that one worker is to run."""
+
+    generation: Generation = field(default_factory=Generation)
+    replicas: tuple[ReplicaSpec, ...] = ()
+
+
+def snapshot(
+    applications: Mapping[str, Application], replicas: Mapping[str, Replica], request_timeout_s: float
+) -> Snapshot:
+    """Return what gateways are to route by. `replicas` carry their current status; a timeout of 0 means not set."""
+    endpoints: dict[tuple[str, str], list[Replica]] = defaultdict(list)
+    for _, replica in sorted(replicas.items()):
+        if is_ready(replica):
+            endpoints[replica.application, replica.deployment].append(replica)
+    routed = (
+        _routed(application, {spec: endpoints[name, spec] for spec in _deployment_names(application)})
+        for name, application in sorted(applications.items())
+        if not application.deleting
+    )
+    return Snapshot(applications=tuple(routed), request_timeout_s=request_timeout_s)
+
+
+def assignments(
+    applications: Mapping[str, Application], replicas: Mapping[str, Replica], worker_ids: Iterable[str]
+) -> dict[str, Assignments]:
+    """Return the orders of each worker: every replica placed on it that is not to stop."""
+    specs: dict[str, list[ReplicaSpec]] = {worker_id: [] for worker_id in worker_ids}
+    for _, replica in sorted(replicas.items()):
+        application = applications.get(replica.application)
+        if replica.stopping or application is None or replica.worker_id not in specs:
+            continue
+        if (spec := _replica_spec(application, replica)) is not None:
+            specs[replica.worker_id].append(spec)
+    return {worker_id: Assignments(replicas=tuple(of_worker)) for worker_id, of_worker in specs.items()}
+
+
+def _routed(application: Application, endpoints: Mapping[str, list[Replica]]) -> RoutedApplication:
+    specs = {name: _spec_in_force(application, name, ready) for name, ready in endpoints.items()}
+    failed = bool(application.failure) and application.serving is None
+    plan = _routing_plan(application, endpoints)
+    config = plan.config if plan is not None and (plan is application.serving or is_built(application)) else None
+    return RoutedApplication(
+        name=application.config.name,
+        route_prefix=(config or application.config).route_prefix,
+        ingress=next((spec.name for spec in plan.deployments if spec.ingress), "") if plan else "",
+        failure=application.failure if failed else "",
+        deployments=tuple(
+            RoutedDeployment(
+                name=name,
+                max_ongoing_requests=spec.settings.max_ongoing_requests,
+                max_queued_requests=spec.settings.max_queued_requests,
+                request_timeout_s=spec.settings.request_timeout_s,
+                endpoints=tuple(Endpoint(replica.replica_id, replica.status.address) for replica in endpoints[name]),
+            )
+            for name, spec in specs.items()
+        ),
+    )
+
+
+def _deployment_names(application: Application) -> tuple[str, ...]:
+    return tuple(sorted({spec.name for plan in _plans(application) for spec in plan}))
+
+
+def _plans(application: Application) -> list[tuple[DeploymentSpec, ...]]:
+    """The deployments of the plans that may have replicas: the newest one first."""
+    candidates = [application.plan, application.serving]
+    if application.failure and application.serving is not None:
+        candidates = [application.serving]
+    return [plan.deployments for plan in candidates if plan is not None]
+
+
+def _spec_in_force(application: Application, name: str, ready: Iterable[Replica]) -> DeploymentSpec:
+    """The newest plan's settings, unless all that runs is an older version of the deployment."""
+    candidates = [spec for plan in _plans(application) for spec in plan if spec.name == name]
+    newest, oldest = candidates[0], candidates[-1]
+    if newest.version == oldest.version or any(replica.version == newest.version for replica in ready):
+        return newest
+    return oldest
+
+
+def _routing_plan(application: Application, endpoints: Mapping[str, list[Replica]]) -> Plan | None:
+    """The plan whose route and ingress hold: the newest one once its ingress can answer, until then what serves."""
+    plan, serving = application.plan, application.serving
+    if serving is None:
+        return plan
+    if plan is None or application.failure or not is_built(application):
+        return serving
+    answers = any(
+        spec.ingress and any(replica.version == spec.version for replica in endpoints.get(spec.name, ()))
+        for spec in plan.deployments
+    )
+    return plan if answers else serving
+
+
+def _replica_spec(application: Application, replica: Replica) -> ReplicaSpec | None:
+    spec = spec_of(application, replica)
+    if spec is None:
+        return None
+    of_spec = [plan for plan in plans(application) if spec in plan.deployments]
+    return ReplicaSpec(
+        replica_id=replica.replica_id,
+        application=replica.application,
+        deployment=replica.deployment,
+        version=replica.version,
+        revision=replica.revision,
+        config=of_spec[0].config,
+        settings=spec.settings,
+    )

@@ -1,0 +1,247 @@
+"""What to do next so that what runs becomes what should run.
+
+Owns the one decision of the control plane: whole state in, actions out. Level-triggered: it never sees an event,
+so a lost or repeated one cannot matter; the same state gives the same actions, and a settled state gives none.
+Never does I/O, never reads a clock. Called by `loop` after each change and when `next_due` says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from mesh.controlplane import rollout
+from mesh.controlplane.actions import (
+    Action,
+    BuildApplication,
+    ForgetReplica,
+    MarkFailed,
+    MarkPlanned,
+    MarkServing,
+    PlaceReplica,
+    RecordStatus,
+    RemoveApplication,
+    StopReplica,
+)
+from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, plan_of
+from mesh.controlplane.placement import Placement
+from mesh.controlplane.registry import Presence, Worker, current_status, durable
+from mesh.model import Application, DeploymentSpec, Plan, Replica, ReplicaState, ReplicaStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Goal state as it is stored."""
+
+    applications: Mapping[str, Application] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Placements as stored, and what this leader has seen since it took office."""
+
+    replicas: Mapping[str, Replica] = field(default_factory=dict)
+    workers: Mapping[str, Worker] = field(default_factory=dict)
+    builds: Mapping[str, Build] = field(default_factory=dict)
+    """The newest build of each application."""
+    grace_s: float = 10.0
+    """Seconds a worker may be away before its replicas are placed elsewhere."""
+    token: str = "0"
+    """Random text, new for each pass: makes the ids of new replicas and builds unique over time."""
+
+
+def reconcile(desired: Desired, observed: Observed, now: float) -> tuple[Action, ...]:
+    """Return the actions that bring what runs closer to what should run. `now` is in monotonic seconds."""
+    return tuple(_Pass(desired, observed, now).actions())
+
+
+def seen(observed: Observed) -> dict[str, Replica]:
+    """Return the placements, each with what is known of it now."""
+    return {
+        replica_id: replace(replica, status=current_status(replica, observed.workers.get(replica.worker_id)))
+        for replica_id, replica in sorted(observed.replicas.items())
+    }
+
+
+def next_due(desired: Desired, observed: Observed, now: float) -> float | None:
+    """Return when the mere passing of time will ask for a new pass; None if only an event can."""
+    due = [
+        worker.last_seen + observed.grace_s
+        for worker in observed.workers.values()
+        if worker.presence(now, observed.grace_s) is Presence.AWAY
+    ]
+    due += [build.deadline for build in observed.builds.values() if not build.ended]
+    for application in desired.applications.values():
+        limits = {(s.name, s.version): rollout.startup_limit_s(s) for s in rollout.new_versions(application)}
+        for replica in observed.replicas.values() if limits else ():
+            limit_s = limits.get((replica.deployment, replica.version))
+            worker = observed.workers.get(replica.worker_id)
+            if limit_s is None or worker is None or replica.application != application.config.name:
+                continue
+            if (since := worker.unready_since.get(replica.replica_id)) is not None:
+                due.append(since + limit_s)
+    return min((at for at in due if at > now), default=None)
+
+
+class _Pass:
+    """One look at the whole state."""
+
+    def __init__(self, desired: Desired, observed: Observed, now: float) -> None:
+        self._desired = desired
+        self._observed = observed
+        self._now = now
+        self._made = 0
+        self._presence = {w.worker_id: w.presence(now, observed.grace_s) for w in observed.workers.values()}
+        self._replicas = seen(observed)
+        self._forgotten = {i: why for i, r in self._replicas.items() if (why := self._gone(r))}
+        self._of_application: dict[str, list[Replica]] = defaultdict(list)
+        for replica_id, replica in self._replicas.items():
+            if replica_id not in self._forgotten:
+                self._of_application[replica.application].append(replica)
+        remaining = (r for i, r in self._replicas.items() if i not in self._forgotten)
+        self._placement = Placement(observed.workers.values(), remaining)
+        self._building = Counter(b.worker_id for b in observed.builds.values() if self._runs(b))
+
+    def actions(self) -> Iterator[Action]:
+        """Yield in a fixed order: first what was learnt, then what is to be done."""
+        for replica_id, why in self._forgotten.items():
+            yield ForgetReplica(replica_id, why)
+        for replica_id, replica in self._replicas.items():
+            stored = self._observed.replicas[replica_id].status
+            if replica_id not in self._forgotten and durable(stored) != durable(replica.status):
+                yield RecordStatus(replica_id, replace(replica.status, ongoing_requests=0))
+        for name in sorted(set(self._of_application) - set(self._desired.applications)):
+            yield from _stop(self._of_application[name], "its application is gone")
+        for name, application in sorted(self._desired.applications.items()):
+            yield from self._application(application, self._of_application[name])
+
+    def _gone(self, replica: Replica) -> str:
+        """Return why a replica's record is to be forgotten, or ""."""
+        worker = self._observed.workers.get(replica.worker_id)
+        if worker is None:
+            return ""
+        presence = self._presence[worker.worker_id]
+        if presence is Presence.LOST:
+            return "its worker is leaving" if worker.leaving else "its worker is lost"
+        if presence is not Presence.CONNECTED:
+            return ""
+        if replica.status.state is ReplicaState.STOPPED:
+            return "it stopped"
+        if replica.stopping and replica.replica_id not in worker.reports:
+            return "it stopped"
+        return ""
+
+    def _application(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
+        name = application.config.name
+        if application.deleting:
+            if replicas:
+                yield from _stop(replicas, "its application is being deleted")
+            else:
+                yield RemoveApplication(name)
+            return
+        if not rollout.is_built(application) and not application.failure:
+            yield from self._build(application, replicas)
+        if why := self._failure(application, replicas):
+            yield MarkFailed(name, application.revision, why)
+            return
+        ready = rollout.is_wholly_ready(application, replicas)
+        if ready and not application.failure and application.serving != application.plan:
+            yield MarkServing(name, application.revision)
+        yield from self._roll(application, replicas)
+
+    def _build(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
+        name, revision = application.config.name, application.revision
+        build = self._observed.builds.get(name)
+        if build is not None and build.revision == revision:
+            if build.ended:
+                plan = plan_of(application, build)
+                if isinstance(plan, Plan):
+                    yield MarkPlanned(name, plan, *rollout.superseded(application, replicas))
+                else:
+                    yield MarkFailed(name, revision, plan)
+                return
+            if self._runs(build):
+                if self._now >= build.deadline:
+                    why = f"worker {build.worker_id!r} did not answer the build within {build.timeout_s:g} s"
+                    yield MarkFailed(name, revision, why)
+                return
+        free = [
+            (self._building[worker_id], worker_id)
+            for worker_id, presence in self._presence.items()
+            if presence is Presence.CONNECTED and self._building[worker_id] < BUILDS_PER_WORKER_MAX
+        ]
+        if free:
+            worker_id = min(free)[1]
+            self._building[worker_id] += 1
+            yield BuildApplication(f"{name}-{revision}-{self._unique()}", name, revision, worker_id)
+
+    def _runs(self, build: Build) -> bool:
+        """Whether an answer may still come: it ends with the session it was sent on."""
+        worker = self._observed.workers.get(build.worker_id)
+        return not build.ended and worker is not None and worker.session == build.session
+
+    def _failure(self, application: Application, replicas: list[Replica]) -> str:
+        for spec in rollout.new_versions(application):
+            of_version = [
+                replica
+                for replica in replicas
+                if (replica.deployment, replica.version) == (spec.name, spec.version) and not replica.stopping
+            ]
+            since: dict[str, float] = {}
+            for replica in of_version:
+                worker = self._observed.workers.get(replica.worker_id)
+                if worker is not None and worker.session and replica.replica_id in worker.unready_since:
+                    since[replica.replica_id] = worker.unready_since[replica.replica_id]
+            if why := rollout.failure(spec, of_version, since, self._now):
+                return why
+        return ""
+
+    def _roll(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
+        # A replica that drains unasked goes with its worker: it neither counts nor needs an order.
+        live = [r for r in replicas if not r.stopping and r.status.state is not ReplicaState.DRAINING]
+        known = [r for r in live if rollout.spec_of(application, r) is not None]
+        yield from _stop([r for r in live if r not in known], "its version was replaced before it was ready")
+        building = not rollout.is_built(application) and not application.failure
+        goals = rollout.goals(application)
+        for name, spec in sorted(goals.items()):
+            of_deployment = [r for r in known if r.deployment == name]
+            current = [r for r in of_deployment if r.version == spec.version]
+            old = [r for r in of_deployment if r.version != spec.version]
+            goal = spec.settings.num_replicas
+            step = rollout.restored(goal, of_deployment) if building else rollout.step(goal, current, old)
+            for replica_id in step.stop:
+                why = "too many" if any(r.replica_id == replica_id for r in current) else "its version is replaced"
+                yield StopReplica(replica_id, why)
+            yield from self._place(application, spec, step.place)
+        if not building:
+            yield from _stop([r for r in known if r.deployment not in goals], "its deployment is not wanted")
+
+    def _place(self, application: Application, spec: DeploymentSpec, count: int) -> Iterator[Action]:
+        name = application.config.name
+        for _ in range(count):
+            worker_id = self._placement.choose(name, spec.name)
+            if worker_id is None:
+                return
+            replica_id = f"{name}-{spec.name}-{self._unique()}"
+            yield PlaceReplica(
+                Replica(
+                    replica_id=replica_id,
+                    application=name,
+                    deployment=spec.name,
+                    version=spec.version,
+                    revision=rollout.goal_revision(application),
+                    worker_id=worker_id,
+                    status=ReplicaStatus(replica_id=replica_id, state=ReplicaState.PENDING),
+                )
+            )
+
+    def _unique(self) -> str:
+        self._made += 1
+        return f"{self._observed.token}{self._made:x}"
+
+
+def _stop(replicas: list[Replica], reason: str) -> Iterator[Action]:
+    for replica in replicas:
+        if not replica.stopping:
+            yield StopReplica(replica.replica_id, reason)

@@ -1,0 +1,88 @@
+"""How goal state is written to the store: keys, and values as messages.
+
+Owns the names of the keys ("applications/NAME", "replicas/ID", "options") and the encoding. Never talks to the
+store. Called by `mirror`, `execute` and `api`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from mesh import model, wire
+from mesh.controlplane.store import Item
+from mesh.errors import Unreachable
+from mesh.v1 import deployment_pb2
+
+APPLICATIONS = "applications/"
+REPLICAS = "replicas/"
+OPTIONS = "options"
+
+_M = TypeVar("_M", bound=Message)
+
+
+def application_key(name: str) -> str:
+    """Return the key of an application's goal state."""
+    return APPLICATIONS + name
+
+
+def replica_key(replica_id: str) -> str:
+    """Return the key of a replica's placement."""
+    return REPLICAS + replica_id
+
+
+def encode_application(application: model.Application) -> bytes:
+    """Return an application as it is stored."""
+    return wire.to_proto(application, deployment_pb2.Application).SerializeToString(deterministic=True)
+
+
+def encode_replica(replica: model.Replica) -> bytes:
+    """Return a replica as it is stored."""
+    return wire.to_proto(replica, deployment_pb2.Replica).SerializeToString(deterministic=True)
+
+
+def decode_application(key: str, value: bytes) -> model.Application:
+    """Return a stored application. Raises Unreachable if the value cannot be read."""
+    return _mapped(key, _decoded(key, value, deployment_pb2.Application), model.Application)
+
+
+def decode_replica(key: str, value: bytes) -> model.Replica:
+    """Return a stored replica. Raises Unreachable if the value cannot be read."""
+    return _mapped(key, _decoded(key, value, deployment_pb2.Replica), model.Replica)
+
+
+def decode_options(value: bytes) -> deployment_pb2.Config:
+    """Return the stored options. Raises Unreachable if the value cannot be read."""
+    return _decoded(OPTIONS, value, deployment_pb2.Config)
+
+
+def applications_of(items: tuple[Item, ...]) -> dict[str, model.Application]:
+    """Return the applications among stored items, by name. Raises Unreachable if one cannot be read."""
+    return {
+        item.key.removeprefix(APPLICATIONS): decode_application(item.key, item.value)
+        for item in items
+        if item.key.startswith(APPLICATIONS)
+    }
+
+
+_T = TypeVar("_T")
+
+
+def _mapped(key: str, message: Message, value_type: type[_T]) -> _T:
+    try:
+        return wire.from_proto(message, value_type)
+    except ValueError as error:
+        raise _unreadable(key) from error
+
+
+def _decoded(key: str, value: bytes, message_type: type[_M]) -> _M:
+    try:
+        return message_type.FromString(value)
+    except DecodeError as error:
+        raise _unreadable(key) from error
+
+
+def _unreadable(key: str) -> Unreachable:
+    # Not skipped: to go on without it would stop its replicas.
+    return Unreachable(f"the stored value of {key!r} cannot be read", hint="was it written by a newer version?")

@@ -1,0 +1,183 @@
+"""The workers as their sessions show them: who is connected, since when not, and what each reported.
+
+Owns the observed state of one leader's term; it starts from nothing but the ids that stored placements name.
+Never decides what follows from it (`reconcile` does), never does I/O. Called by `sessions` and `loop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from mesh.errors import Conflict
+from mesh.model import Replica, ReplicaState, ReplicaStatus, Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a worker says first. Field names are those of the message Hello."""
+
+    worker_id: str = ""
+    incarnation: str = ""
+    started_at: float = 0.0
+    host: str = ""
+    resources: Resources = field(default_factory=Resources)
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
+class Presence(Enum):
+    """Whether a worker counts."""
+
+    CONNECTED = "connected"
+    AWAY = "away"
+    """Its session broke; its replicas count as running until the grace period ends."""
+    LOST = "lost"
+    """Away for longer than the grace period, or it said that it is leaving."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker as this leader knows it. Times are monotonic seconds of the leader."""
+
+    worker_id: str
+    last_seen: float
+    incarnation: str = ""
+    started_at: float = 0.0
+    host: str = ""
+    resources: Resources = field(default_factory=Resources)
+    session: int = 0
+    """Number of the session that stands; 0 while there is none."""
+    heard: bool = False
+    """Whether it said Hello to this leader. If not, the stored status of its replicas is the last known."""
+    leaving: bool = False
+    reports: Mapping[str, ReplicaStatus] = field(default_factory=dict)
+    """What it runs, by replica id, as of its last report."""
+    unready_since: Mapping[str, float] = field(default_factory=dict)
+    """When each replica that is starting or failing was first seen so, without having been ready since."""
+
+    def presence(self, now: float, grace_s: float) -> Presence:
+        """Return whether its replicas count as running."""
+        if self.leaving:
+            return Presence.LOST
+        if self.session:
+            return Presence.CONNECTED
+        return Presence.AWAY if now < self.last_seen + grace_s else Presence.LOST
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A session that was let in, and the older one of the same worker that it ends (0: none)."""
+
+    session: int
+    replaced: int
+
+
+class Registry:
+    """Changes on each event of a session; reads are plain values."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._sessions = 0
+
+    @property
+    def workers(self) -> dict[str, Worker]:
+        """All known workers by id."""
+        return dict(self._workers)
+
+    def get(self, worker_id: str) -> Worker | None:
+        """Return the worker, if it is known."""
+        return self._workers.get(worker_id)
+
+    def expect(self, worker_ids: Iterable[str], *, now: float) -> None:
+        """Count workers that stored placements name as away from `now` on, unless they are known."""
+        for worker_id in worker_ids:
+            self._workers.setdefault(worker_id, Worker(worker_id, last_seen=now))
+
+    def hello(self, greeting: Greeting, *, now: float) -> Admitted:
+        """Let a session in. It ends an older one of the same worker.
+
+        Raises Conflict if a process of the same worker id that started later is known.
+        """
+        known = self._workers.get(greeting.worker_id)
+        other = known is not None and known.heard and greeting.incarnation != known.incarnation
+        if known is not None and other and greeting.started_at < known.started_at:
+            text = f"worker {greeting.worker_id!r} is registered by a process that started later"
+            raise Conflict(text, hint="give each worker an id of its own")
+        self._sessions += 1
+        same = known is not None and known.incarnation == greeting.incarnation
+        self._workers[greeting.worker_id] = Worker(
+            worker_id=greeting.worker_id,
+            last_seen=now,
+            incarnation=greeting.incarnation,
+            started_at=greeting.started_at,
+            host=greeting.host,
+            resources=greeting.resources,
+            session=self._sessions,
+            heard=True,
+            reports={status.replica_id: status for status in greeting.replicas},
+            unready_since=_unready_since(known.unready_since if known and same else {}, greeting.replicas, now),
+        )
+        return Admitted(self._sessions, known.session if known else 0)
+
+    def report(self, worker_id: str, session: int, replicas: tuple[ReplicaStatus, ...], *, now: float) -> bool:
+        """Take a worker's whole report. Returns whether anything but its load changed."""
+        worker = self._current(worker_id, session)
+        if worker is None:
+            return False
+        reports = {status.replica_id: status for status in replicas}
+        changed = {k: durable(s) for k, s in reports.items()} != {k: durable(s) for k, s in worker.reports.items()}
+        since = _unready_since(worker.unready_since, replicas, now)
+        self._workers[worker_id] = replace(worker, last_seen=now, reports=reports, unready_since=since)
+        return changed
+
+    def heartbeat(self, worker_id: str, session: int, *, now: float) -> None:
+        """Take a sign of life."""
+        if worker := self._current(worker_id, session):
+            self._workers[worker_id] = replace(worker, last_seen=now)
+
+    def leaving(self, worker_id: str, session: int, *, now: float) -> None:
+        """The worker goes and takes its replicas along."""
+        if worker := self._current(worker_id, session):
+            self._workers[worker_id] = replace(worker, last_seen=now, leaving=True)
+
+    def disconnected(self, worker_id: str, session: int, *, now: float) -> None:
+        """The session ended. Nothing happens if a newer one stands."""
+        if worker := self._current(worker_id, session):
+            self._workers[worker_id] = replace(worker, last_seen=now, session=0)
+
+    def drop_lost(self, *, now: float, grace_s: float, placed: Iterable[str]) -> None:
+        """Drop workers that are lost and have ended their session, except those with replicas still `placed`."""
+        kept = set(placed)
+        self._workers = {
+            worker_id: worker
+            for worker_id, worker in self._workers.items()
+            if worker.session or worker_id in kept or worker.presence(now, grace_s) is not Presence.LOST
+        }
+
+    def _current(self, worker_id: str, session: int) -> Worker | None:
+        worker = self._workers.get(worker_id)
+        return worker if worker is not None and worker.session == session else None
+
+
+def durable(status: ReplicaStatus) -> ReplicaStatus:
+    """Return the part of a status that is worth a write: without load and time."""
+    return replace(status, ongoing_requests=0, since=0.0)
+
+
+def current_status(replica: Replica, worker: Worker | None) -> ReplicaStatus:
+    """Return what is known of a stored replica: what its worker says now, else what was stored of it.
+
+    A worker that was heard and does not name the replica has not started it yet, or not again.
+    """
+    if worker is None or not worker.heard:
+        return replica.status
+    known = worker.reports.get(replica.replica_id)
+    if known is None:
+        return ReplicaStatus(replica_id=replica.replica_id, state=ReplicaState.PENDING)
+    return known
+
+
+def _unready_since(before: Mapping[str, float], replicas: Iterable[ReplicaStatus], now: float) -> Mapping[str, float]:
+    trying = (ReplicaState.STARTING, ReplicaState.BACKOFF)
+    return {s.replica_id: before.get(s.replica_id, now) for s in replicas if s.state in trying}

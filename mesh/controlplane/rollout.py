@@ -1,0 +1,174 @@
+"""How a deployment's replicas get from what runs to what should run.
+
+Owns the arithmetic of a rollout: how many new replicas beside the old, which stop when, and when a new version has
+failed. Ready capacity never falls below the goal by a decision made here, also with one replica. Pure; called by
+`reconcile` per deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mesh.model import Application, DeploymentSpec, Plan, Replica, ReplicaState
+
+SURGE = 0.2
+"""Share of the goal that may run beside it while a new version starts; at least one replica."""
+FAILED_STARTS_MAX = 3
+"""Starts in a row that fail a version none of whose replicas was ever ready."""
+STARTUP_MARGIN_S = 5.0
+"""Seconds beyond startup_timeout_s after which a version that is not ready has failed, if its worker did not say so."""
+SUPERSEDED_MAX = 3
+"""Plans kept for replicas that still serve. Whoever deploys faster than that loses the oldest of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now for one deployment: new replicas to place, and replicas to stop."""
+
+    place: int = 0
+    stop: tuple[str, ...] = ()
+
+
+def step(goal: int, current: Sequence[Replica], old: Sequence[Replica]) -> Step:
+    """Return the next step to `goal` replicas of the current version and none of the `old` ones.
+
+    Neither list holds replicas that are stopping already.
+    """
+    assert goal >= 0
+    ready = sum(is_ready(replica) for replica in current)
+    # An old replica may go only when a ready new one stands in for it. Those that are not ready go first: they
+    # give no capacity.
+    surplus_old = max(0, len(old) - max(0, goal - ready))
+    surplus = max(0, len(current) - goal)
+    stop = (*_first_to_stop(old)[:surplus_old], *_first_to_stop(current)[:surplus])
+    room = goal - len(current) if not old else goal + surge(goal) - len(current) - (len(old) - surplus_old)
+    return Step(place=max(0, min(goal - len(current), room)), stop=stop)
+
+
+def surge(goal: int) -> int:
+    """Return how many replicas may run above the goal during a rollout."""
+    return max(1, int(goal * SURGE))
+
+
+def is_ready(replica: Replica) -> bool:
+    """Whether calls may be sent to it."""
+    return replica.status.state is ReplicaState.READY and not replica.stopping and bool(replica.status.address)
+
+
+def failure(spec: DeploymentSpec, replicas: Iterable[Replica], unready_since: Mapping[str, float], now: float) -> str:
+    """Return why this new version has failed, or "" while it may still come up.
+
+    `replicas` are those of this version. One that was ever ready proves the version: what happens to it later is
+    for its worker to mend.
+    """
+    replicas = sorted(replicas, key=lambda replica: replica.replica_id)
+    if any(replica.status.state is ReplicaState.READY or replica.status.crashes for replica in replicas):
+        return ""
+    for replica in replicas:
+        status = replica.status
+        if status.failed_starts >= FAILED_STARTS_MAX:
+            why = status.message or "no reason given"
+            return f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}"
+        since = unready_since.get(replica.replica_id)
+        if since is not None and now >= since + startup_limit_s(spec):
+            why = f": {status.message}" if status.message else ""
+            return f"deployment {spec.name!r} was not ready within {spec.settings.startup_timeout_s:g} s{why}"
+    return ""
+
+
+def startup_limit_s(spec: DeploymentSpec) -> float:
+    """Return how long a replica of a new version may try before the version has failed."""
+    return spec.settings.startup_timeout_s + STARTUP_MARGIN_S
+
+
+def is_built(application: Application) -> bool:
+    """Whether the newest revision's plan is there (an older revision's plan stays until then)."""
+    return application.plan is not None and application.plan.revision == application.revision
+
+
+def goals(application: Application) -> dict[str, DeploymentSpec]:
+    """Return what each deployment of an application is to come to, by name.
+
+    Deployments that the new plan does not have stay until it is wholly ready: something may still call them.
+    """
+    if application.deleting:
+        return {}
+    result = {spec.name: spec for spec in application.serving.deployments} if application.serving else {}
+    if application.plan is not None and is_built(application) and not application.failure:
+        result |= {spec.name: spec for spec in application.plan.deployments}
+    return result
+
+
+def goal_revision(application: Application) -> int:
+    """Return the revision that new replicas of an application belong to."""
+    serving = application.serving
+    if serving is None or (is_built(application) and not application.failure):
+        return application.revision
+    return serving.revision
+
+
+def new_versions(application: Application) -> tuple[DeploymentSpec, ...]:
+    """Return the deployments of the newest plan whose version does not serve yet; these can fail it."""
+    if application.plan is None or not is_built(application) or application.failure:
+        return ()
+    proven = {(s.name, s.version) for s in application.serving.deployments} if application.serving else set()
+    return tuple(spec for spec in application.plan.deployments if (spec.name, spec.version) not in proven)
+
+
+def restored(goal: int, live: Sequence[Replica]) -> Step:
+    """Return the step while the next revision is being built: it makes up for what was lost and stops nothing.
+
+    What runs may be just what the next revision wants.
+    """
+    return Step(place=max(0, goal - len(live)))
+
+
+def superseded(application: Application, replicas: Iterable[Replica]) -> tuple[Plan | None, tuple[Plan, ...]]:
+    """Return the plans to keep when a new plan comes: what serves, and what began to serve but was not wholly ready.
+
+    Without them their replicas would have to stop before the new ones are ready.
+    """
+    in_use = {(replica.deployment, replica.version) for replica in replicas if is_ready(replica)}
+
+    def is_used(plan: Plan) -> bool:
+        return any((spec.name, spec.version) in in_use for spec in plan.deployments)
+
+    before = [application.plan, *application.superseded]
+    plans = [plan for plan in before if plan is not None and plan != application.serving and is_used(plan)]
+    if application.serving is None and plans:
+        return plans[0], tuple(plans[1 : 1 + SUPERSEDED_MAX])
+    return application.serving, tuple(plans[:SUPERSEDED_MAX])
+
+
+def is_wholly_ready(application: Application, replicas: Iterable[Replica]) -> bool:
+    """Whether every deployment of the newest plan has as many ready replicas of its version as it should."""
+    if application.plan is None or not is_built(application):
+        return False
+    ready = [(replica.deployment, replica.version) for replica in replicas if is_ready(replica)]
+    return all(
+        ready.count((spec.name, spec.version)) >= spec.settings.num_replicas for spec in application.plan.deployments
+    )
+
+
+def plans(application: Application) -> tuple[Plan, ...]:
+    """Return the plans that may have replicas, the one whose settings are in force first."""
+    first = [application.plan, application.serving]
+    if application.failure:
+        first.reverse()
+    return tuple(plan for plan in (*first, *application.superseded) if plan is not None)
+
+
+def spec_of(application: Application, replica: Replica) -> DeploymentSpec | None:
+    """Return the built deployment that a replica is an instance of, with the settings in force for it."""
+    for plan in plans(application):
+        for spec in plan.deployments:
+            if (spec.name, spec.version) == (replica.deployment, replica.version):
+                return spec
+    return None
+
+
+def _first_to_stop(replicas: Iterable[Replica]) -> list[str]:
+    """Order by who goes first: not ready before ready, then the newest."""
+    order = sorted(replicas, key=lambda r: (is_ready(r), -r.revision, -r.status.since, r.replica_id))
+    return [replica.replica_id for replica in order]

@@ -1,0 +1,219 @@
+"""The control plane as one server that a process hosts.
+
+Owns the order in which its parts start and stop. Holds no policy. Called by the CLI through `lifecycle.Server`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from mesh.clock import Clock
+from mesh.controlplane.api import Deployments
+from mesh.controlplane.bell import wait_until
+from mesh.controlplane.discovery import Discovery
+from mesh.controlplane.forward import Forwarder
+from mesh.controlplane.goal import GoalState
+from mesh.controlplane.leader import Leadership
+from mesh.controlplane.loop import Loop
+from mesh.controlplane.sessions import Sessions
+from mesh.controlplane.store import Store
+from mesh.errors import Conflict, InvalidConfig, Problem
+from mesh.lifecycle import Tasks, deadline
+from mesh.settings import MESSAGE_BYTES_MAX, ControlPlaneSettings
+from mesh.telemetry import LEADER
+from mesh.v1 import (
+    deployment_service_pb2_grpc,
+    discovery_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
+
+FIRST_LEADER_WAIT_S = 5.0
+"""Seconds that `start` waits for somebody to lead; without one it goes on unready."""
+RESIGN_S_MAX = 3.0
+STOP_GRACE_S = 2.0
+SERVICES = ("", "mesh.v1.DeploymentService", "mesh.v1.WorkerService", "mesh.v1.DiscoveryService")
+OPTIONS = (
+    # Two servers on one port would each get some of the connections; a port in use must be an error.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # Clients ping every 10 s to notice a dead connection; without this the server would end theirs for it.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+_WILDCARDS = ("", "0.0.0.0", "::", "[::]")
+
+log = logging.getLogger("mesh.controlplane")
+
+
+class ControlPlane:
+    """One instance of the control plane. `address` is its host:port once it has started."""
+
+    def __init__(self, settings: ControlPlaneSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self.address = ""
+        self._server: grpc.aio.Server | None = None
+        self._store: Store | None = None
+        self._leadership: Leadership | None = None
+        self._loop: Loop | None = None
+        self._health: health.aio.HealthServicer | None = None
+        self._forwarder = Forwarder()
+        self._tasks = Tasks()
+        self._failed = ""
+
+    async def start(self) -> None:
+        """Bind, open the store, take part in the election and serve.
+
+        Raises Conflict (port or store in use), InvalidConfig (store setting), Unreachable (store).
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings, clock = self._settings, self._clock
+        # The store first: a server that has a port keeps it until it has run and stopped.
+        store = self._store = await open_store(settings, clock)
+        server = self._server = grpc.aio.server(options=OPTIONS)
+        self.address = _bind(server, settings.host, settings.port)
+        leadership = self._leadership = Leadership(store, _advertised(settings, self.address), clock=clock)
+        loop = self._loop = Loop(store, leadership, settings, clock)
+        goal = GoalState(store, leadership, clock)
+        deployments = Deployments(loop, leadership, goal, self._forwarder, clock)
+        sessions = Sessions(loop, leadership, settings.heartbeat_interval_s, clock)
+        self._health = health.aio.HealthServicer()
+        deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
+        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(sessions, server)
+        discovery_service_pb2_grpc.add_DiscoveryServiceServicer_to_server(Discovery(loop, leadership), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._tasks = Tasks(on_failure=self._on_failure)
+        self._tasks.spawn(leadership.run(), name="leadership")
+        self._tasks.spawn(loop.run(), name="control-loop")
+        self._tasks.spawn(self._show_leadership(leadership), name="show-leadership")
+        await server.start()
+        await self._first_leader(loop, leadership)
+        for service in SERVICES:
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        log.info("control plane listens", extra={"address": self.address})
+
+    def not_ready(self) -> str:
+        """Return "" while this instance acts or knows who does, else the reason why not."""
+        loop, leadership = self._loop, self._leadership
+        if self._failed:
+            return self._failed
+        if loop is None or leadership is None or self._server is None:
+            return "not started"
+        if leadership.is_leader:
+            return "" if loop.term is not None else "taking office"
+        return "" if leadership.leader_address else "no control plane leads now"
+
+    async def drain(self) -> None:
+        """Give leadership up, so that another instance takes over at once; streams end and look for it."""
+        if self._health is not None:
+            await self._health.enter_graceful_shutdown()
+        if self._leadership is not None and len(self._tasks):
+            async with deadline(RESIGN_S_MAX, "giving up leadership"):
+                await self._leadership.resign()
+
+    async def stop(self) -> None:
+        """End at once and free everything. Also right after a failed start, and twice."""
+        if self._leadership is not None and self._leadership.is_leader:
+            async with deadline(RESIGN_S_MAX, "giving up leadership"):
+                await self._leadership.resign()
+        self._leadership = None
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(STOP_GRACE_S if self._loop is not None else None)
+        await self._tasks.cancel()
+        self._loop = None
+        await self._forwarder.close()
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
+        LEADER.set(0)
+
+    async def _first_leader(self, loop: Loop, leadership: Leadership) -> None:
+        """Wait until calls can be answered, so that whoever comes right after the ready line is served."""
+        ends = self._clock.monotonic() + FIRST_LEADER_WAIT_S
+        while self.not_ready() and (left_s := ends - self._clock.monotonic()) > 0:
+            ticket, state = loop.changed.ticket(), leadership.state
+            if state.is_leader:
+                await wait_until(ticket, left_s)
+                continue
+            async with deadline(left_s, "the election of a leader"):
+                await leadership.changed(state)
+
+    async def _show_leadership(self, leadership: Leadership) -> None:
+        state = leadership.state
+        while True:
+            LEADER.set(1 if state.is_leader else 0)
+            state = await leadership.changed(state)
+
+    def _on_failure(self, error: BaseException) -> None:
+        self._failed = f"a part of the control plane failed: {error}"
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
+    """Listen and return host:port. Raises Conflict (port in use) or InvalidConfig (no such address)."""
+    bare = host.strip("[]")
+    name = f"[{bare}]" if ":" in bare else bare
+    taken = f"the control plane cannot listen on {name}:{port}"
+    hint = "choose another with --control-port (0: a free one), or end the process that has it"
+    try:
+        # Asked of the system first: grpc says neither why it fails nor says so without noise.
+        socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET).close()
+    except OSError as error:
+        why = f"{taken}: {error.strerror or error}"
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(why, hint=hint) from error
+        raise InvalidConfig((Problem("host", why, "name an address of this machine and a port it may use"),)) from error
+    try:
+        bound = server.add_insecure_port(f"{name}:{port}")
+    except RuntimeError as error:
+        raise Conflict(taken, hint=hint) from error
+    return f"{name}:{bound}"
+
+
+def _advertised(settings: ControlPlaneSettings, address: str) -> str:
+    """Return where other processes reach this one."""
+    if settings.advertise:
+        return settings.advertise
+    host, _, port = address.rpartition(":")
+    return f"{socket.gethostname()}:{port}" if host in _WILDCARDS else address
+
+
+async def open_store(settings: ControlPlaneSettings, clock: Clock) -> Store:
+    """Open the store that the settings name. Raises InvalidConfig, Conflict or Unreachable."""
+    scheme, _, rest = settings.store.partition("://")
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        from mesh.controlplane.sqlite_store import open_sqlite
+
+        return await open_sqlite(rest.removeprefix("/"), clock=clock)
+    if scheme == "etcd" and rest:
+        # Imported when needed: the embedded store must not pay for etcd's client.
+        from mesh.controlplane.etcd_options import EtcdOptions
+        from mesh.controlplane.etcd_store import open_etcd
+
+        endpoints, _, prefix = rest.partition("/")
+        options = EtcdOptions(
+            endpoints=tuple(part for part in endpoints.split(",") if part),
+            prefix=prefix or "mesh",
+            ca_cert=settings.etcd_ca_cert,
+            cert_cert=settings.etcd_cert,
+            cert_key=settings.etcd_key,
+            user=settings.etcd_user,
+            password_file=settings.etcd_password_file,
+        )
+        return await open_etcd(options, clock=clock)
+    hint = "write sqlite:///FILE, sqlite:///:memory: or etcd://HOST:PORT[,HOST:PORT...]/PREFIX"
+    raise InvalidConfig((Problem("store", f"{settings.store!r} does not name a store", hint),))

@@ -1,0 +1,148 @@
+"""WorkerService: the sessions of the workers.
+
+Owns the stream of each worker: who is let in, what is read, when it is given up. Never decides what a worker is to
+run; it feeds the registry and sends what `term` puts in the outbox. Called by grpc; made by `server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import grpc
+
+from mesh import wire
+from mesh.clock import Clock
+from mesh.controlplane.leader import Leadership
+from mesh.controlplane.loop import Loop
+from mesh.controlplane.registry import Greeting
+from mesh.controlplane.streams import read
+from mesh.controlplane.term import Outbox, Term
+from mesh.errors import Conflict
+from mesh.lifecycle import Tasks
+from mesh.model import BuiltDeployment, ReplicaStatus
+from mesh.serving.options import name_problem
+from mesh.v1 import worker_service_pb2_grpc
+from mesh.v1.worker_service_pb2 import BuildResult, Redirect, SessionRequest, SessionResponse, Welcome
+
+SILENT_INTERVALS_MAX = 3
+"""Heartbeat intervals without a word after which a session is ended."""
+HELLO_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 10.0
+"""Seconds a worker may take to accept one message before its stream is given up."""
+ACT_WAIT_S = 5.0
+"""Seconds a worker may wait while this instance takes office."""
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[SessionRequest, SessionResponse]"
+
+log = logging.getLogger("mesh.controlplane.sessions")
+
+
+class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Serves WorkerService."""
+
+    def __init__(self, loop: Loop, leadership: Leadership, heartbeat_interval_s: float, clock: Clock) -> None:
+        self._loop = loop
+        self._leadership = leadership
+        self._interval_s = heartbeat_interval_s
+        self._clock = clock
+
+    # The reader/writer form of a handler: an async generator would not be told at once when its client is gone.
+    async def Session(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[SessionRequest], context: _Context
+    ) -> None:
+        """Serve one session until either side ends it."""
+        try:
+            first = await read(context, HELLO_TIMEOUT_S)
+        except TimeoutError:
+            first = None
+        if first is None or first.WhichOneof("kind") != "hello":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a session starts with Hello")
+        try:
+            greeting = wire.from_proto(first.hello, Greeting)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Hello cannot be read: {error}")
+        if wrong := name_problem(greeting.worker_id):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"worker_id {wrong}")
+        term = await self._loop.acting(ACT_WAIT_S)
+        if term is None:
+            await self._redirect(context)
+            return
+        try:
+            admitted = term.registry.hello(greeting, now=self._clock.monotonic())
+        except Conflict as error:
+            await context.abort(grpc.StatusCode.ABORTED, f"{error.message}; {error.hint}")
+        outbox = term.open_session(admitted.session, admitted.replaced, greeting.worker_id)
+        log.info("worker connected", extra={"worker": greeting.worker_id, "replicas": len(greeting.replicas)})
+        tasks = Tasks(on_failure=lambda error: outbox.close(f"the session failed: {error}"))
+        try:
+            tasks.spawn(self._receive(term, admitted.session, outbox, context), name=f"session-{greeting.worker_id}")
+            outbox.put(SessionResponse(welcome=Welcome(heartbeat_interval_s=self._interval_s)))
+            await self._send(outbox, context)
+        finally:
+            term.close_session(admitted.session, greeting.worker_id, now=self._clock.monotonic())
+            log.info("worker disconnected", extra={"worker": greeting.worker_id, "reason": outbox.refusal})
+            await tasks.cancel()
+        if term.over:
+            await self._redirect(context)
+        elif outbox.refusal:
+            await context.abort(grpc.StatusCode.ABORTED, outbox.refusal)
+
+    async def _send(self, outbox: Outbox, context: _Context) -> None:
+        while (message := await outbox.next()) is not None:
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await context.write(message)
+            except TimeoutError:
+                outbox.close(f"a message was not accepted within {WRITE_TIMEOUT_S:g} s")
+
+    async def _receive(self, term: Term, session: int, outbox: Outbox, context: _Context) -> None:
+        silent_s_max = SILENT_INTERVALS_MAX * self._interval_s
+        while True:
+            try:
+                request = await read(context, silent_s_max)
+            except TimeoutError:
+                outbox.close(f"nothing was heard for {silent_s_max:g} s")
+                return
+            if request is None:
+                outbox.close()
+                return
+            if refusal := self._take(term, session, outbox.worker_id, request):
+                outbox.close(refusal)
+                return
+
+    def _take(self, term: Term, session: int, worker_id: str, request: SessionRequest) -> str:
+        """Take one message. Returns why it cannot be taken, or ""."""
+        now = self._clock.monotonic()
+        match request.WhichOneof("kind"):
+            case "report":
+                try:
+                    replicas = tuple(wire.from_proto(status, ReplicaStatus) for status in request.report.replicas)
+                except ValueError as error:
+                    return f"the report cannot be read: {error}"
+                if term.registry.report(worker_id, session, replicas, now=now):
+                    term.changed.ring()
+            case "heartbeat":
+                term.registry.heartbeat(worker_id, session, now=now)
+            case "build_result":
+                self._built(term, request.build_result)
+            case "leaving":
+                term.registry.leaving(worker_id, session, now=now)
+                term.changed.ring()
+            case "hello":
+                return "Hello is said once"
+            case _:
+                # A newer worker may say more than this version knows: a sign of life in any case.
+                term.registry.heartbeat(worker_id, session, now=now)
+        return ""
+
+    def _built(self, term: Term, result: BuildResult) -> None:
+        deployments = tuple(wire.from_proto(built, BuiltDeployment) for built in result.deployments)
+        if term.builds.ended(result.build_id, result.error, deployments):
+            term.changed.ring()
+
+    async def _redirect(self, context: _Context) -> None:
+        leader = "" if self._leadership.is_leader else self._leadership.leader_address
+        await context.write(SessionResponse(redirect=Redirect(leader=leader)))

@@ -1,0 +1,179 @@
+"""One term of office: all that a leader knows and has told, from the day it took office until it lost it.
+
+Owns the mirror, the registry, the builds and the streams of workers and gateways; a new term starts from the
+store alone. Never decides and never does I/O: `loop` drives it, `sessions` and `discovery` feed it, `api` reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from mesh import wire
+from mesh.controlplane import publish, status
+from mesh.controlplane.bell import Bell
+from mesh.controlplane.builds import Builds
+from mesh.controlplane.mirror import Mirror
+from mesh.controlplane.reconcile import Desired, Observed, seen
+from mesh.controlplane.registry import Registry
+from mesh.model import Generation
+from mesh.v1 import discovery_service_pb2, worker_service_pb2
+from mesh.v1.discovery_service_pb2 import StreamSnapshotsResponse
+from mesh.v1.worker_service_pb2 import SessionResponse
+
+
+class Outbox:
+    """What waits to be sent to one worker: the newest orders only, and builds."""
+
+    def __init__(self, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self.told: publish.Assignments | None = None
+        """The last orders put in here, without their generation."""
+        self._first: deque[SessionResponse] = deque()
+        self._orders: SessionResponse | None = None
+        self._woken = asyncio.Event()
+        self._closed = False
+        self.refusal = ""
+        """Why the stream is to end with an error; empty: it ends well."""
+
+    def put(self, message: SessionResponse) -> None:
+        """Queue a message that must not be lost: the welcome and builds, whose number `builds` bounds."""
+        self._first.append(message)
+        self._woken.set()
+
+    def put_orders(self, orders: SessionResponse) -> None:
+        """Queue orders; they replace older ones that were not sent yet."""
+        self._orders = orders
+        self._woken.set()
+
+    def close(self, refusal: str = "") -> None:
+        """End the stream: nothing more is sent. Closing it again changes nothing."""
+        if not self._closed:
+            self._closed, self.refusal = True, refusal
+            self._woken.set()
+
+    async def next(self) -> SessionResponse | None:
+        """Wait for the next message to send; None when the stream is to end."""
+        while True:
+            if self._closed:
+                return None
+            if self._first:
+                return self._first.popleft()
+            if self._orders is not None:
+                orders, self._orders = self._orders, None
+                return orders
+            self._woken.clear()
+            await self._woken.wait()
+
+
+@dataclass(slots=True)
+class GatewayStream:
+    """One gateway's stream and what it serves from, as it said."""
+
+    gateway_id: str
+    serving: Generation = field(default_factory=Generation)
+
+
+class Term:
+    """State of one term. `epoch` is the fencing token under which everything in it is written and said."""
+
+    def __init__(self, epoch: int, mirror: Mirror, grace_s: float, now: float) -> None:
+        self.epoch = epoch
+        self.mirror = mirror
+        self.registry = Registry()
+        self.registry.expect({replica.worker_id for replica in mirror.replicas.values()}, now=now)
+        self.builds = Builds()
+        self.outboxes: dict[int, Outbox] = {}
+        """By number of the session."""
+        self.gateways: dict[int, GatewayStream] = {}
+        self.snapshot: StreamSnapshotsResponse | None = None
+        self.changed = Bell()
+        """Rings when there may be something to reconcile."""
+        self.published = Bell()
+        """Rings when the snapshot changed, and when the term ends."""
+        self.reported = Bell()
+        """Rings when the status may have changed, and when the term ends."""
+        self.over = False
+        self._grace_s = grace_s
+        self._number = 0
+        self._streams = 0
+        self._routed: publish.Snapshot | None = None
+
+    @property
+    def desired(self) -> Desired:
+        """The goal state now."""
+        return Desired(dict(self.mirror.applications))
+
+    def observed(self, token: str = "") -> Observed:
+        """Return what is seen now; `token` makes the ids of what is decided on it unique."""
+        return Observed(dict(self.mirror.replicas), self.registry.workers, self.builds.newest, self._grace_s, token)
+
+    def open_session(self, session: int, replaced: int, worker_id: str) -> Outbox:
+        """Return the outbox of a session that was let in, and end the one that it replaced."""
+        if replaced and (old := self.outboxes.pop(replaced, None)):
+            old.close("a newer session of this worker was opened")
+        outbox = self.outboxes[session] = Outbox(worker_id)
+        self.changed.ring()
+        return outbox
+
+    def close_session(self, session: int, worker_id: str, *, now: float) -> None:
+        """The stream of a session ended."""
+        self.outboxes.pop(session, None)
+        self.registry.disconnected(worker_id, session, now=now)
+        self.changed.ring()
+
+    def open_gateway(self, gateway_id: str) -> int:
+        """Note a gateway's stream and return its number."""
+        self._streams += 1
+        self.gateways[self._streams] = GatewayStream(gateway_id)
+        self.reported.ring()
+        return self._streams
+
+    def close_gateway(self, number: int) -> None:
+        """A gateway's stream ended."""
+        self.gateways.pop(number, None)
+        self.reported.ring()
+
+    def publish(self) -> None:
+        """Tell gateways and workers what changed for them: gateways first, so that none is sent where none serves."""
+        applications, replicas = self.mirror.applications, seen(self.observed())
+        timeout_s = self.mirror.options.http_options.request_timeout_s
+        routed = publish.snapshot(applications, replicas, timeout_s)
+        if routed != self._routed:
+            self._routed = routed
+            numbered = replace(routed, generation=self._next_generation())
+            message = wire.to_proto(numbered, discovery_service_pb2.Snapshot)
+            self.snapshot = StreamSnapshotsResponse(snapshot=message)
+            self.published.ring()
+        orders = publish.assignments(applications, replicas, {box.worker_id for box in self.outboxes.values()})
+        for outbox in self.outboxes.values():
+            if (told := orders[outbox.worker_id]) != outbox.told:
+                outbox.told = told
+                numbered_orders = replace(told, generation=self._next_generation())
+                message_orders = wire.to_proto(numbered_orders, worker_service_pb2.Assignments)
+                outbox.put_orders(SessionResponse(assignments=message_orders))
+        self.reported.ring()
+
+    def status(self, leader: str, *, now: float, wall: float) -> status.Status:
+        """Return how all is doing. `now` is monotonic, `wall` Unix time of the same moment."""
+        observed = self.observed()
+        return status.Status(
+            applications=status.applications_status(self.desired, observed),
+            workers=status.workers_status(observed, now=now, wall=wall),
+            leader=leader,
+            gateways=len({stream.gateway_id for stream in self.gateways.values()}),
+        )
+
+    def end(self) -> None:
+        """Leadership is gone: end all streams and wake all who wait."""
+        self.over = True
+        for outbox in list(self.outboxes.values()):
+            outbox.close()
+        self.changed.ring()
+        self.published.ring()
+        self.reported.ring()
+
+    def _next_generation(self) -> Generation:
+        self._number += 1
+        return Generation(self.epoch, self._number)

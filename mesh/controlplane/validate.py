@@ -1,0 +1,110 @@
+"""What is wrong with an apply, alone and against what is stored.
+
+Owns the rules across applications and the limits of one apply; the rules of single options are in
+`serving.options`. Never does I/O. Called by `api` before anything is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from mesh.errors import Problem
+from mesh.model import Application, ApplicationConfig
+from mesh.serving.options import DEPLOYMENT_OPTIONS, Range, applications_problems
+
+APPLICATIONS_PER_APPLY_MAX = 40
+"""Changed and deleted applications in one apply, so that it fits one commit of the store with room to spare."""
+CONFIG_BYTES_MAX = 64 * 1024
+"""Bytes of one application's config. Stored goal state holds a config up to eleven times (itself, and in five plans
+as config and as settings), within the store's limit of 1 MiB for a value."""
+
+_PORT = Range(0, 65535, meaning=" (0: a free one)")
+
+
+def options_problems(
+    http_port: int | None, grpc_port: int | None, request_timeout_s: float | None
+) -> tuple[Problem, ...]:
+    """Return what is wrong with the options of a config; None means not set."""
+    checks = (
+        ("http_options.port", _PORT, http_port),
+        ("http_options.request_timeout_s", DEPLOYMENT_OPTIONS["request_timeout_s"], request_timeout_s),
+        ("grpc_options.port", _PORT, grpc_port),
+    )
+    return tuple(
+        Problem(field, wrong)
+        for field, allowed, value in checks
+        if value is not None and (wrong := allowed.problem(value))
+    )
+
+
+def apply_problems(
+    configs: Sequence[ApplicationConfig],
+    stored: Mapping[str, Application],
+    *,
+    keep_others: bool,
+    sizes: Sequence[int],
+) -> tuple[Problem, ...]:
+    """Return all that is wrong with applying `configs`; nothing if it may be done.
+
+    `stored` is the goal state by application, `sizes` the bytes of each config as a message.
+    """
+    return tuple(_problems(configs, stored, keep_others, sizes))
+
+
+def _problems(
+    configs: Sequence[ApplicationConfig], stored: Mapping[str, Application], keep_others: bool, sizes: Sequence[int]
+) -> Iterator[Problem]:
+    yield from applications_problems(configs)
+    for i, config in enumerate(configs):
+        yield from _json_problems(config, at=f"applications[{i}]")
+        if sizes[i] > CONFIG_BYTES_MAX:
+            text = f"has {sizes[i]} bytes; {CONFIG_BYTES_MAX} are allowed"
+            yield Problem(f"applications[{i}]", text, "move data out of the config")
+    if keep_others:
+        yield from _route_conflicts(configs, stored)
+    yield from _limit_problems(configs, stored, keep_others)
+
+
+def _json_problems(config: ApplicationConfig, *, at: str) -> Iterator[Problem]:
+    if config.args_json and (wrong := _json_problem(config.args_json, kind=dict)):
+        yield Problem(f"{at}.args", wrong)
+    for i, deployment in enumerate(config.deployments):
+        if deployment.user_config_json and (wrong := _json_problem(deployment.user_config_json)):
+            yield Problem(f"{at}.deployments[{i}].user_config", wrong)
+
+
+def _json_problem(text: str, *, kind: type = object) -> str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"
+    return "" if isinstance(value, kind) else "must be a JSON object"
+
+
+def _route_conflicts(configs: Sequence[ApplicationConfig], stored: Mapping[str, Application]) -> Iterator[Problem]:
+    """An application that stays keeps its route. One that is being deleted has none any more."""
+    named = {config.name for config in configs}
+    routes = {
+        application.config.route_prefix: name
+        for name, application in sorted(stored.items())
+        if name not in named and not application.deleting and application.config.route_prefix
+    }
+    for i, config in enumerate(configs):
+        if (owner := routes.get(config.route_prefix)) is not None:
+            text = f"route_prefix {config.route_prefix!r} is taken by application {owner!r}"
+            yield Problem(f"applications[{i}].route_prefix", text, "give each application a route of its own")
+
+
+def _limit_problems(
+    configs: Sequence[ApplicationConfig], stored: Mapping[str, Application], keep_others: bool
+) -> Iterator[Problem]:
+    if len(configs) > APPLICATIONS_PER_APPLY_MAX:
+        text = f"{len(configs)} applications in one apply; {APPLICATIONS_PER_APPLY_MAX} are allowed"
+        yield Problem("applications", text, "apply them in parts, keeping the others")
+        return
+    named = {config.name for config in configs}
+    deleted = [name for name, a in stored.items() if name not in named and not a.deleting] if not keep_others else []
+    if len(deleted) > APPLICATIONS_PER_APPLY_MAX:
+        text = f"{len(deleted)} applications would be deleted; {APPLICATIONS_PER_APPLY_MAX} in one apply are allowed"
+        yield Problem("applications", text, "keep the others, and delete by name")

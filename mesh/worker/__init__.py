@@ -1,0 +1,1 @@
+"""The worker: runs replicas on one host."""

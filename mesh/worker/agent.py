@@ -1,0 +1,168 @@
+"""The worker's session with the control plane: registers, obeys assignments, reports, runs builds.
+
+Owns the search for a leader. A lost control plane changes nothing for the replicas. Decides nothing about them: that is
+`session`'s, through the supervisor. Called by the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import grpc
+
+from mesh import model, wire
+from mesh.backoff import Backoff
+from mesh.clock import Clock
+from mesh.errors import Unreachable
+from mesh.settings import MESSAGE_BYTES_MAX
+from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.v1.worker_service_pb2_grpc import WorkerServiceStub
+from mesh.worker.builds import Builds
+from mesh.worker.stream import Call, Stream, replica_statuses
+from mesh.worker.supervisor import Supervisor
+
+log = logging.getLogger("mesh.worker")
+
+RECONNECT = Backoff(initial_s=0.2, max_s=5.0, floor=0.1)
+WELCOME_TIMEOUT_S = 5.0
+_REDIRECTS_MAX = 3
+"""Redirects followed in a row without a pause; more means that the control planes do not agree."""
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_http_proxy", 0),
+    # Channels to one address would otherwise share gRPC's own, much longer, reconnect pauses.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the worker is. `started_at` is Unix time in seconds."""
+
+    worker_id: str
+    incarnation: str
+    started_at: float
+    host: str
+    resources: model.Resources
+    version: str
+
+
+class Agent:
+    """One worker's side of `WorkerService.Session`, over all its streams."""
+
+    def __init__(
+        self, identity: Identity, control: tuple[str, ...], supervisor: Supervisor, builds: Builds, clock: Clock
+    ) -> None:
+        self._identity = identity
+        self._control = control
+        self._supervisor = supervisor
+        self._builds = builds
+        self._clock = clock
+        self._stream: Stream | None = None
+        self._left = False
+        self.welcomed = False
+        """Whether a leader has ever taken this worker."""
+
+    def changed(self) -> None:
+        """A replica's status may have changed: report soon."""
+        if self._stream is not None:
+            self._stream.report()
+
+    async def run(self) -> None:
+        """Keep a session with whoever leads, until told to leave or cancelled."""
+        turn = attempt = redirects = 0
+        leader = ""
+        while not self._left:
+            address = leader or self._control[turn % len(self._control)]
+            began = self._clock.monotonic()
+            try:
+                leader = await self._connect(address)
+                log.debug("control plane %s does not lead; leader: %s", address, leader or "nobody")
+            except _Ended as ended:
+                leader, redirects = ended.leader, 0
+                # One that welcomes and hangs up at once must not be asked again at once for ever.
+                attempt = 0 if self._clock.monotonic() - began > RECONNECT.max_s else attempt
+                log.warning("session with the control plane %s ended: %s", address, ended.reason)
+            except Unreachable as error:
+                leader = ""
+                log.log(
+                    logging.WARNING if attempt == 0 else logging.DEBUG, "control plane %s; trying again", error.message
+                )
+            if leader and redirects < _REDIRECTS_MAX:
+                redirects += 1
+                continue
+            leader, redirects, turn = "", 0, turn + 1
+            await asyncio.sleep(RECONNECT.pause_s(attempt, self._clock.random))
+            attempt += 1
+
+    async def leave(self) -> None:
+        """Tell the leader that this worker and its replicas are going, and connect no more."""
+        self._left = True
+        if self._stream is not None:
+            await self._stream.leave()
+
+    async def _connect(self, address: str) -> str:
+        """Hold one session. Returns the leader to ask instead, "" if nobody leads.
+
+        Raises Unreachable if there was no session, _Ended when it is over.
+        """
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            call = WorkerServiceStub(channel).Session()
+            said = self._supervisor.statuses()
+            welcome = await self._greet(call, address, said)
+            if welcome.HasField("redirect"):
+                call.cancel()
+                return welcome.redirect.leader
+            log.info("registered as %s with the control plane %s", self._identity.worker_id, address)
+            stream = Stream(call, welcome.welcome.heartbeat_interval_s, said, self._supervisor, self._builds)
+            self.welcomed, self._stream = True, stream
+            try:
+                reason = await stream.run()
+            finally:
+                self._stream = None
+            raise _Ended(reason, stream.leader)
+
+    async def _greet(
+        self, call: Call, address: str, replicas: tuple[model.ReplicaStatus, ...]
+    ) -> worker_service_pb2.SessionResponse:
+        identity = self._identity
+        hello = worker_service_pb2.Hello(
+            worker_id=identity.worker_id,
+            incarnation=identity.incarnation,
+            started_at=identity.started_at,
+            host=identity.host,
+            resources=wire.to_proto(identity.resources, deployment_pb2.Resources),
+            replicas=replica_statuses(replicas),
+            version=identity.version,
+        )
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT_S):
+                await call.write(worker_service_pb2.SessionRequest(hello=hello))
+                answer = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise Unreachable(f"{address}: {error.code().name}: {error.details()}") from error
+        except TimeoutError as error:
+            raise Unreachable(f"{address} did not answer within {WELCOME_TIMEOUT_S:g} s") from error
+        except asyncio.InvalidStateError as error:
+            raise Unreachable(f"{address} ended the session at once") from error
+        if not isinstance(answer, worker_service_pb2.SessionResponse):
+            raise Unreachable(f"{address} ended the session without an answer")
+        if (kind := answer.WhichOneof("kind")) not in ("welcome", "redirect"):
+            raise Unreachable(f"{address} answered {kind} where Welcome or Redirect was due")
+        return answer
+
+
+class _Ended(Exception):
+    """A session that stood is over. `leader` is whom to ask next, if that was said."""
+
+    def __init__(self, reason: str, leader: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.leader = leader

@@ -1,0 +1,63 @@
+"""The build process: imports an application and reports which deployments it has.
+
+Owns the child side of a build: stdin and status descriptor. It serves nothing and keeps nothing; the worker starts
+one for each Build, and ends it. Never imports grpc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from mesh import lifecycle, model, wire
+from mesh.errors import MeshError, Unreachable, UserCodeError
+from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.worker.launch import framed, read_message, take_stdin
+from mesh.worker.user_code import load_application, user_error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read an ApplicationConfig from stdin, load it, write one BuildResult to the status descriptor.
+
+    Returns the exit code: 0 built, 1 failed (the BuildResult says why, unless the parent is gone).
+    """
+    parser = argparse.ArgumentParser(prog="python -m mesh.worker.build")
+    parser.add_argument("--status-fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args(arguments)
+    os.set_inheritable(options.status_fd, False)
+    lifeline = take_stdin()
+    try:
+        payload = read_message(lifeline)
+    except Unreachable:
+        return 1
+    lifecycle.bind_to_parent(options.parent, lifeline)
+    config = wire.from_proto(deployment_pb2.ApplicationConfig.FromString(payload), model.ApplicationConfig)
+    result = build(config)
+    with open(options.status_fd, "wb") as status:
+        status.write(framed(result.SerializeToString()))
+    return 1 if result.error else 0
+
+
+def build(config: model.ApplicationConfig) -> worker_service_pb2.BuildResult:
+    """Load the application that `config` names and return what is in it, or why it cannot be loaded."""
+    result = worker_service_pb2.BuildResult()
+    try:
+        for deployment in load_application(config).built():
+            result.deployments.append(wire.to_proto(deployment, worker_service_pb2.BuiltDeployment))
+    except UserCodeError as error:
+        result.error = f"{error.message}\n{error.traceback}" if error.traceback else error.message
+    except MeshError as error:
+        result.error = f"{error.message}; {error.hint}" if error.hint else error.message
+    except Exception as error:
+        result.error = user_error(error).message
+    return result
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: threads that user code started at import would keep the process alive.
+    os._exit(code)

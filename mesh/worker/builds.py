@@ -1,0 +1,107 @@
+"""Runs builds: one process per build that imports an application and says what is in it.
+
+Owns their number and their time. A build leaves nothing behind: its process group is killed when it ends, is cancelled
+or takes too long. Called by the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from google.protobuf.message import DecodeError
+
+from mesh.clock import Clock
+from mesh.errors import DeployFailed
+from mesh.v1 import worker_service_pb2
+from mesh.worker.launch import LENGTH_BYTES
+from mesh.worker.output import Output
+from mesh.worker.process import Child, Launch
+from mesh.worker.replica_log import log_line
+from mesh.worker.watchdog import Watchdog
+
+MODULE = "mesh.worker.build"
+RUNNING_MAX = 2
+PENDING_MAX = 64
+"""Builds asked for and not answered, the running ones included."""
+_RESULT_BYTES_MAX = 4 * 1024 * 1024
+_TAIL_LINES = 20
+
+
+class Builds:
+    """The builds of one worker."""
+
+    def __init__(self, watchdog: Watchdog, clock: Clock) -> None:
+        self._watchdog = watchdog
+        self._clock = clock
+        self._free = asyncio.Semaphore(RUNNING_MAX)
+        self._pending = 0
+
+    async def build(self, request: worker_service_pb2.Build) -> worker_service_pb2.BuildResult:
+        """Return the result of one build, good or bad. Cancelling ends its process."""
+        if self._pending >= PENDING_MAX:
+            return _failure(request, f"the worker has {PENDING_MAX} builds to do already; try again later")
+        self._pending += 1
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                async with self._free:
+                    return await self._run(request)
+        except TimeoutError:
+            path = request.config.import_path
+            text = f"importing {path!r} did not end within {request.timeout_s:g} s; move slow work into the constructor"
+            return _failure(request, text)
+        finally:
+            self._pending -= 1
+
+    async def _run(self, request: worker_service_pb2.Build) -> worker_service_pb2.BuildResult:
+        environment = request.config.runtime_env
+        launch = Launch(
+            module=MODULE,
+            payload=request.config.SerializeToString(),
+            working_dir=environment.working_dir,
+            env_vars=dict(environment.env_vars),
+        )
+        labels = {"application": request.config.name, "build": request.build_id}
+        output, said = Output(), bytearray()
+
+        def printed(data: bytes) -> None:
+            for line in output.feed(data, self._clock.monotonic()):
+                log_line(line, labels)
+
+        def hear(data: bytes) -> None:
+            if len(said) + len(data) <= _RESULT_BYTES_MAX:
+                said.extend(data)
+
+        try:
+            child = Child(launch, self._watchdog, on_output=printed, on_status=hear)
+        except DeployFailed as error:
+            return _failure(request, error.message)
+        try:
+            ending = await child.wait()
+        finally:
+            await child.close()
+        for line in output.end():
+            log_line(line, labels)
+        try:
+            result = _parsed(bytes(said))
+        except DecodeError:
+            tail = output.tail(_TAIL_LINES)
+            text = f"importing {request.config.import_path!r} ended the process: it {_past(ending)}"
+            return _failure(request, f"{text}; it printed last:\n{tail}" if tail else text)
+        result.build_id = request.build_id
+        return result
+
+
+def _parsed(said: bytes) -> worker_service_pb2.BuildResult:
+    length = int.from_bytes(said[:LENGTH_BYTES], "big")
+    body = said[LENGTH_BYTES:]
+    if len(said) < LENGTH_BYTES or len(body) != length:
+        raise DecodeError("the build said nothing, or not all")
+    return worker_service_pb2.BuildResult.FromString(body)
+
+
+def _failure(request: worker_service_pb2.Build, text: str) -> worker_service_pb2.BuildResult:
+    return worker_service_pb2.BuildResult(build_id=request.build_id, error=text)
+
+
+def _past(ending: str) -> str:
+    return f"was {ending}" if ending.startswith("killed") else ending

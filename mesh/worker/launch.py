@@ -1,0 +1,47 @@
+"""How a worker and the processes it launches (replicas, builds) talk: stdin, then the status descriptor.
+
+stdin carries one message, [4-byte big-endian length][bytes], and stays open for as long as the parent lives: its end of
+file is the parent's death. The status descriptor carries what the child has to say. Owns the child side of that and the
+framing. Never imports grpc. Called by the build, the replica and, for the framing, the worker's processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from mesh.errors import Unreachable
+
+LENGTH_BYTES = 4
+_CHUNK_BYTES = 64 * 1024
+
+
+def framed(payload: bytes) -> bytes:
+    """Return `payload` with its length in front."""
+    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+def take_stdin() -> int:
+    """Move stdin to a descriptor that no child process inherits and put /dev/null in its place. Returns it."""
+    lifeline = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return lifeline
+
+
+def read_message(fd: int) -> bytes:
+    """Return the one message that the parent wrote. Raises Unreachable if the parent died before it had."""
+    length = int.from_bytes(_read(fd, LENGTH_BYTES), "big")
+    return _read(fd, length)
+
+
+def _read(fd: int, length: int) -> bytes:
+    parts: list[bytes] = []
+    while length:
+        part = os.read(fd, min(length, _CHUNK_BYTES))
+        if not part:
+            raise Unreachable("the parent process ended before it said what to run")
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,215 @@
+"""One child process of the worker, a replica or a build, from launch to the end of its process group.
+
+Owns its pipes, its exit and its group. Decides nothing. Every child leads a process group of its own; when the child
+exits, for whatever reason, its group is killed before its number can be given to another. Started from the event loop's
+thread only: the kernel ends a child with the thread that started it. Called by the supervisor and the builds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+from mesh import settings
+from mesh.errors import DeployFailed
+from mesh.lifecycle import Tasks
+from mesh.worker.launch import framed
+from mesh.worker.watchdog import Watchdog
+
+_READ_TIMEOUT_S = 1.0
+_WINDOW_S = 0.1
+_WINDOW_BYTES_MAX = 1024 * 1024
+"""Bytes read from one pipe in a window of that length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to start: a module of mesh, its arguments and the message on its stdin."""
+
+    module: str
+    payload: bytes
+    arguments: tuple[str, ...] = ()
+    working_dir: str = ""
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+
+
+class Child:
+    """A child process. Whoever starts one closes it."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        watchdog: Watchdog,
+        *,
+        on_output: Callable[[bytes], None],
+        on_status: Callable[[bytes], None],
+    ) -> None:
+        """Start the process; what it prints and what it says goes to the callbacks. Raises DeployFailed."""
+        self._loop = asyncio.get_running_loop()
+        self._watchdog = watchdog
+        self._lock = threading.Lock()
+        self._gone: asyncio.Future[int] = self._loop.create_future()
+        self._tasks = Tasks()
+        self._transports: list[asyncio.WriteTransport | asyncio.ReadTransport] = []
+        self._readers: list[_Reader] = []
+        stdin, self._stdin = os.pipe()
+        self._output, output = os.pipe()
+        self._status, status = os.pipe()
+        try:
+            self._process = _spawn(launch, stdin, output, status)
+        except (OSError, ValueError) as error:
+            for fd in (self._stdin, self._output, self._status):
+                os.close(fd)
+            place = f" in {launch.working_dir}" if launch.working_dir else ""
+            raise DeployFailed(f"cannot start a process{place}: {getattr(error, 'strerror', None) or error}") from error
+        finally:
+            for fd in (stdin, output, status):
+                os.close(fd)
+        # The child runs nothing of the user's before it has its payload; by then its group is guarded.
+        watchdog.guard(self.pid)
+        threading.Thread(target=self._reap, name=f"reap-{self.pid}", daemon=True).start()
+        connect = self._connect(framed(launch.payload), on_output, on_status)
+        self._connecting = self._tasks.spawn(connect, name=f"pipes-{self.pid}")
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the number of its group."""
+        return self._process.pid
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._signal(lambda: os.kill(self.pid, signal.SIGTERM))
+
+    def kill(self) -> None:
+        """Kill the process and its group now."""
+        self._signal(lambda: os.killpg(self.pid, signal.SIGKILL))
+
+    async def wait(self) -> str:
+        """Wait until process and group are gone and what they wrote was read. Returns how it ended, in words."""
+        code = await asyncio.shield(self._gone)
+        await asyncio.shield(self._connecting)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                # A process that left the group may hold the pipes open; what it writes is its own affair.
+                await asyncio.gather(*(reader.ended for reader in self._readers))
+        return _ending(code)
+
+    async def close(self) -> None:
+        """Kill what is left of it, and free its pipes."""
+        self.kill()
+        await asyncio.shield(self._gone)
+        await asyncio.shield(self._connecting)
+        for transport in self._transports:
+            if transport.is_closing():
+                continue
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+            else:
+                transport.close()
+
+    async def _connect(
+        self, payload: bytes, on_output: Callable[[bytes], None], on_status: Callable[[bytes], None]
+    ) -> None:
+        stdin, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(self._stdin, "wb", 0))
+        self._transports.append(stdin)
+        stdin.write(payload)
+        for fd, read in ((self._output, on_output), (self._status, on_status)):
+            reader = _Reader(self._loop, read)
+            transport, _ = await self._loop.connect_read_pipe(partial(_same, reader), os.fdopen(fd, "rb", 0))
+            self._transports.append(transport)
+            self._readers.append(reader)
+
+    def _signal(self, send: Callable[[], None]) -> None:
+        with self._lock:
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    send()
+
+    def _reap(self) -> None:
+        """Run in a thread of its own: wait for the exit, kill what is left of the group, and only then reap."""
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self.kill()
+        with self._lock:
+            code = self._process.wait()
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._reaped, code)
+
+    def _reaped(self, code: int) -> None:
+        self._watchdog.release(self.pid)
+        if not self._gone.done():
+            self._gone.set_result(code)
+
+
+class _Reader(asyncio.Protocol):
+    """Hands on what comes out of a pipe, no faster than a bound: a child that floods it waits, not the worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, read: Callable[[bytes], None]) -> None:
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._read = read
+        self._transport: asyncio.ReadTransport | None = None
+        self._window_ends = 0.0
+        self._window_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep what paces the pipe."""
+        # Not isinstance: uvloop's transports are not asyncio's.
+        self._transport = cast(asyncio.ReadTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand it on, and pause when it was much."""
+        self._read(data)
+        if (now := self._loop.time()) >= self._window_ends:
+            self._window_ends, self._window_bytes = now + _WINDOW_S, 0
+        self._window_bytes += len(data)
+        if self._window_bytes >= _WINDOW_BYTES_MAX and self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_at(self._window_ends, self._resume)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """All was read."""
+        self._transport = None
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+
+def _same(reader: _Reader) -> _Reader:
+    return reader
+
+
+def _spawn(launch: Launch, stdin: int, output: int, status: int) -> subprocess.Popen[bytes]:
+    # -P: the directory a user's code lies in must not shadow what mesh itself imports.
+    command = [sys.executable, "-P", "-m", launch.module, "--status-fd", str(status), "--parent", str(os.getpid())]
+    return subprocess.Popen(
+        [*command, *launch.arguments],
+        stdin=stdin,
+        stdout=output,
+        stderr=output,
+        pass_fds=(status,),
+        cwd=launch.working_dir or None,
+        env={**settings.environment(), **launch.env_vars, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

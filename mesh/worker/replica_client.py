@@ -1,0 +1,60 @@
+"""What a worker asks its replicas over gRPC: are you well, and take these settings.
+
+Owns one channel to one replica process. Decides nothing. Called by the supervisor.
+"""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from mesh import wire
+from mesh.errors import Unreachable
+from mesh.model import DeploymentSettings
+from mesh.settings import MESSAGE_BYTES_MAX
+from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
+
+_CONFIGURE_TIMEOUT_S = 30.0
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+)
+
+
+class ReplicaClient:
+    """The worker's channel to one replica process."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._replica = replica_service_pb2_grpc.ReplicaServiceStub(self._channel)
+
+    async def check(self, timeout_s: float) -> str:
+        """Return "" if the replica says within `timeout_s` that it is well, else what is wrong."""
+        try:
+            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return f"no answer within {timeout_s:g} s"
+            return _told(error)
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return ""
+        return f"it reports {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+
+    async def configure(self, settings: DeploymentSettings) -> None:
+        """Put settings in force. Raises Unreachable, with the replica's reason, if it did not."""
+        message = wire.to_proto(settings, deployment_pb2.DeploymentSettings)
+        request = replica_service_pb2.ConfigureRequest(settings=message)
+        try:
+            await self._replica.Configure(request, timeout=_CONFIGURE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise Unreachable(f"the replica did not take its new settings: {_told(error)}") from error
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+
+def _told(error: grpc.aio.AioRpcError) -> str:
+    return f"{error.code().name}: {error.details()}"

@@ -1,0 +1,165 @@
+"""One running process of a replica: what it says on its status pipe, how it answers checks, which settings it took.
+
+Owns the process and the tasks around it, from launch to exit. Decides nothing: what happens is told to the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Protocol
+
+from mesh import wire
+from mesh.backoff import Backoff
+from mesh.clock import Clock
+from mesh.errors import Unreachable
+from mesh.lifecycle import Tasks
+from mesh.model import DeploymentSettings, ReplicaSpec
+from mesh.v1 import deployment_pb2
+from mesh.worker.output import Output
+from mesh.worker.process import Child, Launch
+from mesh.worker.replica_client import ReplicaClient
+from mesh.worker.replica_log import log_line
+from mesh.worker.watchdog import Watchdog
+
+MODULE = "mesh.worker.replica"
+_STATUS_BYTES_MAX = 1024 * 1024
+_TAIL_LINES = 10
+_TRACEBACK_CHARS_MAX = 3000
+_CONFIGURE_AGAIN = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
+
+
+class Events(Protocol):
+    """Who is told what happens to a replica."""
+
+    def ready(self, replica_id: str, address: str, admin_address: str) -> None:
+        """It listens."""
+
+    def failed(self, replica_id: str, message: str) -> None:
+        """It says why it is going to exit."""
+
+    def probed(self, replica_id: str, failure: str) -> None:
+        """A health check ended; `failure` is "" if it is well."""
+
+    def configured(self, replica_id: str, settings: DeploymentSettings, failure: str) -> None:
+        """It took these settings, or did not, as `failure` says."""
+
+    def settings(self, replica_id: str) -> DeploymentSettings:
+        """Return the settings last assigned to it."""
+        ...
+
+
+class Running:
+    """A replica's process and what goes on around it."""
+
+    def __init__(self, spec: ReplicaSpec, output: Output, events: Events, clock: Clock) -> None:
+        self.replica_id = spec.replica_id
+        self.labels = {"application": spec.application, "deployment": spec.deployment, "replica": spec.replica_id}
+        self._spec = spec
+        self._output = output
+        self._events = events
+        self._clock = clock
+        self._said = bytearray()
+        self._child: Child | None = None
+        self._client: ReplicaClient | None = None
+        self._tasks = Tasks()
+        self._probing: asyncio.Task[None] | None = None
+        self._configuring: asyncio.Task[None] | None = None
+
+    def start(self, host: str, watchdog: Watchdog) -> int:
+        """Start the process and return its id. Raises DeployFailed."""
+        environment = self._spec.config.runtime_env
+        launch = Launch(
+            module=MODULE,
+            payload=wire.to_proto(self._spec, deployment_pb2.ReplicaSpec).SerializeToString(),
+            arguments=("--host", host),
+            working_dir=environment.working_dir,
+            env_vars=environment.env_vars,
+        )
+        self._child = Child(launch, watchdog, on_output=self._printed, on_status=self._hear)
+        return self._child.pid
+
+    def terminate(self) -> None:
+        """Ask it to drain and exit; how well it is does not matter from here on."""
+        if self._probing is not None:
+            self._probing.cancel()
+        if self._child is not None:
+            self._child.terminate()
+
+    def kill(self) -> None:
+        """Kill it and its group now."""
+        if self._child is not None:
+            self._child.kill()
+
+    async def wait(self) -> str:
+        """Wait until it and all around it are gone. Returns how it ended, with its last lines if it never was ready."""
+        assert self._child is not None
+        try:
+            ending = await self._child.wait()
+        finally:
+            await self._child.close()
+        was_ready = self._client is not None
+        await self._tasks.cancel()
+        if self._client is not None:
+            await self._client.close()
+        for line in self._output.end():
+            log_line(line, self.labels)
+        tail = self._output.tail(_TAIL_LINES)
+        return ending if was_ready or not tail else f"{ending}; it printed last:\n{tail}"
+
+    def configure(self, settings: DeploymentSettings) -> None:
+        """Put settings in force, again and again until it takes them or others are given."""
+        if self._configuring is not None:
+            self._configuring.cancel()
+        self._configuring = self._tasks.spawn(self._configure(settings), name=f"configure-{self.replica_id}")
+
+    async def _configure(self, settings: DeploymentSettings) -> None:
+        assert self._client is not None
+        attempt = 0
+        while True:
+            try:
+                await self._client.configure(settings)
+            except Unreachable as error:
+                self._events.configured(self.replica_id, settings, error.message)
+            else:
+                self._events.configured(self.replica_id, settings, "")
+                return
+            await asyncio.sleep(_CONFIGURE_AGAIN.pause_s(attempt, self._clock.random))
+            attempt += 1
+
+    async def _probe(self) -> None:
+        assert self._client is not None
+        # Replicas that became ready together are not probed together.
+        pause_s = self._events.settings(self.replica_id).health_check_period_s * self._clock.random()
+        while True:
+            await asyncio.sleep(pause_s)
+            settings = self._events.settings(self.replica_id)
+            pause_s = settings.health_check_period_s
+            self._events.probed(self.replica_id, await self._client.check(settings.health_check_timeout_s))
+
+    def _printed(self, data: bytes) -> None:
+        if data:
+            for line in self._output.feed(data, self._clock.monotonic()):
+                log_line(line, self.labels)
+
+    def _hear(self, data: bytes) -> None:
+        self._said += data
+        *lines, rest = self._said.split(b"\n")
+        self._said = rest[:_STATUS_BYTES_MAX]
+        for line in lines:
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(said, dict):
+                self._told(said)
+
+    def _told(self, said: dict[str, Any]) -> None:
+        if said.get("state") == "ready" and self._client is None:
+            address = str(said["address"])
+            self._client = ReplicaClient(address)
+            self._probing = self._tasks.spawn(self._probe(), name=f"probe-{self.replica_id}")
+            self._events.ready(self.replica_id, address, str(said.get("admin_address", "")))
+        elif said.get("state") == "failed":
+            parts = (str(said.get("message", "")), str(said.get("traceback", ""))[-_TRACEBACK_CHARS_MAX:])
+            self._events.failed(self.replica_id, "\n".join(part for part in parts if part))

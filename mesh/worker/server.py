@@ -1,0 +1,96 @@
+"""The worker as a server: its parts, their order at start, drain and stop.
+
+Owns assembly only. Called by the CLI.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+import mesh
+from mesh import model
+from mesh.clock import Clock
+from mesh.errors import InvalidConfig, Problem
+from mesh.lifecycle import Tasks
+from mesh.settings import WorkerSettings
+from mesh.worker.agent import Agent, Identity
+from mesh.worker.builds import Builds
+from mesh.worker.supervisor import Supervisor
+from mesh.worker.watchdog import Watchdog
+
+_HOST_CHARS_MAX = 50
+
+
+class Worker:
+    """One worker (a `lifecycle.Server`). Start it from the thread that is to outlive its replicas: the main thread."""
+
+    def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
+        """Raises InvalidConfig if there is no control plane to look for."""
+        if not settings.control:
+            raise InvalidConfig((Problem("control", "no address of a control plane", "give host:port"),))
+        self.worker_id = settings.worker_id or f"{_host_name()}-{clock.token(6)}"
+        identity = Identity(
+            worker_id=self.worker_id,
+            incarnation=clock.token(16),
+            started_at=clock.wall(),
+            host=settings.host,
+            resources=_resources(settings.max_replicas),
+            version=mesh.__version__,
+        )
+        self._watchdog = Watchdog()
+        self._supervisor = Supervisor(settings.host, clock, self._watchdog, self._changed)
+        builds = Builds(self._watchdog, clock)
+        self._agent = Agent(identity, settings.control, self._supervisor, builds, clock)
+        self._tasks = Tasks()
+        self._draining = False
+
+    @property
+    def replicas(self) -> tuple[model.ReplicaStatus, ...]:
+        """How each replica is doing."""
+        return self._supervisor.statuses()
+
+    def output(self, replica_id: str) -> tuple[str, ...]:
+        """Return the last lines that a replica printed, those of its earlier processes included."""
+        return self._supervisor.output(replica_id)
+
+    async def start(self) -> None:
+        """Begin to look for the control plane; it need not be there yet."""
+        self._watchdog.start()
+        self._supervisor.start()
+        self._tasks.spawn(self._agent.run(), name="agent")
+
+    def not_ready(self) -> str:
+        """Return "" once a control plane has taken this worker, else the reason why not."""
+        if self._draining:
+            return "draining"
+        return "" if self._agent.welcomed else "no control plane has taken this worker yet"
+
+    async def drain(self) -> None:
+        """Stop all replicas, each within the time its settings give, then take leave of the control plane."""
+        self._draining = True
+        await self._supervisor.drain()
+        await self._agent.leave()
+
+    async def stop(self) -> None:
+        """Kill all replicas and builds and free everything."""
+        self._draining = True
+        await self._tasks.cancel()
+        await self._supervisor.stop()
+        self._watchdog.stop()
+
+    def _changed(self) -> None:
+        self._agent.changed()
+
+
+def _host_name() -> str:
+    """Return the host's name, made fit for a worker's name."""
+    fit = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0])[:_HOST_CHARS_MAX].strip("-")
+    return fit or "worker"
+
+
+def _resources(max_replicas: int) -> model.Resources:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return model.Resources(cpus=cpus, memory_bytes=memory_bytes, max_replicas=max_replicas)

@@ -1,0 +1,143 @@
+"""One session stream after its Welcome: reads orders, writes reports, heartbeats and build results.
+
+Owns what is on its way on this stream, nothing beyond it. Called by the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+import grpc
+
+from mesh import model, wire
+from mesh.lifecycle import Tasks
+from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.v1.worker_service_pb2 import Heartbeat, Leaving, Report, SessionRequest, SessionResponse
+from mesh.worker.builds import Builds
+from mesh.worker.supervisor import Supervisor
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[SessionRequest, SessionResponse]"
+
+log = logging.getLogger("mesh.worker")
+
+_HEARTBEAT_MIN_S = 0.05
+_WRITE_TIMEOUT_S = 10.0
+_LEAVE_TIMEOUT_S = 2.0
+
+
+def replica_statuses(statuses: Iterable[model.ReplicaStatus]) -> list[deployment_pb2.ReplicaStatus]:
+    """Return statuses as messages."""
+    return [wire.to_proto(status, deployment_pb2.ReplicaStatus) for status in statuses]
+
+
+class Stream:
+    """A session that stands. `said` is what Hello told of the replicas."""
+
+    def __init__(
+        self,
+        call: Call,
+        heartbeat_interval_s: float,
+        said: tuple[model.ReplicaStatus, ...],
+        supervisor: Supervisor,
+        builds: Builds,
+    ) -> None:
+        self.leader = ""
+        """Whom to ask next, if the other side said so."""
+        self._call = call
+        self._heartbeat_interval_s = max(_HEARTBEAT_MIN_S, heartbeat_interval_s)
+        self._said = said
+        self._supervisor = supervisor
+        self._builds = builds
+        self._results: deque[worker_service_pb2.BuildResult] = deque()
+        self._leaving = False
+        self._wake = asyncio.Event()
+        self._over = asyncio.Event()
+        self._tasks = Tasks()
+        # What changed since Hello is reported at once.
+        self._wake.set()
+
+    def report(self) -> None:
+        """Report the replicas soon; what changes until then goes into the same report."""
+        self._wake.set()
+
+    async def run(self) -> str:
+        """Hold the session until it breaks or ends. Returns why it did."""
+        ends = [
+            self._tasks.spawn(self._read(), name="session-reader"),
+            self._tasks.spawn(self._write(), name="session-writer"),
+        ]
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return next((task.result() for task in done if not task.cancelled()), "cancelled")
+        finally:
+            self._over.set()
+            self._call.cancel()
+            # Builds as well: nobody waits for their results any more.
+            await self._tasks.cancel()
+
+    async def leave(self) -> None:
+        """Say Leaving and wait, for a short time, until the other side has ended the stream."""
+        self._leaving = True
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_TIMEOUT_S):
+                await self._over.wait()
+
+    async def _read(self) -> str:
+        try:
+            while isinstance(response := await self._call.read(), SessionResponse):
+                self._obey(response)
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        return f"redirected to {self.leader}" if self.leader else "the control plane ended it"
+
+    def _obey(self, response: SessionResponse) -> None:
+        kind = response.WhichOneof("kind")
+        if kind == "assignments":
+            generation = wire.from_proto(response.assignments.generation, model.Generation)
+            specs = [wire.from_proto(spec, model.ReplicaSpec) for spec in response.assignments.replicas]
+            if not self._supervisor.assign(generation, specs):
+                log.info("assignments %d.%d are not newer: ignored", generation.epoch, generation.number)
+        elif kind == "build":
+            self._tasks.spawn(self._build(response.build), name=f"build-{response.build.build_id}")
+        elif kind == "redirect":
+            self.leader = response.redirect.leader
+
+    async def _build(self, request: worker_service_pb2.Build) -> None:
+        self._results.append(await self._builds.build(request))
+        self._wake.set()
+
+    async def _write(self) -> str:
+        try:
+            while True:
+                requests = list(self._due())
+                for request in requests or [SessionRequest(heartbeat=Heartbeat())]:
+                    async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                        await self._call.write(request)
+                if requests and requests[-1].HasField("leaving"):
+                    await self._call.done_writing()
+                    await self._over.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._heartbeat_interval_s):
+                        await self._wake.wait()
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        except (TimeoutError, asyncio.InvalidStateError):
+            return "the control plane reads no more"
+
+    def _due(self) -> Iterator[SessionRequest]:
+        """Yield what is to be written now; empty if there is no news."""
+        self._wake.clear()
+        statuses = self._supervisor.statuses()
+        if statuses != self._said:
+            self._said = statuses
+            yield SessionRequest(report=Report(replicas=replica_statuses(statuses)))
+        while self._results:
+            yield SessionRequest(build_result=self._results.popleft())
+        if self._leaving:
+            yield SessionRequest(leaving=Leaving())

@@ -1,0 +1,174 @@
+"""Runs the replicas that the roster wants: starts, watches, configures, drains and kills their processes.
+
+Owns which processes run. What to do next is decided in `session`; one process and what goes on around it is `running`.
+Never talks to the control plane. Called by the agent (assignments, statuses) and the server (drain, stop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from mesh import lifecycle
+from mesh.clock import Clock
+from mesh.errors import DeployFailed
+from mesh.lifecycle import Tasks
+from mesh.model import DeploymentSettings, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.telemetry import REPLICA_CRASHES, REPLICA_STARTS
+from mesh.worker.output import Output
+from mesh.worker.running import Running
+from mesh.worker.session import Action, Configure, Kill, Roster, Start, Terminate
+from mesh.worker.watchdog import Watchdog
+
+log = logging.getLogger("mesh.worker")
+
+_STOP_TIMEOUT_S = 5.0
+
+
+class Supervisor:
+    """All replicas of one worker. `changed` is called, often, when a status may have changed."""
+
+    def __init__(self, host: str, clock: Clock, watchdog: Watchdog, changed: Callable[[], None]) -> None:
+        self._host = host
+        self._clock = clock
+        self._watchdog = watchdog
+        self._changed = changed
+        self._roster = Roster(clock.random)
+        self._epoch = clock.wall() - clock.monotonic()
+        self._running: dict[str, Running] = {}
+        self._ended: dict[str, asyncio.Task[None]] = {}
+        self._outputs: dict[str, Output] = {}
+        self._tasks = Tasks()
+        self._wake = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to keep time."""
+        self._tasks.spawn(self._keep_time(), name="replica-deadlines")
+
+    def assign(self, generation: Generation, specs: Iterable[ReplicaSpec]) -> bool:
+        """Run exactly these replicas from now on. Returns False, and changes nothing, if that is old news."""
+        actions = self._roster.assign(generation, specs, self._clock.monotonic())
+        if actions is None:
+            return False
+        self._do(actions)
+        return True
+
+    def statuses(self) -> tuple[ReplicaStatus, ...]:
+        """Return how each replica is doing."""
+        return self._roster.statuses(self._epoch)
+
+    def output(self, replica_id: str) -> tuple[str, ...]:
+        """Return the last lines that a replica printed, those of its earlier processes included."""
+        output = self._outputs.get(replica_id)
+        return tuple(output.lines) if output else ()
+
+    async def drain(self) -> None:
+        """Stop all replicas gracefully; each has the time that its settings give."""
+        self._do(self._roster.drain(self._clock.monotonic()))
+        while self._ended:
+            await asyncio.wait(self._ended.values())
+
+    async def stop(self) -> None:
+        """Kill all replicas at once and wait until they are gone."""
+        self._roster.drain(self._clock.monotonic())
+        for running in self._running.values():
+            running.kill()
+        async with lifecycle.deadline(_STOP_TIMEOUT_S, "killed replicas"):
+            while self._ended:
+                await asyncio.wait(self._ended.values())
+        await self._tasks.cancel()
+
+    # What running replicas tell (`running.Events`).
+
+    def ready(self, replica_id: str, address: str, admin_address: str) -> None:
+        """It listens."""
+        log.info("replica is ready", extra={**self._running[replica_id].labels, "address": address})
+        self._do(self._roster.ready(replica_id, address, admin_address, self._clock.monotonic()))
+
+    def failed(self, replica_id: str, message: str) -> None:
+        """It says why it is going to exit."""
+        self._roster.failed(replica_id, message, self._clock.monotonic())
+        self._wake.set()
+
+    def probed(self, replica_id: str, failure: str) -> None:
+        """A health check ended."""
+        if failure:
+            log.warning("replica failed a health check: %s", failure, extra=self._running[replica_id].labels)
+        self._do(self._roster.probed(replica_id, failure))
+
+    def configured(self, replica_id: str, settings: DeploymentSettings, failure: str) -> None:
+        """It took new settings, or did not."""
+        labels = self._running[replica_id].labels
+        if failure:
+            log.warning("%s", failure, extra=labels)
+            self._roster.not_configured(replica_id, failure)
+            self._changed()
+        else:
+            log.info("replica took new settings", extra=labels)
+            self._do(self._roster.configured(replica_id, settings))
+
+    def settings(self, replica_id: str) -> DeploymentSettings:
+        """Return the settings last assigned to a replica that runs."""
+        return self._roster.settings(replica_id)
+
+    async def _keep_time(self) -> None:
+        while True:
+            due = self._roster.next_at()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock.monotonic())):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._do(self._roster.tick(self._clock.monotonic()))
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(spec):
+                    self._start(spec)
+                case Terminate(replica_id):
+                    self._running[replica_id].terminate()
+                case Kill(replica_id, reason):
+                    running = self._running[replica_id]
+                    log.warning("killing a replica: %s", reason, extra=running.labels)
+                    running.kill()
+                case Configure(replica_id, settings):
+                    self._running[replica_id].configure(settings)
+        self._wake.set()
+        self._changed()
+
+    def _start(self, spec: ReplicaSpec) -> None:
+        REPLICA_STARTS.labels(spec.application, spec.deployment).inc()
+        known = {status.replica_id for status in self.statuses()}
+        self._outputs = {replica_id: output for replica_id, output in self._outputs.items() if replica_id in known}
+        output = self._outputs.setdefault(spec.replica_id, Output())
+        running = Running(spec, output, self, self._clock)
+        try:
+            pid = running.start(self._host, self._watchdog)
+        except DeployFailed as error:
+            self._exited(running, spec, error.message)
+            return
+        self._running[spec.replica_id] = running
+        self._roster.started(spec.replica_id, pid)
+        self._ended[spec.replica_id] = self._tasks.spawn(self._follow(running, spec), name=f"replica-{spec.replica_id}")
+        log.info("replica started", extra={**running.labels, "pid": pid})
+
+    async def _follow(self, running: Running, spec: ReplicaSpec) -> None:
+        ending = "lost"
+        try:
+            ending = await running.wait()
+        finally:
+            del self._running[spec.replica_id], self._ended[spec.replica_id]
+            self._exited(running, spec, ending)
+
+    def _exited(self, running: Running, spec: ReplicaSpec, ending: str) -> None:
+        asked = self._roster.state(spec.replica_id) is ReplicaState.DRAINING
+        actions = self._roster.exited(spec.replica_id, ending, self._clock.monotonic())
+        reason = next(status.message for status in self.statuses() if status.replica_id == spec.replica_id)
+        if asked:
+            log.info("replica stopped: %s", reason, extra=running.labels)
+        else:
+            REPLICA_CRASHES.labels(spec.application, spec.deployment).inc()
+            log.warning("replica crashed: %s", reason, extra=running.labels)
+        self._do(actions)

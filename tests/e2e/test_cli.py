@@ -1,0 +1,505 @@
+"""meshctl from end to end: real processes, real ports, exit codes and what people are told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.support.mesh_process import (
+    EXAMPLES,
+    FREE_PORTS,
+    MeshProcess,
+    Result,
+    command,
+    environment,
+    eventually,
+    meshctl,
+)
+
+Write = Callable[[str, str], Path]
+
+pytestmark = pytest.mark.timeout(120)
+
+ECHO = """\
+import mesh
+
+@mesh.deployment
+class Echo:
+    def __init__(self):
+        self.answer = {answer!r}
+
+    async def __call__(self, request):
+        return self.answer
+
+app = Echo.bind()
+"""
+ROLES = ("controlplane", "worker", "gateway")
+CONFIG = """\
+applications:
+- name: echo
+  route_prefix: /echo
+  import_path: echo:app
+"""
+
+
+def get(url: str) -> httpx.Response:
+    """GET past any proxy of the environment."""
+    with httpx.Client(trust_env=False, timeout=20) as client:
+        return client.get(url)
+
+
+def assert_failed(result: Result, code: int, *parts: str) -> None:
+    """The exit code, no traceback, nothing on stdout, and a message that has all `parts`."""
+    assert result.code == code, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.count("error: ") >= 1
+    assert "  File " not in result.stderr or code == 1
+    for part in parts:
+        assert part in result.stderr
+
+
+def pids(mesh: MeshProcess) -> dict[str, int]:
+    """Process ids of all replicas by replica id."""
+    found = mesh.meshctl("status", "-o", "json").json()
+    return {
+        replica["status"]["replica_id"]: replica["status"]["pid"]
+        for application in found["applications"]
+        for deployment in application["deployments"]
+        for replica in deployment["replicas"]
+    }
+
+
+@pytest.fixture
+def echo(mesh: MeshProcess, write: Write) -> Path:
+    """A config file whose application is deployed and answers."""
+    write("echo.py", ECHO.format(answer="first"))
+    path = write("mesh.yaml", CONFIG)
+    done = mesh.meshctl("deploy", str(path))
+    assert done.code == 0, done.stderr
+    eventually(lambda: get(f"{mesh.http}/echo").text == "first", what="the application answers")
+    return path
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+# Help
+
+
+def test_help_loads_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "mesh.cli", "--help"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0
+    assert "deploy" in done.stdout
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert loaded.isdisjoint({"grpc", "google", "yaml", "rich", "granian", "starlette", "prometheus_client", "asyncio"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run", "start", "deploy", "status", "config", "delete", "workers", "validate", "shutdown", *ROLES],
+)
+def test_every_command_has_help_with_examples(name: str) -> None:
+    done = meshctl(name, "--help")
+    assert done.code == 0
+    assert f"meshctl {name}" in done.stdout
+    assert "Examples:" in done.stdout
+
+
+def test_version() -> None:
+    assert meshctl("--version").stdout.startswith("meshctl ")
+
+
+@pytest.mark.parametrize("args", [(), ("nope",), ("deploy",), ("status", "--nope"), ("run", "a:b", "--port", "70000")])
+def test_wrong_use(args: tuple[str, ...]) -> None:
+    done = meshctl(*args)
+    assert done.code == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+# run
+
+
+def test_run_serves_and_ends_clean_on_interrupt() -> None:
+    with MeshProcess("run", "slow:app", *FREE_PORTS, cwd=EXAMPLES) as process:
+        assert process.addresses.ready == ("default",)
+        response = get(f"{process.http}/")
+        assert (response.status_code, response.text) == (200, "Hello!")
+        assert get(f"{process.admin}/readyz").status_code == 200
+        status = process.meshctl("status", "default", "-o", "json").json()
+        assert status["applications"][0]["state"] == "RUNNING"
+        process.interrupt()
+        assert process.wait() == 0
+
+
+def test_second_interrupt_ends_at_once_with_130() -> None:
+    with MeshProcess("run", "slow:app", *FREE_PORTS, cwd=EXAMPLES) as process:
+        request = threading.Thread(target=_ignoring_errors, args=(f"{process.http}/",))
+        request.start()
+        metric = 'mesh_requests_in_flight{application="default",deployment="SlowDeployment"} 1.0'
+        eventually(lambda: metric in get(f"{process.admin}/metrics").text, what="the request runs")
+        process.interrupt()
+        eventually(lambda: get(f"{process.admin}/readyz").status_code == 503, what="it drains")
+        process.interrupt()
+        assert process.wait() == 130
+        request.join(20)
+
+
+def _ignoring_errors(url: str) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        get(url)
+
+
+def test_kill_of_the_parent_leaves_nothing() -> None:
+    with MeshProcess("run", "slow:app", *FREE_PORTS, cwd=EXAMPLES) as process:
+        assert process.children()
+        process.kill_parent()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_run_of_a_config_file() -> None:
+    with MeshProcess("run", "hello/mesh.yaml", *FREE_PORTS, cwd=EXAMPLES) as process:
+        assert process.addresses.ready == ("hello", "hallo")
+        assert get(f"{process.http}/?name=Ada").json() == {"message": "Hello, Ada!"}
+        assert get(f"{process.http}/de?name=Ada").json() == {"message": "Hallo, Ada."}
+
+
+def test_run_with_arguments_name_and_route() -> None:
+    flags = ("--name", "greeter", "--route-prefix", "/hi", "--working-dir", str(EXAMPLES / "hello"))
+    with MeshProcess("run", "hello:build", "greeting=Hi", *flags, *FREE_PORTS) as process:
+        assert process.addresses.ready == ("greeter",)
+        assert get(f"{process.http}/hi").json() == {"message": "Hi, world!"}
+
+
+def test_ready_lines_for_people(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command("start", "--data-dir", str(tmp_path), *FREE_PORTS),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(5)]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+    assert lines[0] == "mesh is ready: control plane, worker, gateway\n"
+    assert [line.split()[0] for line in lines[1:]] == ["HTTP", "gRPC", "control", "admin"]
+    assert process.returncode == 0
+
+
+def test_options_of_the_config_file_hold_unless_a_flag_says_otherwise(write: Write, taken_port: int) -> None:
+    write("echo.py", ECHO.format(answer="x"))
+    path = write("mesh.yaml", f"http_options: {{port: {taken_port}}}\ngrpc_options: {{port: 0}}\n{CONFIG}")
+    free = ("--control-port", "0", "--admin-port", "0")
+    assert_failed(meshctl("run", str(path), *free), 4, f"127.0.0.1:{taken_port}")
+    with MeshProcess("run", str(path), "--port", "0", *free) as process:
+        assert get(f"{process.http}/echo").text == "x"
+
+
+def test_reload_takes_new_code_and_keeps_the_old_when_it_fails(write: Write, tmp_path: Path) -> None:
+    path = write("echo.py", ECHO.format(answer="first"))
+    with MeshProcess("run", "echo:app", "--reload", *FREE_PORTS, cwd=tmp_path) as process:
+        assert get(process.http).text == "first"
+        path.write_text(ECHO.format(answer="second"))
+        eventually(lambda: get(process.http).text == "second", what="the new code answers", timeout=30)
+        path.write_text("raise RuntimeError('broken on purpose')")
+        process.wait_line("stderr", lambda line: "broken on purpose" in line)
+        process.wait_line("stderr", lambda line: "serves on" in line)
+        assert get(process.http).text == "second"
+        path.write_text(ECHO.format(answer="third"))
+        eventually(lambda: get(process.http).text == "third", what="the mended code answers", timeout=30)
+
+
+# Roles in processes of their own
+
+
+def test_roles_as_processes(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO.format(answer="from far"))
+    path = write("mesh.yaml", CONFIG)
+    store = f"sqlite:///{tmp_path / 'mesh.db'}"
+    admin = ("--admin-port", "0")
+    with (
+        MeshProcess("controlplane", "--store", store, "--port", "0", *admin) as control,
+        MeshProcess("worker", "--control", control.control, "--id", "w1", *admin),
+        MeshProcess("gateway", "--control", control.control, "--port", "0", "--grpc-port", "0", *admin) as gateway,
+    ):
+        assert control.meshctl("deploy", str(path)).code == 0
+        eventually(lambda: get(f"{gateway.http}/echo").text == "from far", what="the gateway has the route")
+        (worker,) = control.meshctl("workers", "-o", "json").json()["workers"]
+        assert (worker["worker_id"], worker["state"], worker["replicas"]) == ("w1", "READY", 1)
+        assert "w1" in control.meshctl("workers").stdout
+        assert control.meshctl("status").stdout.splitlines()[-1].startswith("1 worker, 1 gateway, control plane 127.")
+
+
+# deploy, status, config, delete, shutdown
+
+
+def test_deploy_says_what_it_did(mesh: MeshProcess, write: Write) -> None:
+    write("echo.py", ECHO.format(answer="first"))
+    path = write("mesh.yaml", CONFIG)
+    first = mesh.meshctl("deploy", str(path), "-o", "json")
+    (item,) = first.json()["applications"]
+    assert (item["name"], item["change"], item["state"]) == ("echo", "CREATED", "RUNNING")
+    assert item["revision"] >= 1
+    assert "echo: revision" in first.stderr
+    again = mesh.meshctl("deploy", str(path))
+    assert again.stdout.splitlines()[1].split()[0::2] == ["echo", "UNCHANGED"]
+
+
+def test_same_file_twice_restarts_nothing(mesh: MeshProcess, echo: Path) -> None:
+    before = pids(mesh)
+    assert mesh.meshctl("deploy", str(echo)).code == 0
+    assert pids(mesh) == before
+
+
+def test_status_as_table_json_and_yaml(mesh: MeshProcess, echo: Path) -> None:
+    table = mesh.meshctl("status")
+    assert table.stdout.splitlines()[1].split()[:2] == ["echo", "RUNNING"]
+    detailed = mesh.meshctl("status", "echo").stdout
+    assert str(next(iter(pids(mesh).values()))) in detailed
+    as_json: dict[str, Any] = mesh.meshctl("status", "-o", "json").json()
+    as_yaml: dict[str, Any] = yaml.safe_load(mesh.meshctl("status", "-o", "yaml").stdout)
+    assert [a["name"] for a in as_json["applications"]] == ["echo"]
+    assert as_json["applications"][0]["deployments"] == as_yaml["applications"][0]["deployments"]
+
+
+def test_status_watch_writes_each_change(mesh: MeshProcess, echo: Path) -> None:
+    with subprocess.Popen(
+        command("status", "--watch", "-o", "json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment({"MESH_ADDRESS": mesh.control}),
+    ) as watching:
+        try:
+            assert watching.stdout is not None
+            assert json.loads(watching.stdout.readline())["applications"][0]["state"] == "RUNNING"
+            assert mesh.meshctl("delete", "echo").code == 0
+            for line in watching.stdout:
+                if not json.loads(line)["applications"]:
+                    break
+        finally:
+            watching.send_signal(signal.SIGINT)
+            watching.wait(30)
+    assert watching.returncode == 130
+
+
+def test_config_gives_back_what_deploy_takes(mesh: MeshProcess, write: Write) -> None:
+    reconfigurable = "    def reconfigure(self, user_config): pass\n\n    async def"
+    write("echo.py", ECHO.format(answer="first").replace("    async def", reconfigurable))
+    path = write(
+        "mesh.yaml",
+        "http_options: {request_timeout_s: 12.5}\n"
+        + CONFIG
+        + "  runtime_env: {env_vars: {COUNTRY: no, N: '1'}}\n"
+        + "  deployments:\n  - {name: Echo, max_queued_requests: -1, user_config: {on: [1, 2.5, null, true, é]}}\n",
+    )
+    assert mesh.meshctl("deploy", str(path)).code == 0
+    before = pids(mesh)
+    returned = mesh.meshctl("config")
+    data = yaml.safe_load(returned.stdout)
+    assert data["http_options"] == {"request_timeout_s": 12.5}
+    (application,) = data["applications"]
+    assert application["runtime_env"] == {
+        "working_dir": str(path.parent),
+        "env_vars": {"COUNTRY": "no", "N": "1"},
+    }
+    assert application["deployments"] == [
+        {"name": "Echo", "max_queued_requests": -1, "user_config": {"on": [1, 2.5, None, True, "é"]}}
+    ]
+    again = write("again.yaml", returned.stdout)
+    done = mesh.meshctl("deploy", str(again), "-o", "json")
+    assert done.json()["applications"][0]["change"] == "UNCHANGED"
+    assert pids(mesh) == before
+    assert mesh.meshctl("config").stdout == returned.stdout
+    assert mesh.meshctl("config", "echo", "-o", "json").json()["applications"] == data["applications"]
+
+
+def test_deploy_from_stdin(mesh: MeshProcess, echo: Path) -> None:
+    config = mesh.meshctl("config").stdout
+    done = meshctl("deploy", "-", "-o", "json", env={"MESH_ADDRESS": mesh.control}, stdin=config)
+    assert done.json()["applications"][0]["change"] == "UNCHANGED"
+
+
+def test_an_application_that_the_file_does_not_name_is_deleted(mesh: MeshProcess, echo: Path) -> None:
+    two = echo.read_text() + "- {name: two, route_prefix: /two, import_path: 'echo:app'}\n"
+    echo.write_text(two)
+    assert mesh.meshctl("deploy", str(echo)).code == 0
+    assert len(pids(mesh)) == 2
+    echo.write_text(CONFIG)
+    done = mesh.meshctl("deploy", str(echo), "-o", "json")
+    changes = {item["name"]: (item["change"], item["state"]) for item in done.json()["applications"]}
+    assert changes == {"echo": ("UNCHANGED", "RUNNING"), "two": ("DELETED", "GONE")}
+    assert len(pids(mesh)) == 1
+
+
+def test_delete_waits_until_it_is_gone(mesh: MeshProcess, echo: Path) -> None:
+    done = mesh.meshctl("delete", "echo")
+    assert done.code == 0
+    assert "echo: deleted" in done.stderr
+    assert_failed(mesh.meshctl("status", "echo"), 3, "echo")
+    eventually(lambda: get(f"{mesh.http}/echo").status_code == 404, what="the route is gone")
+
+
+def test_shutdown_asks_first(mesh: MeshProcess, echo: Path) -> None:
+    refused = mesh.meshctl("shutdown")
+    assert refused.code == 2
+    assert "-y" in refused.stderr
+    assert len(pids(mesh)) == 1
+    assert mesh.meshctl("shutdown", "-y").code == 0
+    assert mesh.meshctl("config").stdout == "applications: []\n"
+
+
+def test_no_wait_returns_at_once_and_a_time_limit_is_exit_code_6(mesh: MeshProcess, write: Write) -> None:
+    write("stuck.py", ECHO.format(answer="").replace("self.answer", "import time; time.sleep(3600); self.answer", 1))
+    path = write("mesh.yaml", CONFIG.replace("echo:app", "stuck:app"))
+    done = mesh.meshctl("deploy", str(path), "--no-wait", "-o", "json")
+    assert done.code == 0
+    assert done.json()["applications"][0]["state"] == ""
+    assert_failed(mesh.meshctl("deploy", str(path), "--timeout", "0.5"), 6, "echo (DEPLOYING)", "fix: ")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("applications: [", "mesh.yaml:2:1: is not YAML"),
+        (
+            CONFIG + "  nmae: x\n",
+            "mesh.yaml:5:3: applications[0].nmae: unknown key 'nmae'\n  fix: did you mean 'name'?",
+        ),
+        (
+            CONFIG + "  deployments: [{name: Echo, num_replicas: two}]\n",
+            "mesh.yaml:5:44: applications[0].deployments[0].num_replicas: must be a whole number, not 'two'",
+        ),
+        (
+            CONFIG + "- {name: echo, import_path: 'x:y'}\n",
+            "mesh.yaml:5:10: applications[1].name: name 'echo' stands twice",
+        ),
+        (
+            CONFIG + "- {name: b, route_prefix: /echo, import_path: 'x:y'}\n",
+            "mesh.yaml:5:27: applications[1].route_prefix: route_prefix '/echo' stands twice",
+        ),
+        (CONFIG.replace("echo:app", "echo"), "mesh.yaml:4:16: applications[0].import_path: must look like"),
+    ],
+    ids=["yaml", "unknown field", "wrong type", "duplicate name", "duplicate route", "import path"],
+)  # fmt: skip
+def test_a_bad_config_changes_nothing(mesh: MeshProcess, echo: Path, text: str, message: str) -> None:
+    before = pids(mesh)
+    echo.write_text(text)
+    for args in (("validate", "mesh.yaml"), ("deploy", "mesh.yaml"), ("run", "mesh.yaml", *FREE_PORTS)):
+        assert_failed(mesh.meshctl(*args, cwd=echo.parent), 2, f"error: {message}")
+    assert pids(mesh) == before
+    assert get(f"{mesh.http}/echo").text == "first"
+
+
+BROKEN = {
+    "no module": ("nowhere:app", "", "nowhere"),
+    "no attribute": ("echo2:other", ECHO.format(answer="x"), "other"),
+    "module raises": ("echo2:app", "raise RuntimeError('at import')\n", "RuntimeError: at import"),
+    "syntax": ("echo2:app", "def (:\n", "SyntaxError"),
+    "not an application": ("echo2:app", "app = 5\n", "app"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_code_that_cannot_be_built(mesh: MeshProcess, echo: Path, write: Write, what: str) -> None:
+    import_path, code, message = BROKEN[what]
+    before = pids(mesh)
+    write("echo2.py", code)
+    echo.write_text(CONFIG.replace("echo:app", import_path))
+    assert_failed(mesh.meshctl("deploy", str(echo)), 1, "error: application 'echo' failed", message)
+    assert pids(mesh) == before
+    assert get(f"{mesh.http}/echo").text == "first"
+    status = mesh.meshctl("status", "echo", "-o", "json").json()["applications"][0]
+    assert status["state"] == "DEPLOY_FAILED"
+    assert status["serving_revision"] < status["revision"]
+
+
+def test_a_constructor_that_raises(mesh: MeshProcess, echo: Path, write: Write) -> None:
+    before = pids(mesh)
+    write("echo2.py", ECHO.format(answer="x").replace("self.answer =", "1 / 0  #"))
+    echo.write_text(CONFIG.replace("echo:app", "echo2:app"))
+    result = mesh.meshctl("deploy", str(echo), timeout=60)
+    assert_failed(result, 1, "error: application 'echo' failed", "ZeroDivisionError")
+    assert pids(mesh) == before
+    assert get(f"{mesh.http}/echo").text == "first"
+
+
+@pytest.mark.parametrize("what", ["module raises", "no module"])
+def test_run_of_broken_code_says_why_and_leaves_nothing(write: Write, what: str, tmp_path: Path) -> None:
+    import_path, code, message = BROKEN[what]
+    write("echo2.py", code)
+    result = meshctl("run", import_path, *FREE_PORTS, cwd=tmp_path)
+    assert_failed(result, 1, "error: application 'default' failed", message)
+
+
+@pytest.mark.parametrize("flag", ["--port", "--grpc-port", "--control-port", "--admin-port"])
+def test_a_port_in_use(flag: str, taken_port: int) -> None:
+    result = meshctl("run", "slow:app", *FREE_PORTS, flag, str(taken_port), cwd=EXAMPLES)
+    assert_failed(result, 4, str(taken_port), "fix: ")
+
+
+def test_a_store_in_use(tmp_path: Path) -> None:
+    with MeshProcess("start", "--data-dir", str(tmp_path), *FREE_PORTS):
+        assert_failed(meshctl("start", "--data-dir", str(tmp_path), *FREE_PORTS), 4, "mesh.db")
+
+
+def test_a_store_that_does_not_answer() -> None:
+    result = meshctl("controlplane", "--store", "etcd://127.0.0.1:1/mesh", "--port", "0", "--admin-port", "0")
+    assert_failed(result, 5, "127.0.0.1:1")
+
+
+@pytest.mark.parametrize("store", ["postgres://x", "etcd://", "nonsense"])
+def test_a_store_that_is_none(store: str) -> None:
+    assert_failed(meshctl("controlplane", "--store", store, "--port", "0", "--admin-port", "0"), 2, store)
+
+
+@pytest.mark.parametrize("args", [("status", "nope"), ("config", "nope"), ("delete", "nope")])
+def test_an_unknown_application(mesh: MeshProcess, args: tuple[str, ...]) -> None:
+    assert_failed(mesh.meshctl(*args), 3, "nope")
+
+
+def test_a_missing_config_file(mesh: MeshProcess) -> None:
+    assert_failed(mesh.meshctl("deploy", "nope.yaml"), 3, "nope.yaml")
+
+
+@pytest.mark.parametrize("args", [("status",), ("config",), ("workers",), ("delete", "x"), ("shutdown", "-y")])
+def test_no_control_plane(args: tuple[str, ...]) -> None:
+    result = meshctl(*args, "--address", "127.0.0.1:1,127.0.0.1:2")
+    assert_failed(result, 5, "127.0.0.1:1, 127.0.0.1:2", "fix: ")
+
+
+def test_an_address_without_a_port() -> None:
+    assert_failed(meshctl("status", "--address", "localhost"), 2, "localhost")
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = meshctl("--debug", "status", "--address", "127.0.0.1:1")
+    assert result.code == 5
+    assert "Traceback" in result.stderr

@@ -1,0 +1,257 @@
+"""The control plane's pure parts in a world without processes, streams or time: stored state, workers, a clock hand.
+
+Used by the unit tests of `reconcile` and its neighbours. Each `step` is one look of the leader, carried out at once;
+workers do nothing by themselves: tests say when a replica becomes ready, fails or ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from mesh.controlplane import publish
+from mesh.controlplane.actions import Action, BuildApplication, StopReplica, changes
+from mesh.controlplane.apply import applied
+from mesh.controlplane.builds import Build, Builds
+from mesh.controlplane.reconcile import Desired, Observed, reconcile, seen
+from mesh.controlplane.registry import Greeting, Registry
+from mesh.controlplane.rollout import goals, is_ready
+from mesh.model import (
+    Application,
+    ApplicationConfig,
+    BuiltDeployment,
+    DeploymentConfig,
+    Replica,
+    ReplicaSpec,
+    ReplicaState,
+    ReplicaStatus,
+    Resources,
+)
+
+GRACE_S = 10.0
+PASSES_MAX = 200
+
+
+@dataclass
+class SimWorker:
+    """A worker and what it really runs."""
+
+    worker_id: str
+    max_replicas: int = 100
+    started_at: float = 1.0
+    session: int = 0
+    running: dict[str, ReplicaStatus] = field(default_factory=dict)
+    specs: dict[str, ReplicaSpec] = field(default_factory=dict)
+
+    def obey(self, specs: Iterable[ReplicaSpec]) -> None:
+        """Take whole orders: new replicas start, others end at once."""
+        self.specs = {spec.replica_id: spec for spec in specs}
+        for replica_id in set(self.running) - set(self.specs):
+            del self.running[replica_id]
+        for replica_id in self.specs:
+            self.running.setdefault(replica_id, ReplicaStatus(replica_id=replica_id, state=ReplicaState.STARTING))
+
+
+class World:
+    """Stored state, one leader, some workers."""
+
+    def __init__(self, *worker_ids: str, max_replicas: int = 100) -> None:
+        self.now = 1000.0
+        self.applications: dict[str, Application] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.registry = Registry()
+        self.builds = Builds()
+        self.workers: dict[str, SimWorker] = {}
+        self.code: Callable[[ApplicationConfig], tuple[BuiltDeployment, ...] | str] = lambda config: built("Echo")
+        self.passes = 0
+        self.stopped: list[StopReplica] = []
+        for worker_id in worker_ids:
+            self.workers[worker_id] = SimWorker(worker_id, max_replicas)
+            self.connect(worker_id)
+
+    # What people do.
+
+    def apply(self, *configs: ApplicationConfig, keep_others: bool = False) -> None:
+        for change in applied(configs, self.applications, keep_others=keep_others, applied_at=0.0):
+            if change.application is not None:
+                self.applications[change.name] = change.application
+
+    # What workers do.
+
+    def connect(self, worker_id: str) -> None:
+        worker = self.workers[worker_id]
+        greeting = Greeting(
+            worker_id=worker_id,
+            incarnation=f"{worker_id}-{worker.started_at}",
+            started_at=worker.started_at,
+            host="127.0.0.1",
+            resources=Resources(max_replicas=worker.max_replicas),
+            replicas=tuple(worker.running.values()),
+        )
+        worker.session = self.registry.hello(greeting, now=self.now).session
+        self._orders()
+
+    def disconnect(self, worker_id: str) -> None:
+        worker = self.workers[worker_id]
+        self.registry.disconnected(worker_id, worker.session, now=self.now)
+        worker.session = 0
+
+    def restart_worker(self, worker_id: str) -> None:
+        """Kill the worker with all it runs, and start it again."""
+        self.disconnect(worker_id)
+        worker = self.workers[worker_id]
+        worker.started_at += 1.0
+        worker.running.clear()
+        self.connect(worker_id)
+
+    def set_state(self, replica_id: str, state: ReplicaState, **fields: object) -> None:
+        """A replica's state changes and its worker, if it has a session, reports it."""
+        for worker in self.workers.values():
+            if replica_id in worker.running:
+                status = replace(worker.running[replica_id], state=state, **fields)  # type: ignore[arg-type]
+                if state is ReplicaState.READY:
+                    status = replace(status, address=f"{worker.worker_id}:{replica_id}", failed_starts=0)
+                worker.running[replica_id] = status
+                self._report(worker)
+
+    def start_all(self, *, broken: Callable[[ReplicaSpec], bool] = lambda spec: False) -> None:
+        """Every replica that is not ready becomes ready, or fails for good."""
+        for worker in self.workers.values():
+            for replica_id, spec in list(worker.specs.items()):
+                if replica_id not in worker.running or worker.running[replica_id].state is ReplicaState.READY:
+                    continue
+                if broken(spec):
+                    self.set_state(replica_id, ReplicaState.BACKOFF, failed_starts=3, message="it is broken")
+                else:
+                    self.set_state(replica_id, ReplicaState.READY)
+
+    # What the leader does.
+
+    @property
+    def desired(self) -> Desired:
+        return Desired(dict(self.applications))
+
+    @property
+    def observed(self) -> Observed:
+        token = f"{self.passes:x}."
+        return Observed(dict(self.replicas), self.registry.workers, self.builds.newest, GRACE_S, token)
+
+    def decide(self) -> tuple[Action, ...]:
+        return reconcile(self.desired, self.observed, self.now)
+
+    def step(self) -> tuple[Action, ...]:
+        """Look once, check what must always hold, and carry it out. Builds end at once."""
+        self.passes += 1
+        actions = self.decide()
+        self._check_capacity(actions)
+        changed = changes(self.applications, self.replicas, actions)
+        for name, application in changed.applications.items():
+            if application is None:
+                del self.applications[name]
+            else:
+                self.applications[name] = application
+        for replica_id, replica in changed.replicas.items():
+            if replica is None:
+                del self.replicas[replica_id]
+            else:
+                self.replicas[replica_id] = replica
+        for action in actions:
+            if isinstance(action, BuildApplication):
+                self._build(action)
+            elif isinstance(action, StopReplica):
+                self.stopped.append(action)
+        self.builds.keep(self.applications)
+        self.registry.drop_lost(now=self.now, grace_s=GRACE_S, placed=[r.worker_id for r in self.replicas.values()])
+        self._orders()
+        return actions
+
+    def settle(self, *, broken: Callable[[ReplicaSpec], bool] = lambda spec: False, start: bool = True) -> None:
+        """Step until nothing is left to do, with replicas starting as they are told to."""
+        for _ in range(PASSES_MAX):
+            actions = self.step()
+            if start:
+                before = [dict(worker.running) for worker in self.workers.values()]
+                self.start_all(broken=broken)
+                if before != [worker.running for worker in self.workers.values()]:
+                    continue
+            if not actions:
+                assert self.decide() == (), "a settled state asks for nothing"
+                return
+        raise AssertionError("it does not settle")
+
+    def new_leader(self) -> None:
+        """Another instance takes office: it knows what is stored; sessions are gone."""
+        self.registry = Registry()
+        self.registry.expect([replica.worker_id for replica in self.replicas.values()], now=self.now)
+        self.builds = Builds()
+        for worker in self.workers.values():
+            worker.session = 0
+
+    # What can be seen.
+
+    def live(self, application: str, deployment: str = "Echo") -> list[Replica]:
+        return [
+            replica
+            for replica in seen(self.observed).values()
+            if (replica.application, replica.deployment) == (application, deployment) and not replica.stopping
+        ]
+
+    def ready(self, application: str, deployment: str = "Echo") -> list[Replica]:
+        return [replica for replica in self.live(application, deployment) if is_ready(replica)]
+
+    def endpoints(self, application: str, deployment: str = "Echo") -> list[str]:
+        routed = publish.snapshot(self.applications, seen(self.observed), 0.0)
+        return [
+            endpoint.replica_id
+            for a in routed.applications
+            for d in a.deployments
+            for endpoint in d.endpoints
+            if (a.name, d.name) == (application, deployment)
+        ]
+
+    def _report(self, worker: SimWorker) -> None:
+        if worker.session:
+            running = tuple(worker.running.values())
+            self.registry.report(worker.worker_id, worker.session, running, now=self.now)
+
+    def _orders(self) -> None:
+        connected = [worker_id for worker_id, worker in self.workers.items() if worker.session]
+        orders = publish.assignments(self.applications, seen(self.observed), connected)
+        for worker_id, assigned in orders.items():
+            self.workers[worker_id].obey(assigned.replicas)
+            self._report(self.workers[worker_id])
+
+    def _build(self, action: BuildApplication) -> None:
+        found = self.code(self.applications[action.application].config)
+        session = self.workers[action.worker_id].session
+        self.builds.started(
+            Build(action.build_id, action.application, action.revision, action.worker_id, session, self.now, 60.0)
+        )
+        error, deployments = (found, ()) if isinstance(found, str) else ("", found)
+        self.builds.ended(action.build_id, error, deployments)
+
+    def _check_capacity(self, actions: tuple[Action, ...]) -> None:
+        """No decision takes ready replicas away below the goal."""
+        stops = {action.replica_id for action in actions if isinstance(action, StopReplica)}
+        for name, application in self.applications.items():
+            for deployment, spec in goals(application).items():
+                ready = [replica.replica_id for replica in self.ready(name, deployment)]
+                kept = [replica_id for replica_id in ready if replica_id not in stops]
+                assert len(kept) >= min(len(ready), spec.settings.num_replicas), "capacity fell below the goal"
+
+
+def built(*names: str, **options: object) -> tuple[BuiltDeployment, ...]:
+    """What a build finds: the first is the ingress."""
+    return tuple(
+        BuiltDeployment(i == 0, DeploymentConfig(name=name, **options))  # type: ignore[arg-type]
+        for i, name in enumerate(names)
+    )
+
+
+def config(
+    name: str = "app", code: str = "m:app", num_replicas: int | None = None, **options: object
+) -> ApplicationConfig:
+    """A config of one application with one deployment "Echo"."""
+    override = DeploymentConfig(name="Echo", num_replicas=num_replicas, **options)  # type: ignore[arg-type]
+    deployments = () if override == DeploymentConfig(name="Echo") else (override,)
+    return ApplicationConfig(name=name, route_prefix=f"/{name}", import_path=code, deployments=deployments)

@@ -1,0 +1,372 @@
+"""Decisions of the roster: what to start, stop, configure, restart and kill, and when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mesh.model import DeploymentSettings, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.worker.session import (
+    HEALTH_FAILURES_MAX,
+    HEALTHY_AFTER_S,
+    KILL_GRACE_S,
+    STOPPED_KEPT_S,
+    Action,
+    Configure,
+    Kill,
+    Roster,
+    Start,
+    Terminate,
+)
+
+STARTING, READY, BACKOFF = ReplicaState.STARTING, ReplicaState.READY, ReplicaState.BACKOFF
+DRAINING, STOPPED = ReplicaState.DRAINING, ReplicaState.STOPPED
+
+
+def spec(replica_id: str = "r1", **settings: float) -> ReplicaSpec:
+    return ReplicaSpec(replica_id=replica_id, settings=DeploymentSettings(**settings))  # type: ignore[arg-type]
+
+
+def roster() -> Roster:
+    """A roster whose pauses are never shortened by chance: 1, 2, 4 … 30 seconds."""
+    return Roster(lambda: 0.999_999_999)
+
+
+def status(roster: Roster, replica_id: str = "r1") -> ReplicaStatus:
+    return next(status for status in roster.statuses(0.0) if status.replica_id == replica_id)
+
+
+def started(settings: DeploymentSettings | None = None, *, now: float = 0.0) -> Roster:
+    """A roster with one replica whose process runs."""
+    made = roster()
+    made.assign(Generation(1, 1), [ReplicaSpec("r1", settings=settings or DeploymentSettings())], now)
+    made.started("r1", 42)
+    return made
+
+
+def ready(settings: DeploymentSettings | None = None, *, now: float = 0.0) -> Roster:
+    made = started(settings, now=now)
+    made.ready("r1", "h:1", "h:2", now)
+    return made
+
+
+# Assignments.
+
+
+def test_what_is_assigned_and_does_not_run_is_started() -> None:
+    r = roster()
+    assert r.assign(Generation(1, 1), [spec("r1"), spec("r2")], 0.0) == (Start(spec("r1")), Start(spec("r2")))
+    assert {one.state for one in r.statuses(0.0)} == {STARTING}
+
+
+def test_what_runs_and_is_not_assigned_is_terminated() -> None:
+    r = ready()
+    assert r.assign(Generation(1, 2), [], 5.0) == (Terminate("r1"),)
+    assert status(r).state is DRAINING
+    assert r.assign(Generation(1, 3), [], 6.0) == ()
+
+
+def test_what_runs_as_assigned_is_left_alone() -> None:
+    assert ready().assign(Generation(1, 2), [spec()], 1.0) == ()
+
+
+@pytest.mark.parametrize("older", [Generation(2, 5), Generation(2, 4), Generation(1, 99)])
+def test_a_generation_that_is_not_newer_is_ignored(older: Generation) -> None:
+    r = roster()
+    r.assign(Generation(2, 5), [spec()], 0.0)
+    assert r.assign(older, [], 1.0) is None
+    assert status(r).state is STARTING
+    assert r.generation == Generation(2, 5)
+
+
+def test_a_later_epoch_wins_over_a_higher_number() -> None:
+    r = roster()
+    r.assign(Generation(2, 50), [spec()], 0.0)
+    assert r.assign(Generation(3, 1), [], 1.0) == (Terminate("r1"),)
+
+
+def test_a_replica_assigned_again_while_it_drains_is_started_when_it_has_gone() -> None:
+    r = ready()
+    r.assign(Generation(1, 2), [], 1.0)
+    assert r.assign(Generation(1, 3), [spec()], 2.0) == ()
+    assert r.exited("r1", "exited with code 0", 3.0) == (Start(spec()),)
+
+
+def test_a_replica_in_backoff_stops_without_a_process_to_end() -> None:
+    r = started()
+    r.exited("r1", "exited with code 1", 1.0)
+    assert r.assign(Generation(1, 2), [], 2.0) == ()
+    assert status(r).state is STOPPED
+
+
+def test_a_stopped_replica_is_forgotten_after_a_while() -> None:
+    r = ready()
+    r.assign(Generation(1, 2), [], 1.0)
+    r.exited("r1", "exited with code 0", 2.0)
+    r.tick(2.0 + STOPPED_KEPT_S - 0.1)
+    assert status(r).state is STOPPED
+    r.tick(2.0 + STOPPED_KEPT_S)
+    assert r.statuses(0.0) == ()
+
+
+# Settings.
+
+
+def test_changed_settings_are_put_in_force_on_the_running_replica() -> None:
+    r = ready()
+    wanted = DeploymentSettings(max_ongoing_requests=7)
+    assert r.assign(Generation(1, 2), [ReplicaSpec("r1", settings=wanted)], 1.0) == (Configure("r1", wanted),)
+    assert r.configured("r1", wanted) == ()
+    assert r.assign(Generation(1, 3), [ReplicaSpec("r1", settings=wanted)], 2.0) == ()
+
+
+def test_settings_that_changed_while_it_started_are_put_in_force_when_it_is_ready() -> None:
+    r = started()
+    wanted = DeploymentSettings(max_ongoing_requests=7)
+    assert r.assign(Generation(1, 2), [ReplicaSpec("r1", settings=wanted)], 1.0) == ()
+    assert r.ready("r1", "h:1", "h:2", 2.0) == (Configure("r1", wanted),)
+
+
+def test_settings_that_changed_back_meanwhile_are_put_in_force_again() -> None:
+    r = ready()
+    other = DeploymentSettings(max_ongoing_requests=7)
+    r.assign(Generation(1, 2), [ReplicaSpec("r1", settings=other)], 1.0)
+    r.assign(Generation(1, 3), [spec()], 2.0)
+    assert r.configured("r1", other) == (Configure("r1", spec().settings),)
+
+
+def test_the_number_of_replicas_is_nothing_to_a_replica() -> None:
+    assert ready().assign(Generation(1, 2), [spec(num_replicas=9)], 1.0) == ()
+
+
+def test_settings_that_were_refused_show_in_the_message_until_they_are_taken() -> None:
+    r = ready()
+    r.not_configured("r1", "reconfigure raised")
+    assert status(r).message == "reconfigure raised"
+    assert status(r).state is READY
+    r.configured("r1", spec().settings)
+    assert status(r).message == ""
+
+
+# Starts that fail.
+
+
+def test_failed_starts_pause_longer_each_time_up_to_a_bound() -> None:
+    r, now, pauses = started(), 0.0, []
+    for _ in range(7):
+        assert r.exited("r1", "exited with code 1", now) == ()
+        due = r.next_at()
+        assert due is not None
+        pauses.append(due - now)
+        assert r.tick(due - 0.01) == ()
+        assert r.tick(due) == (Start(spec()),)
+        now = due
+    assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30])
+    assert status(r).failed_starts == 7
+
+
+def test_pauses_are_jittered_but_never_below_half() -> None:
+    r = Roster(lambda: 0.0)
+    r.assign(Generation(1, 1), [spec()], 0.0)
+    r.exited("r1", "exited with code 1", 10.0)
+    assert r.next_at() == 10.5
+
+
+def test_failed_starts_are_counted_in_a_row_only() -> None:
+    r = started()
+    r.exited("r1", "exited with code 1", 0.0)
+    r.tick(100.0)
+    assert status(r).failed_starts == 1
+    r.ready("r1", "h:1", "h:2", 101.0)
+    assert status(r).failed_starts == 0
+
+
+def test_what_the_process_said_is_the_reason_rather_than_its_exit_code() -> None:
+    r = started()
+    r.failed("r1", "ValueError: no", 1.0)
+    r.exited("r1", "exited with code 1", 1.1)
+    assert status(r).message == "ValueError: no"
+
+
+def test_a_process_that_says_it_failed_and_stays_is_killed() -> None:
+    r = started()
+    r.failed("r1", "ValueError: no", 1.0)
+    assert r.tick(1.0 + KILL_GRACE_S) == (Kill("r1", "ValueError: no"),)
+
+
+def test_a_start_that_takes_too_long_is_killed_once() -> None:
+    r = started(DeploymentSettings(startup_timeout_s=5.0))
+    assert r.tick(4.9) == ()
+    assert r.tick(5.0) == (Kill("r1", "not ready within 5 s of its start"),)
+    assert r.tick(6.0) == ()
+    r.exited("r1", "killed by SIGKILL", 6.1)
+    assert status(r).message == "not ready within 5 s of its start"
+    assert (status(r).state, status(r).failed_starts) == (BACKOFF, 1)
+
+
+def test_the_reason_is_kept_until_it_is_ready() -> None:
+    r = started()
+    r.exited("r1", "exited with code 1", 0.0)
+    r.tick(100.0)
+    assert (status(r).state, status(r).message) == (STARTING, "exited with code 1")
+    r.ready("r1", "h:1", "h:2", 101.0)
+    assert status(r).message == ""
+
+
+# Crashes.
+
+
+def test_the_first_crash_restarts_at_once_the_next_pause() -> None:
+    r = ready()
+    assert r.exited("r1", "killed by SIGKILL", 1.0) == (Start(spec()),)
+    assert (status(r).state, status(r).crashes, status(r).address, status(r).pid) == (STARTING, 1, "", 0)
+    r.ready("r1", "h:1", "h:2", 2.0)
+    assert r.exited("r1", "killed by SIGKILL", 3.0) == ()
+    assert status(r).state is BACKOFF
+    assert r.next_at() == pytest.approx(4.0)
+
+
+def test_a_replica_that_was_well_for_long_starts_with_a_clean_slate() -> None:
+    r = ready()
+    r.exited("r1", "killed by SIGKILL", 1.0)
+    r.ready("r1", "h:1", "h:2", 2.0)
+    assert r.exited("r1", "killed by SIGKILL", 2.0 + HEALTHY_AFTER_S) == (Start(spec()),)
+    assert status(r).crashes == 2
+
+
+def test_a_status_says_since_when_in_unix_time() -> None:
+    r = ready(now=7.0)
+    assert r.statuses(1_000.0)[0].since == 1_007.0
+
+
+# Health.
+
+
+def test_failed_health_checks_in_a_row_kill() -> None:
+    r = ready()
+    for _ in range(HEALTH_FAILURES_MAX - 1):
+        assert r.probed("r1", "no answer") == ()
+    assert r.probed("r1", "") == ()
+    for _ in range(HEALTH_FAILURES_MAX - 1):
+        assert r.probed("r1", "no answer") == ()
+    (kill,) = r.probed("r1", "no answer")
+    assert isinstance(kill, Kill)
+    assert "no answer" in kill.reason
+    assert r.probed("r1", "no answer") == ()
+    r.exited("r1", "killed by SIGKILL", 1.0)
+    assert "health checks" in status(r).message
+
+
+def test_health_does_not_matter_before_it_is_ready_or_while_it_drains() -> None:
+    r = started()
+    assert [r.probed("r1", "no") for _ in range(9)] == [()] * 9
+    r.ready("r1", "h:1", "h:2", 1.0)
+    r.assign(Generation(1, 2), [], 2.0)
+    assert [r.probed("r1", "no") for _ in range(9)] == [()] * 9
+    assert r.probed("unknown", "no") == ()
+
+
+# Drain.
+
+
+def test_a_drain_that_takes_too_long_is_ended_by_force() -> None:
+    r = ready(DeploymentSettings(graceful_shutdown_timeout_s=3.0))
+    assert r.drain(10.0) == (Terminate("r1"),)
+    assert r.tick(10.0 + 3.0 + KILL_GRACE_S - 0.1) == ()
+    (kill,) = r.tick(10.0 + 3.0 + KILL_GRACE_S)
+    assert isinstance(kill, Kill)
+    r.exited("r1", "killed by SIGKILL", 16.0)
+    assert "had not drained" in status(r).message
+
+
+def test_a_replica_that_starts_has_nothing_to_drain() -> None:
+    r = started(DeploymentSettings(graceful_shutdown_timeout_s=300.0))
+    assert r.drain(10.0) == (Terminate("r1"),)
+    assert r.next_at() == 10.0 + KILL_GRACE_S
+
+
+def test_ready_comes_too_late_for_a_replica_that_drains() -> None:
+    r = started()
+    r.drain(1.0)
+    assert r.ready("r1", "h:1", "h:2", 1.1) == ()
+    assert (status(r).state, status(r).address) == (DRAINING, "")
+
+
+def test_a_worker_that_drains_starts_nothing_more() -> None:
+    r = ready()
+    r.drain(1.0)
+    assert r.assign(Generation(9, 9), [spec("r1"), spec("r2")], 2.0) == ()
+    assert r.exited("r1", "exited with code 0", 3.0) == ()
+    assert status(r).state is STOPPED
+
+
+class Anything(RuleBasedStateMachine):
+    """Whatever happens in whatever order: one process per replica at most, and what is wanted comes to run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roster = Roster(lambda: 0.5)
+        self.now = 0.0
+        self.number = 0
+        self.wanted: set[str] = set()
+        self.processes: set[str] = set()
+        self.listening: set[str] = set()
+
+    def obey(self, actions: tuple[Action, ...] | None) -> None:
+        for action in actions or ():
+            if isinstance(action, Start):
+                assert action.spec.replica_id not in self.processes, "two processes of one replica"
+                self.processes.add(action.spec.replica_id)
+                self.roster.started(action.spec.replica_id, 1)
+            else:
+                assert action.replica_id in self.processes, f"{action} for a process that is not there"
+                assert not isinstance(action, Configure) or action.replica_id in self.listening
+
+    @rule(wanted=st.sets(st.sampled_from(["a", "b", "c"])), limit=st.integers(1, 3))
+    def assign(self, wanted: set[str], limit: int) -> None:
+        self.number += 1
+        specs = [spec(replica_id, max_ongoing_requests=limit) for replica_id in sorted(wanted)]
+        self.obey(self.roster.assign(Generation(1, self.number), specs, self.now))
+        self.wanted = wanted
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 30.0, 61.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.obey(self.roster.tick(self.now))
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def becomes_ready(self, data: st.DataObject) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.processes)))
+        if replica_id not in self.listening:
+            self.listening.add(replica_id)
+            self.obey(self.roster.ready(replica_id, "h:1", "h:2", self.now))
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def exits(self, data: st.DataObject) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.processes)))
+        self.processes.discard(replica_id)
+        self.listening.discard(replica_id)
+        self.obey(self.roster.exited(replica_id, "killed by SIGKILL", self.now))
+
+    @rule(replica_id=st.sampled_from(["a", "b", "c"]), failure=st.sampled_from(["", "no answer"]))
+    def is_probed(self, replica_id: str, failure: str) -> None:
+        self.obey(self.roster.probed(replica_id, failure))
+
+    @invariant()
+    def states_agree_with_processes(self) -> None:
+        states = {status.replica_id: status.state for status in self.roster.statuses(0.0)}
+        assert self.wanted <= states.keys()
+        for replica_id, state in states.items():
+            assert (replica_id in self.processes) == (state in (STARTING, READY, DRAINING))
+            if replica_id not in self.wanted:
+                assert state in (DRAINING, STOPPED)
+            elif state is BACKOFF:
+                assert self.roster.next_at() is not None
+
+
+TestAnything = Anything.TestCase
+TestAnything.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
