@@ -1,6 +1,6 @@
 """One deployment that is slow and knows its limits: two requests run, two wait, the rest is shed at once.
 
-    meshctl run slow:app
+meshctl run slow:app
 """
 
 import time

@@ -92,6 +92,14 @@ def environment() -> Mapping[str, str]:
     return dict(os.environ)
 
 
+def quiet_grpc() -> None:
+    """Keep what grpc's core writes to stderr by itself out of the logs, unless the user asks for it.
+
+    It repeats in its own form what is reported as an error anyway. Takes effect before grpc is first imported.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def control_addresses(text: str) -> tuple[str, ...]:
     """Split "host:port,host:port" as in MESH_ADDRESS."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

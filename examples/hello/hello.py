@@ -1,6 +1,10 @@
-"""An asynchronous deployment that reads a query parameter and is configured while it runs."""
+"""An asynchronous deployment that reads a query parameter, bound as it is or with arguments.
 
-from typing import Any
+meshctl run hello:app
+meshctl run hello:build greeting=Hallo
+"""
+
+from collections.abc import Mapping
 
 from starlette.requests import Request
 
@@ -11,18 +15,13 @@ import mesh
 class Hello:
     def __init__(self, greeting: str = "Hello") -> None:
         self._greeting = greeting
-        self._mark = "!"
-
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take a new user_config, without a restart."""
-        self._mark = user_config.get("mark", "!")
 
     async def __call__(self, request: Request) -> dict[str, str]:
         name = request.query_params.get("name", "world")
-        return {"message": f"{self._greeting}, {name}{self._mark}"}
+        return {"message": f"{self._greeting}, {name}!"}
 
 
-def build(args: dict[str, Any]) -> mesh.Application:
+def build(args: Mapping[str, str]) -> mesh.Application:
     """Bind the deployment with the arguments of the config file or of the command line."""
     return Hello.bind(greeting=args.get("greeting", "Hello"))
 

@@ -16,6 +16,7 @@ from mesh import __version__
 from mesh.cli import applications, roles, run
 from mesh.cli.flags import expanded
 from mesh.errors import MeshError
+from mesh.settings import quiet_grpc
 
 PROGRAM = "meshctl"
 GROUPS = {
@@ -70,6 +71,7 @@ app = typer.Typer(cls=Commands, rich_markup_mode="rich", pretty_exceptions_enabl
 
 def main() -> int:
     """Run meshctl with this process's arguments and return its exit code."""
+    quiet_grpc()
     invocation = Invocation()
     try:
         return int(app(prog_name=PROGRAM, obj=invocation, standalone_mode=False) or 0)

@@ -26,7 +26,7 @@ from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 
 CALL_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 3.0
-PATIENCE_S = 1.5
+PATIENCE_S = 1.0
 """Seconds for which addresses are tried again where nobody listens."""
 LEADER_PATIENCE_S = 15.0
 """Seconds for which a call is repeated that a control plane answered with UNAVAILABLE: it has no leader now."""
@@ -150,7 +150,7 @@ class Client:
         """Try all addresses in turn, and again after a pause while that may help or for `patience_s` seconds."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Unreachable),
-            wait=wait_random_exponential(multiplier=0.2, min=0.05, max=2.0),
+            wait=wait_random_exponential(multiplier=0.1, min=0.05, max=1.0),
             stop=lambda state: _given_up(state, patience_s),
             reraise=True,
         )

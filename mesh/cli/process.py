@@ -57,6 +57,10 @@ class Host:
     async def stop(self) -> None:
         """Stop all, the last started first, and the admin listener."""
         self._draining = True
+        # The listener notices its end only at its next look, so it is told while the servers stop.
+        await asyncio.gather(asyncio.to_thread(self._admin.stop), self._stop_servers())
+
+    async def _stop_servers(self) -> None:
         for role, server in reversed(self._servers.items()):
             try:
                 async with deadline(STOP_SECONDS, f"stop of the {role}"):
@@ -65,7 +69,6 @@ class Host:
                 # The others must be stopped all the same; their children depend on it.
                 log.error("the %s did not stop cleanly: %s: %s", role, type(error).__name__, error)
         self._servers.clear()
-        await asyncio.to_thread(self._admin.stop)
 
 
 @contextlib.asynccontextmanager

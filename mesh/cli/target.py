@@ -64,7 +64,9 @@ def read(asked: Asked) -> Target:
 
 def is_file(target: str) -> bool:
     """Whether a target names a config file, there or not, rather than an import path."""
-    return target.lower().endswith(_FILE_SUFFIXES) or (":" not in target and Path(target).is_file())
+    if target.lower().endswith(_FILE_SUFFIXES):
+        return True
+    return ":" not in target and not target.endswith(".py") and Path(target).is_file()
 
 
 def _from_file(asked: Asked) -> Target:

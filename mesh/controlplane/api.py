@@ -10,6 +10,7 @@ ErrorInfo (domain "mesh") whose metadata holds what mends it: "hint", and "hint_
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Never, TypeVar
@@ -24,7 +25,7 @@ from mesh import wire
 from mesh.clock import Clock
 from mesh.controlplane import status
 from mesh.controlplane.bell import wait_until
-from mesh.controlplane.forward import Forwarder, no_leader, was_forwarded
+from mesh.controlplane.forward import Forwarder, NoLeader, was_forwarded
 from mesh.controlplane.goal import GoalState, unknown
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
@@ -35,6 +36,8 @@ from mesh.v1 import deployment_service_pb2, deployment_service_pb2_grpc
 
 LEADER_WAIT_S = 8.0
 """Seconds a call waits for somebody to lead: longer than a change of leader takes."""
+LOOK_AGAIN_S = 0.25
+"""Seconds after which a leader that does not answer is tried again, if no other is chosen meanwhile."""
 COALESCE_S = 0.05
 """Changes of the status within this time are told as one."""
 
@@ -43,6 +46,7 @@ STATUSES: dict[type[MeshError], tuple[grpc.StatusCode, str]] = {
     NotFound: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     Conflict: (grpc.StatusCode.ABORTED, "CONFLICT"),
     Unreachable: (grpc.StatusCode.UNAVAILABLE, "UNREACHABLE"),
+    NoLeader: (grpc.StatusCode.UNAVAILABLE, NoLeader.REASON),
     OutcomeUnknown: (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
 }
@@ -50,6 +54,7 @@ STATUSES: dict[type[MeshError], tuple[grpc.StatusCode, str]] = {
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _T = TypeVar("_T", bound=Message)
+_R = TypeVar("_R")
 
 
 class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
@@ -105,14 +110,18 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, request: deployment_service_pb2.WatchStatusRequest, context: _Context
     ) -> None:
         """Send the status at once and after each change, until the caller cancels or the leader changes."""
+
+        async def work(term: Term) -> None:
+            _only(self._status(term), request.application)
+            await self._watch(term, request.application, context)
+
+        async def forward(leader: str) -> None:
+            await self._forwarder.stream(leader, "WatchStatus", request, context)
+
         try:
-            where = await self._where(context)
-            if isinstance(where, str):
-                await self._forwarder.stream(where, "WatchStatus", request, context)
-                return
-            _only(self._status(where), request.application)
-            await self._watch(where, request.application, context)
-            raise no_leader()
+            await self._at_leader(context, work, forward)
+            # The term is over: whoever watches asks again and finds the new leader.
+            raise NoLeader()
         except MeshError as error:
             await _abort(context, error)
 
@@ -152,37 +161,42 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, method: str, request: Message, context: _Context, work: Callable[[Term], Awaitable[_T]]
     ) -> _T:
         """Answer here if this instance leads, else let the leader answer."""
+
+        async def forward(leader: str) -> _T:
+            answer: _T = await self._forwarder.unary(leader, method, request, context)
+            return answer
+
         try:
-            where = await self._where(context)
-            if isinstance(where, str):
-                answer: _T = await self._forwarder.unary(where, method, request, context)
-                return answer
-            return await work(where)
+            return await self._at_leader(context, work, forward)
         except MeshError as error:
             await _abort(context, error)
 
-    async def _where(self, context: _Context) -> Term | str:
-        """Return this instance's term if it leads, else the leader's address, waiting while a new one is chosen.
+    async def _at_leader(
+        self,
+        context: _Context,
+        work: Callable[[Term], Awaitable[_R]],
+        forward: Callable[[str], Awaitable[_R]],
+    ) -> _R:
+        """Do `work` if this instance leads, else `forward` to the leader, waiting while a new one is chosen.
 
-        Raises Unreachable if nobody leads, or a call was passed on to an instance that does not.
+        Raises NoLeader if nobody leads in time, or a call was passed on to an instance that does not lead.
         """
         ends = self._clock.monotonic() + LEADER_WAIT_S
         while (left_s := ends - self._clock.monotonic()) > 0:
             state = self._leadership.state
             if (term := await self._loop.acting(left_s)) is not None:
-                return term
+                return await work(term)
             if was_forwarded(context):
                 break
-            if address := self._leadership.leader_address:
-                if not self._leadership.is_leader:
-                    return address
-                continue
-            try:
+            if not state.is_leader and state.leader_address:
+                try:
+                    return await forward(state.leader_address)
+                except NoLeader:
+                    left_s = LOOK_AGAIN_S  # its successor is known soon; should it come back itself, nothing tells
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._leadership.changed(state)
-            except TimeoutError:
-                break
-        raise no_leader()
+        raise NoLeader()
 
     async def _watch(self, term: Term, application: str, context: _Context) -> None:
         sent: status.Status | None = None

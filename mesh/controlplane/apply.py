@@ -58,8 +58,8 @@ def _applied(config: ApplicationConfig, before: Application | None, applied_at: 
     # The plan of the revision before stays until the new one is built, so that its replicas run on as they are. That
     # of a failed revision steps back: some of its replicas may still stand in for others, but its settings are void.
     plan, superseded = before.plan, before.superseded
-    if before.failure and plan is not None and plan != before.serving:
-        plan, superseded = before.serving, (plan, *superseded)
+    if before.failure and before.plan is not None and before.plan != before.serving:
+        plan, superseded = before.serving, (before.plan, *superseded)
     updated = replace(
         before,
         config=config,

@@ -1,15 +1,18 @@
 """Passing calls on to the instance that leads.
 
-Owns one channel, to the leader of now. Never repeats a call and never passes on one that was passed on already, so
+Owns one channel, to the leader of now. Never repeats a call itself, never passes on one that was passed on already, so
 that two confused instances do not play ball. Called by `api`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Never
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
@@ -25,7 +28,17 @@ KEEPALIVE = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
 )
+CONNECT_TIMEOUT_S = 2.0
 _PASSED_TRAILERS = ("grpc-status-details-bin",)
+
+
+class NoLeader(Unreachable):
+    """Nobody leads, or who led does not any more; nothing was done."""
+
+    REASON = "NO_LEADER"
+
+    def __init__(self) -> None:
+        super().__init__("no control plane leads now", hint="repeat the command in a few seconds")
 
 
 class Forwarder:
@@ -37,23 +50,26 @@ class Forwarder:
         self._tasks = Tasks()
 
     async def unary(self, leader: str, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Return the leader's answer; its error becomes the caller's."""
+        """Return the leader's answer; its error becomes the caller's. Raises NoLeader if nothing was done there."""
+        stub = await self._stub(leader)
+        timeout_s = context.time_remaining() or TIMEOUT_S
         try:
-            return await getattr(self._stub(leader), method)(
-                request, timeout=_remaining_s(context) or TIMEOUT_S, metadata=((FORWARDED, "1"),)
-            )
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=((FORWARDED, "1"),))
         except grpc.aio.AioRpcError as error:
             await _pass_on(error, context)
 
     async def stream(self, leader: str, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Write the leader's stream to the caller, until either ends."""
-        call = getattr(self._stub(leader), method)(request, timeout=_remaining_s(context), metadata=((FORWARDED, "1"),))
+        """Write the leader's stream to the caller, until either ends. Raises NoLeader if there was none."""
+        stub = await self._stub(leader)
+        call = getattr(stub, method)(request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),))
         responses: AsyncIterator[Any] = call
+        sent = False
         try:
             async for response in responses:
+                sent = True
                 await context.write(response)
         except grpc.aio.AioRpcError as error:
-            await _pass_on(error, context)
+            await _pass_on(error, context, may_repeat=not sent)
         finally:
             call.cancel()
 
@@ -64,14 +80,24 @@ class Forwarder:
             await channel.close()
         await self._tasks.cancel()
 
-    def _stub(self, leader: str) -> DeploymentServiceStub:
+    async def _stub(self, leader: str) -> DeploymentServiceStub:
+        """Return a stub that is connected: a call that fails later may have been received."""
         if leader != self._address or self._channel is None:
             if self._channel is not None:
                 # In the background: calls to the old leader end in their own time.
                 self._tasks.spawn(self._channel.close(TIMEOUT_S), name="close-channel")
             self._address = leader
             self._channel = grpc.aio.insecure_channel(leader, options=KEEPALIVE)
-        return DeploymentServiceStub(self._channel)
+        channel = self._channel
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        raise NoLeader()
+                    await channel.wait_for_state_change(state)
+        except TimeoutError:
+            raise NoLeader() from None
+        return DeploymentServiceStub(channel)
 
 
 def was_forwarded(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
@@ -79,15 +105,22 @@ def was_forwarded(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
     return any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
 
 
-def _remaining_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
-    return context.time_remaining()
-
-
-async def _pass_on(error: grpc.aio.AioRpcError, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+async def _pass_on(
+    error: grpc.aio.AioRpcError, context: grpc.aio.ServicerContext[Any, Any], *, may_repeat: bool = True
+) -> Never:
+    if may_repeat and _reason(error) == NoLeader.REASON:
+        raise NoLeader()
     trailers = tuple((key, value) for key, value in error.trailing_metadata() or () if key in _PASSED_TRAILERS)
     await context.abort(error.code(), error.details() or "", trailers)
 
 
-def no_leader() -> Unreachable:
-    """Return the error while nobody leads."""
-    return Unreachable("no control plane leads now", hint="repeat the command in a few seconds")
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    found = error_details_pb2.ErrorInfo()
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        return ""
+    for detail in status.details if status else ():
+        if detail.Unpack(found):
+            break
+    return str(found.reason)

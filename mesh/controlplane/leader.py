@@ -134,14 +134,14 @@ class Leadership:
                     await self._pause(attempt)
                     attempt += 1
         finally:
-            self._lose("this instance stops")
+            self._lose("this instance stops", logging.INFO)
             self._ended.set()
             await tasks.cancel()
 
     async def resign(self) -> None:
         """Stop leading and taking part, and return when `run` has ended. Another can take over at once."""
         self._resigned = True
-        self._lose("it resigned")
+        self._lose("it resigned", logging.INFO)
         self._notify()
         await self._give_up_lease()
         await self._ended.wait()
@@ -243,10 +243,10 @@ class Leadership:
             self._lose("its key was taken away")
         self._notify()
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, level: int = logging.WARNING) -> None:
         if self._term == 0:
             return
-        log.warning("this control plane no longer leads (term %d): %s", self._term, why)
+        log.log(level, "this control plane no longer leads (term %d): %s", self._term, why)
         self._term = 0
         self._notify()
 

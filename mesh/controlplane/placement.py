@@ -20,10 +20,10 @@ class Placement:
     def __init__(self, workers: Iterable[Worker], replicas: Iterable[Replica]) -> None:
         """Count what `replicas`, stopping ones included and with their current status, take of connected workers.
 
-        A worker that drains what it was not told to stop was told to end; nothing is placed on it.
+        Nothing is placed on a worker that ends replicas unasked.
         """
         replicas = tuple(replicas)
-        ending = {r.worker_id for r in replicas if r.status.state is ReplicaState.DRAINING and not r.stopping}
+        ending = {replica.worker_id for replica in replicas if ends_unasked(replica)}
         self._workers = sorted((w for w in workers if w.session), key=lambda w: w.worker_id)
         self._open = [w for w in self._workers if not w.leaving and w.worker_id not in ending]
         self._taken: Counter[str] = Counter()
@@ -59,3 +59,8 @@ class Placement:
             more = ", ..." if len(self._open) > 3 else ""
             return f"no worker has room: {full}{more} and may run no more"
         return ""
+
+
+def ends_unasked(replica: Replica) -> bool:
+    """Whether a replica drains or has stopped without an order: its worker was told to end, and will say so."""
+    return not replica.stopping and replica.status.state in (ReplicaState.DRAINING, ReplicaState.STOPPED)

@@ -25,7 +25,7 @@ from mesh.controlplane.actions import (
     StopReplica,
 )
 from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, plan_of
-from mesh.controlplane.placement import Placement
+from mesh.controlplane.placement import Placement, ends_unasked
 from mesh.controlplane.registry import Presence, Worker, current_status, durable
 from mesh.model import Application, DeploymentSpec, Plan, Replica, ReplicaState, ReplicaStatus
 
@@ -126,11 +126,8 @@ class _Pass:
             return "its worker is leaving" if worker.leaving else "its worker is lost"
         if presence is not Presence.CONNECTED:
             return ""
-        if replica.status.state is ReplicaState.STOPPED:
-            return "it stopped"
-        if replica.stopping and replica.replica_id not in worker.reports:
-            return "it stopped"
-        return ""
+        stopped = replica.status.state is ReplicaState.STOPPED or replica.replica_id not in worker.reports
+        return "it stopped" if replica.stopping and stopped else ""
 
     def _application(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
         name = application.config.name
@@ -199,7 +196,8 @@ class _Pass:
 
     def _roll(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
         # A replica that drains unasked goes with its worker: it neither counts nor needs an order.
-        live = [r for r in replicas if not r.stopping and r.status.state is not ReplicaState.DRAINING]
+        # One that drains unasked goes with its worker: it does not count and needs no order.
+        live = [r for r in replicas if not r.stopping and not ends_unasked(r)]
         known = [r for r in live if rollout.spec_of(application, r) is not None]
         yield from _stop([r for r in live if r not in known], "its version was replaced before it was ready")
         building = not rollout.is_built(application) and not application.failure

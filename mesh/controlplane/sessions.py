@@ -79,6 +79,7 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
         tasks = Tasks(on_failure=lambda error: outbox.close(f"the session failed: {error}"))
         try:
             tasks.spawn(self._receive(term, admitted.session, outbox, context), name=f"session-{greeting.worker_id}")
+            tasks.spawn(self._watch_silence(term, admitted.session, outbox), name=f"silence-{greeting.worker_id}")
             outbox.put(SessionResponse(welcome=Welcome(heartbeat_interval_s=self._interval_s)))
             await self._send(outbox, context)
         finally:
@@ -99,19 +100,25 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
                 outbox.close(f"a message was not accepted within {WRITE_TIMEOUT_S:g} s")
 
     async def _receive(self, term: Term, session: int, outbox: Outbox, context: _Context) -> None:
-        silent_s_max = SILENT_INTERVALS_MAX * self._interval_s
-        while True:
-            try:
-                request = await read(context, silent_s_max)
-            except TimeoutError:
-                outbox.close(f"nothing was heard for {silent_s_max:g} s")
-                return
-            if request is None:
-                outbox.close()
-                return
+        while (request := await read(context, None)) is not None:
             if refusal := self._take(term, session, outbox.worker_id, request):
                 outbox.close(refusal)
                 return
+        outbox.close()
+
+    async def _watch_silence(self, term: Term, session: int, outbox: Outbox) -> None:
+        """End the session when nothing was heard for too long."""
+        silent_s_max = SILENT_INTERVALS_MAX * self._interval_s
+        slept_through = 0.0
+        while (worker := term.registry.get(outbox.worker_id)) is not None and worker.session == session:
+            wake = max(worker.last_seen, slept_through) + silent_s_max
+            if (now := self._clock.monotonic()) >= wake:
+                outbox.close(f"nothing was heard for {silent_s_max:g} s")
+                return
+            await asyncio.sleep(wake - now)
+            if (now := self._clock.monotonic()) > wake + self._interval_s:
+                # This process stood still, not the worker: what it said meanwhile has not been read yet.
+                slept_through = now
 
     def _take(self, term: Term, session: int, worker_id: str, request: SessionRequest) -> str:
         """Take one message. Returns why it cannot be taken, or ""."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from mesh.errors import DeadlineExceeded, MeshError
+from mesh.errors import DeadlineExceeded, HandlerFailed, MeshError
 from mesh.gateway import answer
 from mesh.gateway.answer import ClientGone, PayloadTooLarge
 from mesh.gateway.heads import HOP_BY_HOP, RequestHead, check_size, given_request_id, read_head
@@ -96,7 +97,9 @@ class HttpFront:
     ) -> asyncio.Task[None] | None:
         """Once a slot is held, send a small body whole, or open the call and stream the body in a task."""
         call = exchange.call
+        exchange.watch(request.early_body)
         await call.granted()
+        exchange.watch(None)  # from here on the body is read as it is needed
         if not 0 <= head.content_length <= OPEN_BYTES_MAX:
             route.dispatcher.open(call, b"", end=False)
             return self._pipeline.tasks.spawn(self._upload(request, exchange), name="upload")
@@ -128,27 +131,38 @@ class HttpFront:
                 exchange.progressed()
                 if not await call.write(data, end=not more):
                     break
-            await request.disconnected()
-            raise ClientGone("the client went away")
+            request.body_over()
+            exchange.watch(request.disconnected)
         except MeshError as error:
             exchange.give_up(error)
 
     async def _answer(self, request: Request, exchange: Exchange) -> int:
         call = exchange.call
         head = await call.head
-        status = head.status
-        headers = _response_headers(head.headers, request.request_id)
-        request.started = True
-        await request.send({"type": "http.response.start", "status": status, "headers": headers})
-        if not call.body.ended:
-            exchange.streaming()
-        while True:
-            data = await call.read()
-            more = not call.body.ended or call.body.pending
-            await request.send({"type": "http.response.body", "body": data, "more_body": more})
-            if not more:
-                return status
-            exchange.progressed()
+        await _start(request, head)
+        if call.body.whole:
+            await request.send({"type": "http.response.body", "body": await call.read(), "more_body": False})
+        else:
+            await self._stream(request, exchange)
+        return head.status
+
+    async def _stream(self, request: Request, exchange: Exchange) -> None:
+        """Carry an answer's body to the client as it takes it."""
+        call = exchange.call
+        body = call.body
+        try:
+            async with asyncio.timeout(None) as limit:
+                exchange.streaming(limit)
+                if not body.pending:  # the server holds the head back until some of the body comes
+                    await request.send({"type": "http.response.body", "body": b"", "more_body": True})
+                more = True
+                while more:
+                    data = await call.read()
+                    more = not body.ended or body.pending
+                    await request.send({"type": "http.response.body", "body": data, "more_body": more})
+                    exchange.progressed()
+        except TimeoutError:
+            raise exchange.error or DeadlineExceeded("the answer took too long") from None
 
     async def _tell(self, request: Request, error: MeshError) -> int:
         """Tell the client of an error; if its answer has begun, break it off so that it shows."""
@@ -189,7 +203,7 @@ class BrokenAnswer(Exception):
 class Request:
     """One HTTP request and how far its answer has come."""
 
-    __slots__ = ("_receive", "client", "method", "request_id", "route", "scope", "send", "started")
+    __slots__ = ("_early", "_receive", "client", "method", "request_id", "route", "scope", "send", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -201,9 +215,24 @@ class Request:
         self.request_id = ""
         self.route = ""
         self.started = False
+        self._early: EarlyBody | None = None
 
     async def read(self) -> tuple[bytes, bool]:
         """Return the next body bytes and whether more follow. Raises ClientGone."""
+        return await self.receive() if self._early is None else await self._early.take()
+
+    async def early_body(self) -> None:
+        """Return when the client is gone; takes the beginning of the body meanwhile. Instead of `disconnected`."""
+        self._early = EarlyBody(self)
+        await self._early.run()
+
+    def body_over(self) -> None:
+        """Nothing more of the body is wanted."""
+        if self._early is not None:
+            self._early.complete.set()
+
+    async def receive(self) -> tuple[bytes, bool]:
+        """Take the next body bytes from the server."""
         message = await self._receive()
         if message["type"] != "http.request":
             raise ClientGone("the client went away while it sent the body")
@@ -214,6 +243,67 @@ class Request:
         """Return when the client is gone. For requests whose body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+class EarlyBody:
+    """The beginning of a body, taken while its request waits for a slot: the only way to see a client leave then.
+
+    One task (`run`) takes from the server; `take` hands on what it took, and takes the rest itself.
+    """
+
+    BYTES = 64 * 1024
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._parts: deque[tuple[bytes, bool]] = deque()
+        self._taking = True
+        self._gone: ClientGone | None = None
+        self._wanted = False
+        self._news = asyncio.Event()
+        self.complete = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take until the body is wanted, then wait for the end of it. Return when the client is gone."""
+        size, more = 0, True
+        try:
+            while more and size < self.BYTES and not self._wanted:
+                part = await self._request.receive()
+                self._parts.append(part)
+                self._news.set()
+                size, more = size + len(part[0]), part[1]
+        except ClientGone as error:
+            self._gone = error
+        self._taking = False
+        self._news.set()
+        if self._gone is None:
+            if more:
+                await self.complete.wait()
+            await self._request.disconnected()
+
+    async def take(self) -> tuple[bytes, bool]:
+        """Return the next body bytes and whether more follow. Raises ClientGone."""
+        self._wanted = True
+        while self._taking and not self._parts:
+            self._news.clear()
+            await self._news.wait()
+        if self._gone is not None:
+            raise self._gone
+        part = self._parts.popleft() if self._parts else await self._request.receive()
+        if not part[1]:
+            self.complete.set()
+        return part
+
+
+async def _start(request: Request, head: pb.Head) -> None:
+    """Send the head of an answer. Raises HandlerFailed where HTTP does not allow what the handler set."""
+    if not 200 <= head.status <= 599:
+        raise HandlerFailed(f"status {head.status} is not one of an HTTP answer")
+    headers = _response_headers(head.headers, request.request_id)
+    try:
+        await request.send({"type": "http.response.start", "status": head.status, "headers": headers})
+    except RuntimeError:
+        raise HandlerFailed("a header of the answer has characters that HTTP does not allow") from None
+    request.started = True
 
 
 def _open_frame(

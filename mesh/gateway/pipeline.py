@@ -186,6 +186,8 @@ class Exchange:
     __slots__ = (
         "_deadline",
         "_dispatcher",
+        "_is_slow",
+        "_limit",
         "_pipeline",
         "_progress",
         "_started",
@@ -193,12 +195,17 @@ class Exchange:
         "_watch",
         "_watching",
         "call",
+        "error",
     )
 
     WATCH_AFTER_S = 0.02
 
     def __init__(self, pipeline: Pipeline, route: Route, call: Call, timeout_s: float) -> None:
         self.call = call
+        self.error: MeshError | None = None
+        """Why the call was given up."""
+        self._limit: asyncio.Timeout | None = None
+        self._is_slow = False
         self._pipeline = pipeline
         self._dispatcher = route.dispatcher
         self._deadline = timeout_s
@@ -208,9 +215,11 @@ class Exchange:
         first = min(self.WATCH_AFTER_S, timeout_s)
         self._timer = asyncio.get_running_loop().call_later(first, self._slow, first)
 
-    def watch(self, watch: Callable[[], Awaitable[None]]) -> None:
-        """Watch for the client's leave by awaiting `watch`, once the call is slow."""
+    def watch(self, watch: Callable[[], Awaitable[None]] | None) -> None:
+        """Watch for the client's leave by awaiting `watch`, once the call is slow. A watch that began lasts."""
         self._watch = watch
+        if self._is_slow:
+            self._start_watch()
 
     def left_s(self) -> float:
         """Seconds until the deadline."""
@@ -218,16 +227,22 @@ class Exchange:
 
     def give_up(self, error: MeshError) -> None:
         """End the call with `error`: whoever waits for it sees that, and the replica is told to stop."""
+        self.error = self.error or error
         if not self.call.ended or not self.call.body.ended:
             self._dispatcher.cancel(self.call)
             self.call.fail(error)
+        if self._limit is not None:  # the client may be what is waited for
+            self._limit.reschedule(0.0)
+            self._limit = None
 
-    def streaming(self) -> None:
-        """The answer began: from now on only progress is bounded, not the whole."""
+    def streaming(self, limit: asyncio.Timeout) -> None:
+        """The answer began: from now on only progress is bounded, not the whole. `limit` ends what waits for it."""
+        self._limit = limit
         self._timer.cancel()
         idle_s = self._pipeline.settings.stream_idle_timeout_s
         self._progress = self._pipeline.clock.monotonic()
         self._timer = asyncio.get_running_loop().call_later(idle_s, self._idle)
+        self._is_slow = True
         self._start_watch()
 
     def progressed(self) -> None:
@@ -247,6 +262,7 @@ class Exchange:
         if waited_s >= self._deadline:
             self.give_up(DeadlineExceeded(f"the request took longer than {self._deadline:g} s"))
             return
+        self._is_slow = True
         self._start_watch()
         rest = self._deadline - waited_s
         self._timer = asyncio.get_running_loop().call_later(rest, self._slow, self._deadline)

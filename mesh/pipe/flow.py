@@ -51,6 +51,11 @@ class Inbound:
         """Whether chunks wait to be read."""
         return bool(self._chunks)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the body is here, in one chunk at most."""
+        return self.ended and len(self._chunks) <= 1
+
     async def read(self) -> bytes:
         """Return the next chunk, b"" at the end. Raises what `fail` was given."""
         while not self._chunks:

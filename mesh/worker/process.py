@@ -59,7 +59,8 @@ class Child:
         self._lock = threading.Lock()
         self._gone: asyncio.Future[int] = self._loop.create_future()
         self._tasks = Tasks()
-        self._transports: list[asyncio.WriteTransport | asyncio.ReadTransport] = []
+        self._lifeline: asyncio.WriteTransport | None = None
+        self._transports: list[asyncio.ReadTransport] = []
         self._readers: list[_Reader] = []
         stdin, self._stdin = os.pipe()
         self._output, output = os.pipe()
@@ -108,20 +109,18 @@ class Child:
         self.kill()
         await asyncio.shield(self._gone)
         await asyncio.shield(self._connecting)
+        if self._lifeline is not None and not self._lifeline.is_closing():
+            self._lifeline.abort()
         for transport in self._transports:
-            if transport.is_closing():
-                continue
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
-            else:
+            if not transport.is_closing():
                 transport.close()
 
     async def _connect(
         self, payload: bytes, on_output: Callable[[bytes], None], on_status: Callable[[bytes], None]
     ) -> None:
-        stdin, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(self._stdin, "wb", 0))
-        self._transports.append(stdin)
-        stdin.write(payload)
+        stdin = os.fdopen(self._stdin, "wb", 0)
+        self._lifeline, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, stdin)
+        self._lifeline.write(payload)
         for fd, read in ((self._output, on_output), (self._status, on_status)):
             reader = _Reader(self._loop, read)
             transport, _ = await self._loop.connect_read_pipe(partial(_same, reader), os.fdopen(fd, "rb", 0))
@@ -139,8 +138,12 @@ class Child:
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             self.kill()
-        with self._lock:
+            with self._lock:
+                code = self._process.wait()
+        else:
             code = self._process.wait()
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reaped, code)
 

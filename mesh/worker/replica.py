@@ -8,6 +8,7 @@ listen, report, drain, exit. Never talks to the control plane.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import logging
@@ -34,6 +35,7 @@ from mesh.worker.user_code import load_application, user_error
 
 log = logging.getLogger("mesh.replica")
 
+LOAD_REPORT_S = 1.0
 SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -88,14 +90,27 @@ async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.St
     admin = AdminListener(host, 0, {"draining": lambda: "draining" if replica.callee.draining else ""})
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
     status.send(state="ready", address=f"{host}:{port}", admin_address=admin.address)
+    tasks = lifecycle.Tasks()
+    tasks.spawn(report_load(replica, status), name="load-report")
     await stop.wait()
     await health.enter_graceful_shutdown()
     async with lifecycle.deadline(replica.settings.graceful_shutdown_timeout_s, "running requests"):
         await replica.callee.drain()
+    await tasks.cancel()
     await replica.handler.close()
     await server.stop(0.5)
     admin.stop()
     return 0
+
+
+async def report_load(replica: Replica, status: Status) -> None:
+    """Tell the supervisor how many requests run, at most once a second and only if that changed."""
+    told = 0
+    while True:
+        await asyncio.sleep(LOAD_REPORT_S)
+        if (ongoing := replica.callee.slots.ongoing) != told:
+            told = ongoing
+            status.send(state="load", ongoing_requests=ongoing)
 
 
 def construct(spec: ReplicaSpec) -> Callable[..., Any]:

@@ -35,6 +35,9 @@ class Events(Protocol):
     def ready(self, replica_id: str, address: str, admin_address: str) -> None:
         """It listens."""
 
+    def loaded(self, replica_id: str, ongoing_requests: int) -> None:
+        """It says how many requests it runs."""
+
     def failed(self, replica_id: str, message: str) -> None:
         """It says why it is going to exit."""
 
@@ -160,6 +163,8 @@ class Running:
             self._client = ReplicaClient(address)
             self._probing = self._tasks.spawn(self._probe(), name=f"probe-{self.replica_id}")
             self._events.ready(self.replica_id, address, str(said.get("admin_address", "")))
+        elif said.get("state") == "load":
+            self._events.loaded(self.replica_id, int(said["ongoing_requests"]))
         elif said.get("state") == "failed":
             parts = (str(said.get("message", "")), str(said.get("traceback", ""))[-_TRACEBACK_CHARS_MAX:])
             self._events.failed(self.replica_id, "\n".join(part for part in parts if part))

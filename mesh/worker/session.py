@@ -92,6 +92,7 @@ class _Life:
     pauses: int = 0
     restarted_at_once: bool = False
     health_failures: int = 0
+    ongoing_requests: int = 0
 
     def enter(self, state: ReplicaState, now: float, deadline: float | None, message: str = "") -> None:
         assert state in NEXT[self.state], f"{self.state.name} -> {state.name}"
@@ -129,6 +130,7 @@ class Roster:
                 crashes=life.crashes,
                 message=life.message,
                 since=epoch + life.since,
+                ongoing_requests=life.ongoing_requests,
                 admin_address=life.admin_address,
             )
             for replica_id, life in self._lives.items()
@@ -167,6 +169,10 @@ class Roster:
         life.address, life.admin_address = address, admin_address
         life.failed_starts = life.health_failures = 0
         return self._reconfigure(life)
+
+    def loaded(self, replica_id: str, ongoing_requests: int) -> None:
+        """Its process said how many requests it runs."""
+        self._lives[replica_id].ongoing_requests = ongoing_requests
 
     def failed(self, replica_id: str, message: str, now: float) -> None:
         """The replica's process says why it is going to exit; one that then stays on is killed."""
@@ -289,6 +295,7 @@ class Roster:
 
     def _vacate(self, life: _Life) -> None:
         life.pid, life.address, life.admin_address, life.in_force = 0, "", "", None
+        life.ongoing_requests = 0
 
 
 def _same(one: DeploymentSettings, other: DeploymentSettings) -> bool:

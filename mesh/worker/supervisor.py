@@ -86,6 +86,10 @@ class Supervisor:
         log.info("replica is ready", extra={**self._running[replica_id].labels, "address": address})
         self._do(self._roster.ready(replica_id, address, admin_address, self._clock.monotonic()))
 
+    def loaded(self, replica_id: str, ongoing_requests: int) -> None:
+        """It says how much it runs; that goes with the next report or heartbeat."""
+        self._roster.loaded(replica_id, ongoing_requests)
+
     def failed(self, replica_id: str, message: str) -> None:
         """It says why it is going to exit."""
         self._roster.failed(replica_id, message, self._clock.monotonic())

@@ -16,8 +16,9 @@ from tests.support.etcd import EtcdCluster
 _prefixes = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def etcd() -> Iterator[EtcdCluster]:
+    """One for each module: leases that a test leaves to expire move the revision of all."""
     with EtcdCluster() as cluster:
         yield cluster
 

@@ -132,7 +132,7 @@ async def test_a_watch_goes_on_from_any_revision(store: Store) -> None:
     async with watching(store, "w/", ahead) as changes:
         waiting = asyncio.ensure_future(anext(changes))
         made = [await store.commit((), (Put("w/x", b""),)) for _ in range(3)]
-        assert (await waiting).revision == made[2] == ahead + 1
+        assert (await waiting).revision == min(revision for revision in made if revision > ahead)
 
 
 async def test_concurrent_commits_are_seen_by_all_watchers_alike(store: Store) -> None:
@@ -216,6 +216,7 @@ async def test_a_revoked_lease_takes_its_keys_along_at_once(store: Store) -> Non
     await store.revoke(lease)
     with pytest.raises(NotFound):
         await store.keep_alive(lease)
+    await store.revoke(other)
 
 
 async def test_what_is_too_large_is_refused(store: Store) -> None:
@@ -300,11 +301,11 @@ async def test_closing_the_store_ends_its_watches_and_calls(store: Store) -> Non
         return [batch.revision async for batch in store.watch("c/", after=start)]
 
     watchers = [asyncio.ensure_future(collect()) for _ in range(3)]
-    (first,) = await take(store, "c/", start, 1) if await store.commit((), (Put("c/a", b""),)) else ()
-    await asyncio.sleep(0)
+    made = await store.commit((), (Put("c/a", b""),))
+    await take(store, "c/", start, 1)
     await store.close()
     for revisions in await asyncio.gather(*watchers):
-        assert revisions in ([], [first.revision])
+        assert revisions in ([], [made])
     for call in (store.get("c/a"), store.list(""), store.commit((), (Put("b", b""),)), store.keep_alive(1)):
         with pytest.raises(Unreachable):
             await call

@@ -257,8 +257,9 @@ async def test_a_first_version_that_fails_is_told_to_gateways(mesh: Fixture) -> 
     worker, gateway = await mesh.worker("w1", control), await mesh.gateway("g1", control)
     worker.broken["m:app"] = "ValueError: no"
     await api.apply(application(num_replicas=2))
-    routed = await gateway.until(lambda: (a := gateway.application("app")) and a.failure and a)
-    assert "ValueError: no" in routed.failure
+    failure = await gateway.until(lambda: (a := gateway.application("app")) and a.failure)
+    assert failure is not None
+    assert "ValueError: no" in failure
     await worker.until(lambda: not worker.replicas)
     status = await api.until_state("app", "DEPLOY_FAILED")
     assert status.serving_revision == 0
@@ -347,12 +348,12 @@ async def test_an_older_process_of_a_worker_is_refused_and_a_newer_one_takes_ove
     first = await mesh.worker("w1", control, started_at=5.0)
     older = ScriptedWorker("w1", control.address, started_at=4.0)
     async with older:
-        refusal = await older.until(lambda: older.refusal)
+        refusal = await older.refused()
     assert refusal.code() is grpc.StatusCode.ABORTED
     assert "started later" in (refusal.details() or "")
     assert first.connected
     await mesh.worker("w1", control, started_at=6.0)
-    taken = await first.until(lambda: first.refusal)
+    taken = await first.refused()
     assert taken.code() is grpc.StatusCode.ABORTED
 
 

@@ -84,6 +84,7 @@ class ScriptedWorker(Watched):
         self.refusal: grpc.aio.AioRpcError | None = None
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
+        self._one_write = asyncio.Lock()
         self._tasks = Tasks()
 
     def __repr__(self) -> str:
@@ -111,13 +112,13 @@ class ScriptedWorker(Watched):
 
     async def leave(self) -> None:
         """Say that it goes, then go."""
-        await self._call.write(SessionRequest(leaving=worker_service_pb2.Leaving()))
+        await self._write(self._call, SessionRequest(leaving=worker_service_pb2.Leaving()))
         await self._call.done_writing()
 
-    async def report(self, **changes: ReplicaStatus) -> None:
+    async def report(self) -> None:
         """Report all replicas."""
         statuses = [wire.to_proto(status, deployment_pb2.ReplicaStatus) for status in self.replicas.values()]
-        await self._call.write(SessionRequest(report=worker_service_pb2.Report(replicas=statuses)))
+        await self._write(self._call, SessionRequest(report=worker_service_pb2.Report(replicas=statuses)))
         self.told()
 
     async def change(self, replica_id: str, **fields: Any) -> None:
@@ -133,6 +134,12 @@ class ScriptedWorker(Watched):
                 self.replicas[replica_id] = self._started(spec)
         await self.report()
 
+    async def refused(self) -> grpc.aio.AioRpcError:
+        """Wait until the control plane ends a stream with an error and return it."""
+        await self.until(lambda: self.refusal)
+        assert self.refusal is not None
+        return self.refusal
+
     def ready(self, application: str, deployment: str = "Echo") -> list[str]:
         return [
             replica_id
@@ -147,6 +154,8 @@ class ScriptedWorker(Watched):
             self._channel = grpc.aio.insecure_channel(address)
             try:
                 await self._session(self._channel)
+            except asyncio.InvalidStateError:
+                pass  # the stream ended while this side was writing
             except grpc.aio.AioRpcError as error:
                 self.refusal = error
                 if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED):
@@ -168,7 +177,7 @@ class ScriptedWorker(Watched):
             resources=wire.to_proto(Resources(2, 0, self.max_replicas), deployment_pb2.Resources),
             replicas=[wire.to_proto(status, deployment_pb2.ReplicaStatus) for status in self.replicas.values()],
         )
-        await call.write(SessionRequest(hello=hello))
+        await self._write(call, SessionRequest(hello=hello))
         beating = None
         try:
             async for response in call:
@@ -194,9 +203,13 @@ class ScriptedWorker(Watched):
         while True:
             await asyncio.sleep(self.interval_s)
             try:
-                await call.write(SessionRequest(heartbeat=worker_service_pb2.Heartbeat()))
+                await self._write(call, SessionRequest(heartbeat=worker_service_pb2.Heartbeat()))
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return
+
+    async def _write(self, call: Any, request: SessionRequest) -> None:
+        async with self._one_write:  # grpc takes one write at a time
+            await call.write(request)
 
     async def answer(self, build: worker_service_pb2.Build) -> None:
         found = self.code.get(build.config.import_path, [BuiltDeployment(True, DeploymentConfig(name="Echo"))])
@@ -205,7 +218,7 @@ class ScriptedWorker(Watched):
             result.error = found
         else:
             result.deployments.extend(wire.to_proto(b, worker_service_pb2.BuiltDeployment) for b in found)
-        await self._call.write(SessionRequest(build_result=result))
+        await self._write(self._call, SessionRequest(build_result=result))
 
     async def _obey(self, assignments: worker_service_pb2.Assignments) -> None:
         generation = wire.from_proto(assignments.generation, Generation)

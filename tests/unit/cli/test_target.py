@@ -66,6 +66,14 @@ def test_refuses(asked: Asked, message: str, hint: str) -> None:
     assert caught.value.hint == hint
 
 
+def test_a_python_file_is_not_a_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow.py").touch()
+    (tmp_path / "config").touch()
+    assert not target.is_file("slow.py")
+    assert target.is_file("config")
+
+
 def test_a_config_file_takes_no_flags_of_an_import_path(tmp_path: Path) -> None:
     path = tmp_path / "mesh.yaml"
     path.write_text("applications: [{import_path: 'a:b'}]")

@@ -141,7 +141,8 @@ def test_a_new_version_replaces_the_old_without_a_gap() -> None:
     while len(world.live("app")) > 5 or old & {r.replica_id for r in world.live("app")}:
         assert len(world.ready("app")) >= 5
         assert len(world.live("app")) <= 6, "a fifth more, at least one"
-        assert world.step() or world.start_all() is None
+        if not world.step():
+            world.start_all()
     world.settle()
     assert len(world.ready("app")) == 5
 
@@ -338,6 +339,14 @@ def test_replicas_that_drain_unasked_are_replaced_elsewhere_before_they_end() ->
     world.set_state(ending, ReplicaState.DRAINING)
     placed = [action for action in world.decide() if isinstance(action, PlaceReplica)]
     assert [action.replica.worker_id for action in placed] == ["w2"]
+    world.settle(start=False)
+    world.set_state(ending, ReplicaState.STOPPED)
+    world.apply(config(num_replicas=3))
+    world.settle(start=False)
+    assert [r.worker_id for r in world.live("app") if r.replica_id != ending] == ["w2"] * 3, "w1 is about to leave"
+    world.registry.leaving("w1", world.workers["w1"].session, now=world.now)
+    world.settle()
+    assert len(world.ready("app")) == len(world.replicas) == 3
 
 
 def test_a_new_leader_changes_nothing() -> None:

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mesh.controlplane import publish
+from mesh.controlplane.publish import RoutedApplication
+from mesh.controlplane.reconcile import seen
+from mesh.model import ReplicaState
+from tests.support.control_world import World, built, config
+
+
+def routed(world: World, name: str = "app") -> RoutedApplication:
+    snapshot = publish.snapshot(world.applications, seen(world.observed), 2.5)
+    assert snapshot.request_timeout_s == 2.5
+    return {a.name: a for a in snapshot.applications}[name]
+
+
+def test_before_the_first_build_the_route_is_known_and_nothing_else() -> None:
+    world = World()
+    world.apply(config())
+    assert routed(world) == RoutedApplication(name="app", route_prefix="/app")
+
+
+def test_while_the_first_replicas_start_the_limits_are_known() -> None:
+    world = World("w1")
+    world.apply(config(max_queued_requests=3))
+    world.settle(start=False)
+    (echo,) = routed(world).deployments
+    assert (echo.max_queued_requests, echo.endpoints) == (3, ())
+    assert routed(world).ingress == "Echo"
+
+
+def test_only_ready_replicas_that_are_not_stopping_are_endpoints() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=4))
+    world.settle()
+    a, b, c, d = sorted(world.replicas)
+    world.set_state(a, ReplicaState.DRAINING)
+    world.set_state(b, ReplicaState.BACKOFF)
+    world.replicas[c] = replace(world.replicas[c], stopping=True)
+    assert world.endpoints("app") == [d]
+
+
+def test_old_and_new_versions_serve_side_by_side_with_the_settings_in_force() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=2, max_ongoing_requests=5))
+    world.settle()
+    world.apply(config(code="m:new", num_replicas=2, max_ongoing_requests=9))
+    world.settle(start=False)
+    (echo,) = routed(world).deployments
+    assert (len(echo.endpoints), echo.max_ongoing_requests) == (2, 5), "only the old version runs"
+    new = next(i for i, r in world.replicas.items() if r.status.state is not ReplicaState.READY)
+    world.set_state(new, ReplicaState.READY)
+    (echo,) = routed(world).deployments
+    assert (len(echo.endpoints), echo.max_ongoing_requests) == (3, 9)
+
+
+def test_light_settings_are_in_force_at_once() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=1))
+    world.settle()
+    world.apply(config(num_replicas=2, max_ongoing_requests=9))
+    world.settle(start=False)
+    (echo,) = routed(world).deployments
+    assert (len(echo.endpoints), echo.max_ongoing_requests) == (1, 9)
+
+
+def test_failure_is_told_only_when_nothing_could_ever_serve() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle(broken=lambda spec: True)
+    assert "failed to start" in routed(world).failure
+    assert routed(world).deployments[0].endpoints == ()
+    world.apply(config())
+    assert routed(world).failure == "", "it is tried again"
+    world.settle()
+    world.apply(config(code="m:bad", max_ongoing_requests=1))
+    world.settle(broken=lambda spec: spec.config.import_path == "m:bad")
+    assert routed(world).failure == ""
+    (echo,) = routed(world).deployments
+    assert (len(echo.endpoints), echo.max_ongoing_requests) == (1, 100), "the failed plan's settings are void"
+
+
+def test_what_is_being_deleted_is_not_routed() -> None:
+    world = World("w1")
+    world.apply(config("a"), config("b"))
+    world.settle()
+    world.apply(config("b"))
+    snapshot = publish.snapshot(world.applications, seen(world.observed), 0.0)
+    assert [a.name for a in snapshot.applications] == ["b"]
+
+
+def test_the_route_and_ingress_change_when_the_new_ingress_can_answer() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    world.code = lambda c: built("Front")
+    world.apply(replace(config(code="m:new"), route_prefix="/moved"))
+    world.settle(start=False)
+    assert (routed(world).route_prefix, routed(world).ingress) == ("/app", "Echo")
+    world.start_all()
+    assert (routed(world).route_prefix, routed(world).ingress) == ("/moved", "Front")
+    world.settle()
+    assert [d.name for d in routed(world).deployments] == ["Front"]
+
+
+def test_orders_are_whole_and_leave_out_what_is_to_stop() -> None:
+    world = World("w1", "w2")
+    world.apply(config(num_replicas=4, max_ongoing_requests=7))
+    world.settle()
+    stopped = min(world.replicas)
+    world.replicas[stopped] = replace(world.replicas[stopped], stopping=True)
+    orders = publish.assignments(world.applications, seen(world.observed), ["w1", "w2", "w3"])
+    assert orders["w3"].replicas == ()
+    specs = {spec.replica_id: spec for assigned in orders.values() for spec in assigned.replicas}
+    assert set(specs) == set(world.replicas) - {stopped}
+    for spec in specs.values():
+        assert (spec.application, spec.deployment, spec.revision) == ("app", "Echo", 1)
+        assert spec.settings.max_ongoing_requests == 7
+        assert spec.config.import_path == "m:app"
+
+
+def test_a_replica_keeps_its_own_version_s_code_while_a_new_one_rolls_out() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=1))
+    world.settle()
+    world.apply(config(code="m:new"))
+    world.settle(start=False)
+    specs = world.workers["w1"].specs.values()
+    assert sorted((spec.revision, spec.config.import_path) for spec in specs) == [(1, "m:app"), (2, "m:new")]

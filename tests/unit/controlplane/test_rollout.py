@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+
+from mesh.controlplane import rollout
+from mesh.controlplane.rollout import STARTUP_MARGIN_S, Step, failure, step, surge
+from mesh.model import (
+    Application,
+    ApplicationConfig,
+    DeploymentSettings,
+    DeploymentSpec,
+    Plan,
+    Replica,
+    ReplicaState,
+    ReplicaStatus,
+)
+
+
+def replica(name: str, state: ReplicaState = ReplicaState.READY, since: float = 0.0, **status: int | str) -> Replica:
+    address = f"host:{name}" if state is ReplicaState.READY else ""
+    seen = ReplicaStatus(name, state, address, since=since, **status)  # type: ignore[arg-type]
+    return Replica(replica_id=name, deployment="Echo", version=name[0], status=seen)
+
+
+def several(prefix: str, ready: int, starting: int = 0) -> list[Replica]:
+    states = [ReplicaState.READY] * ready + [ReplicaState.STARTING] * starting
+    return [replica(f"{prefix}{i}", state) for i, state in enumerate(states)]
+
+
+@pytest.mark.parametrize(("goal", "extra"), [(0, 1), (1, 1), (4, 1), (9, 1), (10, 2), (100, 20)])
+def test_surge_is_a_fifth_and_at_least_one(goal: int, extra: int) -> None:
+    assert surge(goal) == extra
+
+
+@pytest.mark.parametrize(
+    ("goal", "current", "old", "expected"),
+    [
+        (3, [], [], Step(3)),
+        (3, several("n", 3), [], Step()),
+        (1, [], several("o", 1), Step(1)),
+        (1, several("n", 0, 1), several("o", 1), Step()),
+        (1, several("n", 1), several("o", 1), Step(0, ("o0",))),
+        (10, [], several("o", 10), Step(2)),
+        (10, several("n", 1, 1), several("o", 10), Step(1, ("o0",))),
+        (3, [], several("o", 5), Step(1, ("o0", "o1"))),
+        (3, [], several("o", 3, 2), Step(1, ("o3", "o4"))),
+        (0, [], several("o", 2), Step(0, ("o0", "o1"))),
+        (2, several("n", 2, 1), [], Step(0, ("n2",))),
+        (2, several("n", 3), several("o", 1), Step(0, ("o0", "n0"))),
+    ],
+)
+def test_step(goal: int, current: list[Replica], old: list[Replica], expected: Step) -> None:
+    assert step(goal, current, old) == expected
+
+
+def test_the_newest_stop_first() -> None:
+    replicas = [replica("a", since=1.0), replica("b", since=3.0), replica("c", since=2.0)]
+    assert step(1, replicas, []).stop == ("b", "c")
+
+
+def test_a_ready_replica_without_an_address_cannot_be_called() -> None:
+    assert not rollout.is_ready(Replica(status=ReplicaStatus(state=ReplicaState.READY)))
+
+
+SPEC = DeploymentSpec("Echo", True, "n", DeploymentSettings(startup_timeout_s=30.0))
+
+
+def test_failure_needs_three_starts_or_the_timeout() -> None:
+    trying = replica("n0", ReplicaState.BACKOFF, failed_starts=2, message="boom")
+    assert failure(SPEC, [trying], {"n0": 0.0}, 30.0) == ""
+    assert "was not ready within 30 s: boom" in failure(SPEC, [trying], {"n0": 0.0}, 30.0 + STARTUP_MARGIN_S)
+    third = replica("n0", ReplicaState.BACKOFF, failed_starts=3, message="boom")
+    assert failure(SPEC, [third], {}, 0.0) == "deployment 'Echo' failed to start 3 times: boom"
+
+
+@pytest.mark.parametrize("proof", [replica("n1"), replica("n1", ReplicaState.BACKOFF, crashes=1)])
+def test_one_that_was_ready_proves_the_version(proof: Replica) -> None:
+    third = replica("n0", ReplicaState.BACKOFF, failed_starts=3, message="boom")
+    assert failure(SPEC, [third, proof], {"n0": 0.0}, 1e6) == ""
+
+
+def plan(revision: int, version: str, *names: str, replicas: int = 1) -> Plan:
+    settings = DeploymentSettings(num_replicas=replicas)
+    specs = tuple(DeploymentSpec(name, i == 0, version, settings) for i, name in enumerate(names))
+    return Plan(revision, ApplicationConfig(name="app"), specs)
+
+
+def test_goals_hold_what_serves_until_the_new_plan_is_built_and_again_after_it_failed() -> None:
+    old, new = plan(1, "o", "Echo", "Gone"), plan(2, "n", "Echo")
+    building = Application(revision=2, plan=old, serving=old)
+    assert {name: spec.version for name, spec in rollout.goals(building).items()} == {"Echo": "o", "Gone": "o"}
+    rolling = Application(revision=2, plan=new, serving=old)
+    assert {name: spec.version for name, spec in rollout.goals(rolling).items()} == {"Echo": "n", "Gone": "o"}
+    failed = Application(revision=2, plan=new, serving=old, failure="no")
+    assert rollout.goals(failed) == rollout.goals(building)
+    assert rollout.goals(Application(revision=2, plan=new, serving=new, deleting=True)) == {}
+
+
+def test_only_versions_that_do_not_serve_yet_can_fail() -> None:
+    old, new = plan(1, "o", "Echo"), plan(2, "n", "Echo")
+    assert rollout.new_versions(Application(revision=2, plan=new, serving=old)) == new.deployments
+    assert rollout.new_versions(Application(revision=2, plan=plan(2, "o", "Echo"), serving=old)) == ()
+    assert rollout.new_versions(Application(revision=3, plan=new, serving=old)) == ()
+
+
+def test_a_plan_that_is_replaced_is_kept_while_its_replicas_serve() -> None:
+    first, second = plan(1, "o", "Echo"), plan(2, "n", "Echo")
+    half = Application(revision=3, plan=second, serving=first)
+    assert rollout.superseded(half, several("n", 0, 2)) == (first, ())
+    assert rollout.superseded(half, several("n", 1, 1)) == (first, (second,))
+    unproven = Application(revision=3, plan=second)
+    assert rollout.superseded(unproven, several("n", 1, 1)) == (second, ())
+    assert rollout.superseded(unproven, several("n", 0, 1)) == (None, ())
+
+
+def test_settings_in_force_are_those_of_the_newest_plan_unless_it_failed() -> None:
+    small, large = plan(1, "v", "Echo", replicas=1), plan(2, "v", "Echo", replicas=5)
+    one = replica("v0")
+    rolling = Application(revision=2, plan=large, serving=small)
+    spec = rollout.spec_of(rolling, one)
+    assert spec is not None
+    assert spec.settings.num_replicas == 5
+    failed = rollout.spec_of(Application(revision=2, plan=large, serving=small, failure="no"), one)
+    assert failed is not None
+    assert failed.settings.num_replicas == 1
+    assert rollout.spec_of(rolling, replica("x0")) is None

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mesh.controlplane.status import ApplicationStatus, Status, applications_status, steady, workers_status
+from mesh.model import ApplicationState, DeploymentState, ReplicaState, WorkerState
+from tests.support.control_world import GRACE_S, World, built, config
+
+
+def status(world: World, name: str = "app") -> ApplicationStatus:
+    return {a.name: a for a in applications_status(world.desired, world.observed)}[name]
+
+
+def test_from_building_to_running() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=2))
+    assert (status(world).state, status(world).message) == (ApplicationState.DEPLOYING, "being built")
+    world.settle(start=False)
+    starting = status(world)
+    assert starting.state is ApplicationState.DEPLOYING
+    (echo,) = starting.deployments
+    assert (echo.state, echo.ready_replicas, echo.target_replicas) == (DeploymentState.UPDATING, 0, 2)
+    assert echo.message == "2 of 2 replicas are starting"
+    world.settle()
+    running = status(world)
+    assert (running.state, running.message) == (ApplicationState.RUNNING, "")
+    assert (running.revision, running.serving_revision) == (1, 1)
+    assert running.deployments[0].state is DeploymentState.HEALTHY
+    assert len(running.deployments[0].replicas) == 2
+
+
+def test_a_new_version_counts_its_own_replicas() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    world.apply(config(code="m:new"))
+    world.settle(start=False)
+    rolling = status(world)
+    assert rolling.state is ApplicationState.DEPLOYING
+    assert (rolling.revision, rolling.serving_revision) == (2, 1)
+    (echo,) = rolling.deployments
+    assert (echo.ready_replicas, echo.target_replicas, len(echo.replicas)) == (0, 1, 2)
+
+
+def test_a_failed_revision_says_why_and_what_serves() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    world.apply(config(code="m:bad"))
+    world.settle(broken=lambda spec: spec.config.import_path == "m:bad")
+    failed = status(world)
+    assert failed.state is ApplicationState.DEPLOY_FAILED
+    assert failed.message == "deployment 'Echo' failed to start 3 times: it is broken; revision 1 serves on"
+    assert failed.deployments[0].state is DeploymentState.HEALTHY
+
+
+def test_a_first_revision_that_failed() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle(broken=lambda spec: True)
+    failed = status(world)
+    assert (failed.state, failed.serving_revision) == (ApplicationState.DEPLOY_FAILED, 0)
+    assert failed.deployments[0].state is DeploymentState.DEPLOY_FAILED
+
+
+def test_crashes_make_it_unhealthy_not_failed() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=2))
+    world.settle()
+    weak = min(world.replicas)
+    world.set_state(weak, ReplicaState.BACKOFF, crashes=4, message="exit code 3")
+    unhealthy = status(world)
+    assert unhealthy.state is ApplicationState.UNHEALTHY
+    assert unhealthy.deployments[0].state is DeploymentState.UNHEALTHY
+    assert unhealthy.message == f"Echo: replica {weak} starts again after a pause: exit code 3"
+
+
+def test_shortage_is_told() -> None:
+    world = World()
+    world.apply(config(num_replicas=3))
+    assert status(world).message == "no worker has room: no worker is connected"
+    small = World("w1", max_replicas=2)
+    small.apply(config(num_replicas=3))
+    small.settle()
+    (echo,) = status(small).deployments
+    assert echo.message == "no worker has room: w1 runs 2 and may run no more; 1 of 3 replicas wait"
+
+
+def test_deleting() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    world.apply()
+    going = status(world)
+    assert going.state is ApplicationState.DELETING
+    assert going.deployments[0].target_replicas == 0
+
+
+def test_an_application_with_a_healthy_and_a_starting_deployment_is_deploying() -> None:
+    world = World("w1")
+    world.code = lambda c: built("Front", "Echo")
+    world.apply(config())
+    world.settle(start=False)
+    front = next(replica_id for replica_id, r in world.replicas.items() if r.deployment == "Front")
+    world.set_state(front, ReplicaState.READY)
+    states = {d.name: d.state for d in status(world).deployments}
+    assert states == {"Front": DeploymentState.HEALTHY, "Echo": DeploymentState.UPDATING}
+    assert status(world).state is ApplicationState.DEPLOYING
+
+
+def test_workers() -> None:
+    world = World("w1", "w2", "w3")
+    world.apply(config(num_replicas=3))
+    world.settle()
+    world.disconnect("w2")
+    world.disconnect("w3")
+    world.now += GRACE_S / 2
+    one, two, _ = workers_status(world.observed, now=world.now, wall=5000.0)
+    assert (one.worker_id, one.state, one.replicas) == ("w1", WorkerState.READY, 1)
+    assert (two.state, two.last_seen) == (WorkerState.DISCONNECTED, 5000.0 - GRACE_S / 2)
+    world.now += GRACE_S
+    assert [w.worker_id for w in workers_status(world.observed, now=world.now, wall=0.0)] == ["w1"]
+
+
+def test_steady_leaves_out_what_changes_all_the_time() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+
+    def whole(wall: float) -> Status:
+        workers = workers_status(world.observed, now=world.now, wall=wall)
+        return Status(applications_status(world.desired, world.observed), workers)
+
+    before = whole(1.0)
+    (replica_id,) = world.replicas
+    world.set_state(replica_id, ReplicaState.READY, ongoing_requests=7)
+    assert whole(2.0) != before
+    assert steady(whole(2.0)) == steady(before)
+    assert steady(replace(before, gateways=2)) != steady(before)

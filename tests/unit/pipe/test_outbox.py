@@ -1,0 +1,107 @@
+"""The outbox keeps order, batches what gathers while a write runs, and closes messages before they are too large."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from mesh.pipe.outbox import FRAMES_MAX, MESSAGE_BYTES, Outbox
+
+
+class Wire:
+    """Takes messages; each write returns when the test says so."""
+
+    def __init__(self) -> None:
+        self.messages: list[list[int]] = []
+        self.go = asyncio.Semaphore(0)
+        self.outbox: Outbox[int] = Outbox(self.write)
+
+    async def write(self, frames: list[int]) -> None:
+        self.messages.append(frames)
+        await self.go.acquire()
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    wire = Wire()
+    task = asyncio.ensure_future(wire.outbox.run())
+    await asyncio.sleep(0)
+    yield wire
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_frame_leaves_at_once_and_the_next_ones_leave_together(wire: Wire) -> None:
+    wire.outbox.put(1)
+    await turn()
+    assert wire.messages == [[1]]
+    wire.outbox.put(2)
+    wire.outbox.put_data(3, 10)
+    await turn()
+    assert wire.messages == [[1]], "a message is being written"
+    wire.go.release()
+    await turn()
+    assert wire.messages == [[1], [2, 3]]
+
+
+async def test_nothing_is_written_when_there_is_nothing(wire: Wire) -> None:
+    wire.outbox.wake()
+    await turn()
+    wire.outbox.wake()
+    await turn()
+    assert wire.messages == []
+
+
+async def test_before_write_may_add_frames() -> None:
+    wire = Wire()
+    more = [7]
+    task = asyncio.ensure_future(wire.outbox.run(lambda: [wire.outbox.put(more.pop()) for _ in more]))
+    await turn()
+    assert wire.messages == [[7]]
+    task.cancel()
+
+
+async def test_a_failed_write_ends_the_run() -> None:
+    async def broken(frames: list[int]) -> None:
+        raise OSError("gone")
+
+    outbox: Outbox[int] = Outbox(broken)
+    outbox.put(1)
+    with pytest.raises(OSError):
+        await outbox.run()
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(1, 2 * MESSAGE_BYTES)), max_size=400))
+def test_messages_keep_the_order_and_their_bounds(sizes: list[int | None]) -> None:
+    async def nothing(frames: list[int]) -> None:
+        raise AssertionError
+
+    outbox: Outbox[int] = Outbox(nothing)
+    for number, size in enumerate(sizes):
+        if size is None:
+            outbox.put(number)
+        else:
+            outbox.put_data(number, size)
+    batches = []
+    while outbox._frames:
+        batches.append(outbox._batch())
+    assert [number for batch in batches for number in batch] == list(range(len(sizes)))
+    assert outbox._sizes == []
+    for batch in batches:
+        assert 0 < len(batch) <= FRAMES_MAX
+        # Only the last frame of a message may take it over the size.
+        assert sum(sizes[number] or 0 for number in batch[:-1]) < MESSAGE_BYTES
+    for batch, following in zip(batches, batches[1:], strict=False):
+        full = sum(sizes[number] or 0 for number in batch) >= MESSAGE_BYTES
+        assert full or len(batch) == FRAMES_MAX, (batch, following)

@@ -1,0 +1,402 @@
+"""What a handler returns or raises, and how each call ends exactly once, on a real `Callee` without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from mesh.pipe.callee import Callee
+from mesh.pipe.flow import CHUNK_BYTES, WINDOW_BYTES
+from mesh.worker.handler import Handler
+from tests.support.pipes import ScriptedCaller, cancel, credit, data, opened, turns
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+class Served:
+    """A handler, its slots and one caller."""
+
+    def __init__(self, target: Callable[..., Any], *, limit: int = 4) -> None:
+        self.handler = Handler("default", "Test", target, limit)
+        self.callee = Callee(limit, self.handler.serve)
+        self.caller = ScriptedCaller(self.callee)
+
+    async def call(self, number: int = 1, **fields: Any) -> Any:
+        """Make a call, wait for its end, return its head."""
+        await self.caller.send(opened(number, **fields))
+        return await self.over(number)
+
+    async def over(self, number: int = 1) -> Any:
+        """Wait for the end of a call; return its Head, or its last frame if it has none."""
+        async with asyncio.timeout(10):
+            while not any(frame.done for frame in self.caller.of(number)):
+                await asyncio.sleep(0.001)
+        assert sum(frame.done for frame in self.caller.of(number)) == 1
+        heads = [frame.head for frame in self.caller.of(number) if frame.WhichOneof("kind") == "head"]
+        return heads[0] if heads else self.caller.of(number)[-1]
+
+    async def close(self) -> None:
+        await self.caller.hang_up()
+        await self.handler.close()
+        await turns()
+        assert self.callee.slots.ongoing == 0 and self.callee.slots.free == self.callee.slots.limit
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    made: list[Served] = []
+
+    def serve(target: Callable[..., Any], **options: Any) -> Served:
+        made.append(Served(target, **options))
+        return made[-1]
+
+    yield serve
+    for served in made:
+        await served.close()
+
+
+def both(value: Callable[[], Any]) -> list[Any]:
+    """The same handler as sync and as async code."""
+
+    async def asynchronous(request: Request) -> Any:
+        return value()
+
+    def synchronous(request: Request) -> Any:
+        return value()
+
+    return [asynchronous, synchronous]
+
+
+PLAIN: list[tuple[Callable[[], Any], int, bytes, bytes]] = [
+    (lambda: "hé", 200, b"text/plain; charset=utf-8", "hé".encode()),
+    (lambda: b"\x00", 200, b"application/octet-stream", b"\x00"),
+    (lambda: {"a": [1, "ü"]}, 200, b"application/json", '{"a":[1,"ü"]}'.encode()),
+    (lambda: [1, None], 200, b"application/json", b"[1,null]"),
+    (lambda: None, 204, b"", b""),
+    (lambda: JSONResponse({"a": 1}, status_code=201), 201, b"application/json", b'{"a":1}'),
+    (lambda: "", 200, b"text/plain; charset=utf-8", b""),
+]
+
+
+@pytest.mark.parametrize(("value", "status", "kind", "body"), PLAIN)
+@pytest.mark.parametrize("way", [0, 1], ids=["async", "sync"])
+async def test_plain_values_are_one_frame(
+    serve: Serve, value: Callable[[], Any], status: int, kind: bytes, body: bytes, way: int
+) -> None:
+    served = serve(both(value)[way])
+    head = await served.call()
+    headers = dict(zip(head.headers[::2], head.headers[1::2], strict=True))
+    assert (head.status, headers.get(b"content-type", b""), head.data, head.end) == (status, kind, body, True)
+    assert headers.get(b"content-length") == (None if status == 204 else b"%d" % len(body))
+    assert served.caller.kinds(1)[-1] == "head+done"
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["async", "sync"])
+async def test_a_large_answer_travels_in_chunks(serve: Serve, way: int) -> None:
+    text = "x" * (2 * CHUNK_BYTES)
+    served = serve(both(lambda: {"text": text})[way])
+    head = await served.call()
+    assert head.status == 200 and not head.end
+    assert json.loads(served.caller.body(1)) == {"text": text}
+    assert [len(frame.data.data) <= CHUNK_BYTES for frame in served.caller.of(1)]
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    "value",
+    [lambda: object(), lambda: 3, lambda: {"a": object()}, lambda: "\ud800", lambda: [].pop(), lambda: sys.exit(2)],
+    ids=["object", "int", "not JSON", "surrogate", "IndexError", "SystemExit"],
+)
+async def test_what_cannot_be_answered_fails_the_call_alone(
+    serve: Serve, value: Callable[[], Any], way: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(both(value)[way])
+    with caplog.at_level(logging.ERROR):
+        frame = await served.call(request_id="rid")
+    assert frame.WhichOneof("kind") == "failed" and "Traceback" not in frame.failed.message
+    assert [record.__dict__["request_id"] for record in caplog.records] == ["rid"]
+    assert await served.call(2)
+
+
+async def test_a_sync_handler_may_raise_stop_iteration(serve: Serve) -> None:
+    def handler() -> Any:
+        return next(iter(()))
+
+    frame = await serve(handler).call()
+    assert frame.failed.message.startswith("StopIteration")
+
+
+async def test_a_head_that_makes_no_request_fails_the_call(serve: Serve) -> None:
+    for handler in both(lambda: "never"):
+        frame = await serve(handler).call(headers=[b"odd"])
+        assert frame.WhichOneof("kind") == "failed"
+
+
+async def test_handlers_without_parameters_get_no_request(serve: Serve) -> None:
+    assert (await serve(lambda: "plain").call()).data == b"plain"
+
+
+async def test_the_request_is_what_the_client_sent(serve: Serve) -> None:
+    async def handler(request: Request) -> Any:
+        return {
+            "method": request.method,
+            "path": request.url.path,
+            "query": request.query_params["q"],
+            "header": request.headers["x-a"],
+            "body": (await request.body()).decode(),
+            "client": [request.client.host, request.client.port] if request.client else None,
+            "root": request.scope["root_path"],
+            "gone": await request.is_disconnected(),
+        }
+
+    served = serve(handler)
+    head = await served.call(
+        method="PUT",
+        path="/pre/%C3%BC%2F",
+        query=b"q=1",
+        root_path="/pre",
+        headers=[b"host", b"h", b"x-a", b"1"],
+        data=b"body",
+        client="::1:50",
+        scheme="http",
+        http_version="1.1",
+    )
+    assert json.loads(head.data) == {
+        "method": "PUT",
+        "path": "/pre/ü/",
+        "query": "1",
+        "header": "1",
+        "body": "body",
+        "client": ["::1", 50],
+        "root": "/pre",
+        "gone": False,
+    }
+
+
+async def test_a_body_that_streams_in_is_credited(serve: Serve) -> None:
+    async def handler(request: Request) -> Any:
+        return {"size": sum([len(chunk) async for chunk in request.stream()])}
+
+    served = serve(handler)
+    await served.caller.send(opened(1, method="POST", end=False))
+    chunks = 2 * WINDOW_BYTES // CHUNK_BYTES
+    for i in range(chunks):
+        await served.caller.send(data(1, bytes(CHUNK_BYTES), end=i == chunks - 1))
+    head = await served.over()
+    assert json.loads(head.data) == {"size": 2 * WINDOW_BYTES}
+    credited = sum(frame.window.bytes for frame in served.caller.of(1))
+    assert WINDOW_BYTES <= credited <= 2 * WINDOW_BYTES
+
+
+async def test_a_sender_that_overruns_its_window_is_cancelled(serve: Serve) -> None:
+    async def handler(request: Request) -> Any:
+        await asyncio.Event().wait()
+
+    served = serve(handler)
+    await served.caller.send(opened(1, method="POST", end=False))
+    await served.caller.send(*(data(1, bytes(CHUNK_BYTES)) for _ in range(WINDOW_BYTES // CHUNK_BYTES + 1)))
+    await served.over()
+
+
+async def test_generators_stream_by_the_readers_pace_and_stop_with_it(serve: Serve) -> None:
+    sent: list[int] = []
+    stopped = asyncio.Event()
+
+    async def handler(request: Request) -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    sent.append(1)
+                    yield bytes(CHUNK_BYTES)
+            finally:
+                stopped.set()
+
+        return chunks()
+
+    served = serve(handler)
+    await served.caller.send(opened(1))
+    await turns(50)
+    window = WINDOW_BYTES // CHUNK_BYTES
+    assert len(sent) == window + 1, "one chunk more than the window waits for credit"
+    await served.caller.send(credit(1, CHUNK_BYTES))
+    assert len(served.caller.body(1)) == WINDOW_BYTES + CHUNK_BYTES
+    await served.caller.send(cancel(1))
+    await served.over()
+    assert stopped.is_set()
+
+
+@pytest.mark.parametrize("chunk", [3, {"a": 1}, None])
+async def test_a_generator_yields_text_or_bytes(serve: Serve, chunk: Any) -> None:
+    async def handler() -> Any:
+        async def chunks() -> AsyncIterator[Any]:
+            yield chunk
+
+        return chunks()
+
+    frame = await serve(handler).call()
+    assert "yields str or bytes" in frame.failed.message
+
+
+async def test_sync_generators_and_empty_ones(serve: Serve) -> None:
+    def words() -> Any:
+        return (word for word in ("a ", "b"))
+
+    def nothing() -> Any:
+        return (word for word in ())
+
+    served = serve(words)
+    assert (await served.call()).headers[1].startswith(b"text/plain") and served.caller.body(1) == b"a b"
+    served = serve(nothing)
+    assert (await served.call()).status == 200 and served.caller.body(1) == b""
+
+
+async def test_a_generator_that_fails_late_ends_the_call_as_failed(serve: Serve) -> None:
+    async def handler() -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"first"
+            raise ValueError("late")
+
+        return chunks()
+
+    served = serve(handler)
+    await served.call()
+    assert served.caller.kinds(1)[-3:] == ["head", "data", "failed+done"]
+
+
+async def test_responses_of_their_own_kind_send_themselves(serve: Serve) -> None:
+    class Own(Response):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse("own", status_code=203)(scope, receive, send)
+
+    async def streaming() -> Any:
+        return StreamingResponse(iter([b"a", b"b"]))
+
+    served = serve(lambda: Own(b"not this"))
+    assert (await served.call()).status == 203 and served.caller.body(1) == b"own"
+    served = serve(streaming)
+    assert (await served.call()).status == 200 and served.caller.body(1) == b"ab"
+
+
+async def test_a_background_task_runs_after_the_answer_and_holds_the_slot(serve: Serve) -> None:
+    go, ran = asyncio.Event(), asyncio.Event()
+
+    async def later() -> None:
+        await go.wait()
+        ran.set()
+
+    async def handler() -> Any:
+        return PlainTextResponse("now", background=BackgroundTask(later))
+
+    served = serve(handler)
+    await served.caller.send(opened(1))
+    assert served.caller.body(1) == b"now" and served.callee.slots.ongoing == 1
+    go.set()
+    await served.over()
+    assert ran.is_set()
+
+
+async def test_an_async_handler_is_cancelled_with_its_call(serve: Serve) -> None:
+    seen: list[str] = []
+
+    async def handler(request: Request) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    served = serve(handler)
+    await served.caller.send(opened(1))
+    await served.caller.send(cancel(1), cancel(1))
+    await served.over()
+    assert seen == ["cancelled"]
+
+
+async def test_a_call_cancelled_in_the_message_that_opened_it_never_runs_and_frees_its_slot(serve: Serve) -> None:
+    ran: list[int] = []
+
+    async def handler(request: Request) -> Any:
+        ran.append(1)
+
+    served = serve(handler, limit=1)
+    for number in range(1, 20):
+        await served.caller.send(opened(number), cancel(number))
+        await served.over(number)
+    assert ran == []
+
+
+async def test_a_pipe_that_ends_right_after_an_open_frees_the_slot(serve: Serve) -> None:
+    async def handler(request: Request) -> Any:
+        await asyncio.Event().wait()
+
+    served = serve(handler, limit=1)
+    other = ScriptedCaller(served.callee)
+    await turns()
+    other._requests.put_nowait(type("Message", (), {"frames": [opened(1)]}))
+    await other.hang_up()
+    await turns()
+    assert served.callee.slots.ongoing == 0
+
+
+async def test_a_handler_that_does_not_mind_cancellation_keeps_its_slot_until_it_ends(serve: Serve) -> None:
+    go = asyncio.Event()
+
+    async def handler(request: Request) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await go.wait()
+        return "at last"
+
+    served = serve(handler, limit=1)
+    await served.caller.send(opened(1))
+    await served.caller.send(cancel(1))
+    assert served.callee.slots.ongoing == 1
+    go.set()
+    await served.over()
+    assert served.callee.slots.ongoing == 0
+
+
+async def test_a_sync_handler_keeps_its_slot_until_its_thread_returns(serve: Serve) -> None:
+    go = threading.Event()
+
+    def handler(request: Request) -> Any:
+        go.wait(10)
+        return "too late"
+
+    served = serve(handler, limit=1)
+    await served.caller.send(opened(1))
+    await served.caller.send(cancel(1), opened(2))
+    assert served.callee.slots.ongoing == 1
+    assert served.caller.of(2)[0].rejected.refusal
+    go.set()
+    await served.over()
+    assert served.caller.kinds(1)[-1] == "+done", "nobody is answered"
+    assert [frame.WhichOneof("kind") for frame in served.caller.of(0)] == ["offer"]
+
+
+async def test_as_many_sync_calls_run_at_once_as_there_are_slots_also_after_a_change(serve: Serve) -> None:
+    together = threading.Barrier(3)
+
+    def handler(request: Request) -> Any:
+        together.wait(10)
+
+    served = serve(handler, limit=1)
+    served.handler.resize(3)
+    served.callee.resize(3)
+    await served.caller.send(opened(1), opened(2), opened(3))
+    for number in (1, 2, 3):
+        assert (await served.over(number)).status == 204
