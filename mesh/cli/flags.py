@@ -96,6 +96,42 @@ class ListenFlags:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ImportFlags:
+    """What else there is to say of an import path."""
+
+    name: Annotated[str | None, typer.Option(help="Name of the application.", show_default="default")] = None
+    route_prefix: Annotated[str | None, typer.Option(help="Its route over HTTP.", show_default="/")] = None
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Directory to import from.", show_default="current directory")
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoreFlags:
+    """Where the goal state is kept."""
+
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Directory of the embedded store.", show_default="~/.local/state/mesh")
+    ] = None
+    store: Annotated[
+        str, typer.Option(help="sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX, instead.", metavar="URL")
+    ] = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GatewayFlags:
+    """Time limits of a gateway."""
+
+    request_timeout_s: Annotated[
+        float,
+        typer.Option(min=0.001, help="Time limit of a request where nobody sets a lower one.", metavar="SECONDS"),
+    ] = 60.0
+    drain_timeout_s: Annotated[
+        float, typer.Option(min=0, help="Time for running requests when it ends.", metavar="SECONDS")
+    ] = 20.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ProcessFlags:
     """What every serving process takes: the admin listener (metrics and probes), logs, form of the ready line."""
 

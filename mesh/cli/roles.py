@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.cli.flags import ControlFlags, EtcdFlags, ProcessFlags
+from mesh.cli.flags import ControlFlags, EtcdFlags, GatewayFlags, ProcessFlags
 from mesh.settings import (
     CONTROL_PORT,
     GRPC_PORT,
@@ -96,14 +96,8 @@ def gateway(
     grpc_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port for gRPC. 0: a free one.", metavar="PORT")
     ] = GRPC_PORT,
-    request_timeout_s: Annotated[
-        float,
-        typer.Option(min=0.001, help="Time limit of a request where nobody sets a lower one.", metavar="SECONDS"),
-    ] = 60.0,
-    drain_timeout_s: Annotated[
-        float, typer.Option(min=0, help="Time for running requests when it ends.", metavar="SECONDS")
-    ] = 20.0,
     *,
+    limits: GatewayFlags,
     control: ControlFlags,
     process: ProcessFlags,
 ) -> None:
@@ -119,8 +113,8 @@ def gateway(
         port=port,
         grpc_port=grpc_port,
         control=control_addresses(control.control),
-        request_timeout_s=request_timeout_s,
-        drain_timeout_s=drain_timeout_s,
+        request_timeout_s=limits.request_timeout_s,
+        drain_timeout_s=limits.drain_timeout_s,
     )
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mesh.cli.flags import EtcdFlags, ListenFlags, ProcessFlags
+from mesh.cli.flags import EtcdFlags, ImportFlags, ListenFlags, ProcessFlags, StoreFlags
 from mesh.settings import LOOPBACK, ControlPlaneSettings, environment
 
 STORE_FILE = "mesh.db"
@@ -22,13 +22,9 @@ def run(
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Arguments for a builder function.", metavar="KEY=VALUE")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the application.", show_default="default")] = None,
-    route_prefix: Annotated[str | None, typer.Option(help="Its route over HTTP.", show_default="/")] = None,
-    working_dir: Annotated[
-        Path | None, typer.Option(help="Directory to import from.", show_default="current directory")
-    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Deploy again whenever the code changes.")] = False,
     *,
+    imported: ImportFlags,
     listen: ListenFlags,
     process: ProcessFlags,
 ) -> None:
@@ -45,7 +41,7 @@ def run(
     from mesh.cli.local import Local, serve
     from mesh.cli.target import Asked
 
-    asked = Asked(target, tuple(arguments or ()), name, route_prefix, working_dir)
+    asked = Asked(target, tuple(arguments or ()), imported.name, imported.route_prefix, imported.working_dir)
     raise typer.Exit(serve(Local(ControlPlaneSettings(), listen, process, asked, reload)))
 
 
@@ -53,14 +49,9 @@ def start(
     config: Annotated[
         Path | None, typer.Option(help="Config file to deploy at the start; it may set host and ports too.")
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Directory of the embedded store.", show_default="~/.local/state/mesh")
-    ] = None,
-    store: Annotated[
-        str, typer.Option(help="sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX, instead.", metavar="URL")
-    ] = "",
     control_host: Annotated[str, typer.Option(help="Address of the control plane.")] = LOOPBACK,
     *,
+    store: StoreFlags,
     listen: ListenFlags,
     process: ProcessFlags,
     etcd: EtcdFlags,
@@ -76,9 +67,9 @@ def start(
     from mesh.cli.local import Local, serve
     from mesh.cli.target import Asked
 
-    if store and data_dir is not None:
+    if store.store and store.data_dir is not None:
         raise typer.BadParameter("cannot be used together with --store", param_hint="--data-dir")
-    url = store or embedded_store(data_dir or state_directory(environment()))
+    url = store.store or embedded_store(store.data_dir or state_directory(environment()))
     settings = etcd.applied(ControlPlaneSettings(host=control_host, store=url))
     asked = Asked(str(config)) if config is not None else None
     raise typer.Exit(serve(Local(settings, listen, process, asked)))

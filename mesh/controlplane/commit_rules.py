@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesh.controlplane.store import OPERATIONS_MAX, VALUE_BYTES_MAX, Compare, Put, Remove
+from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, VALUE_BYTES_MAX, Compare, Put, Remove
 
 KEY_BYTES_MAX = 4096
 """Bytes in one key, encoded as UTF-8."""
-COMMIT_BYTES_MAX = VALUE_BYTES_MAX + 256 * 1024
-"""Bytes of all keys and values of one commit together. etcd takes 1.5 MiB in a request, its own framing included."""
 
 
 def check_commit(compares: Sequence[Compare], operations: Sequence[Put | Remove]) -> None:

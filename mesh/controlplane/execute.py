@@ -25,9 +25,8 @@ from mesh.controlplane.actions import (
     changes,
 )
 from mesh.controlplane.builds import Build
-from mesh.controlplane.commit_rules import COMMIT_BYTES_MAX
 from mesh.controlplane.records import application_key, encode_application, encode_replica, replica_key
-from mesh.controlplane.store import OPERATIONS_MAX, Compare, Put, Remove, Store
+from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, Compare, Put, Remove, Store
 from mesh.controlplane.term import Term
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.v1.worker_service_pb2 import SessionResponse

@@ -15,13 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import cast
 
 from mesh.backoff import Backoff
 from mesh.clock import SYSTEM, Clock
-from mesh.controlplane.store import Batch, Compacted, Compare, Put, Store
+from mesh.controlplane.store import Compacted, Compare, Put, Store
 from mesh.errors import Conflict, MeshError, NotFound
 from mesh.lifecycle import Tasks
 
@@ -219,7 +217,7 @@ class Leadership:
                 self._observe(listing.revision, value, revision)
                 attempt = 0
                 changes = self._store.watch(KEY, after=listing.revision)
-                async with contextlib.aclosing(cast("AsyncGenerator[Batch, None]", changes)):
+                async with contextlib.aclosing(changes):
                     async for batch in changes:
                         for event in batch.events:
                             if event.key == KEY:

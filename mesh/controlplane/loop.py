@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
-from typing import cast
 
 from mesh.backoff import Backoff
 from mesh.clock import Clock
@@ -19,7 +17,7 @@ from mesh.controlplane.execute import Executor
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.reconcile import next_due, reconcile
-from mesh.controlplane.store import Batch, Compacted, OutcomeUnknown, Store
+from mesh.controlplane.store import Compacted, OutcomeUnknown, Store
 from mesh.controlplane.term import Term
 from mesh.errors import Conflict, MeshError, Unreachable
 from mesh.lifecycle import Tasks
@@ -107,7 +105,7 @@ class Loop:
         attempt = 0
         after = term.mirror.listed
         while True:
-            batches = cast(AsyncGenerator[Batch, None], self._store.watch("", after=after))
+            batches = self._store.watch("", after=after)
             try:
                 async for batch in batches:
                     attempt, after = 0, batch.revision

@@ -112,7 +112,9 @@ def new_versions(application: Application) -> tuple[DeploymentSpec, ...]:
     """Return the deployments of the newest plan whose version does not serve yet; these can fail it."""
     if application.plan is None or not is_built(application) or application.failure:
         return ()
-    proven = {(s.name, s.version) for s in application.serving.deployments} if application.serving else set()
+    # One that serves with no replicas at all has proved nothing yet.
+    serving = application.serving.deployments if application.serving else ()
+    proven = {(spec.name, spec.version) for spec in serving if spec.settings.num_replicas}
     return tuple(spec for spec in application.plan.deployments if (spec.name, spec.version) not in proven)
 
 

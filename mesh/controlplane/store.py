@@ -7,7 +7,7 @@ Called by `leader`, `loop`, `execute` and `api`. Keys are text such as "applicat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,9 @@ from mesh.errors import MeshError
 OPERATIONS_MAX = 100
 """Operations and compares (each) in one commit. etcd allows 128."""
 VALUE_BYTES_MAX = 1024 * 1024
-"""Bytes in one value. etcd allows 1.5 MiB in a request."""
+"""Bytes in one value."""
+COMMIT_BYTES_MAX = 1280 * 1024
+"""Bytes of all keys and values in one commit. etcd allows 1.5 MiB in a request."""
 
 
 class Compacted(MeshError):
@@ -107,11 +109,11 @@ class Store(Protocol):
         """Do all operations if all compares hold, and return the new store revision.
 
         Raises Conflict if a compare does not hold (nothing was done), NotFound if a named lease is gone,
-        ValueError above OPERATIONS_MAX or VALUE_BYTES_MAX or when a key stands twice in `operations`.
+        ValueError above OPERATIONS_MAX, VALUE_BYTES_MAX or COMMIT_BYTES_MAX or when a key stands twice in `operations`.
         """
         ...
 
-    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         """Yield each change under `prefix` after revision `after`, in order, without gap or repeat, for ever.
 
         Connection loss is mended within. Raises Compacted when history is gone. Closing the iterator

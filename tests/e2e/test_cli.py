@@ -146,6 +146,19 @@ def _ignoring_errors(url: str) -> None:
         get(url)
 
 
+def test_an_interrupt_before_it_is_ready_ends_it(write: Write, tmp_path: Path) -> None:
+    write("stuck.py", ECHO.format(answer="").replace("self.answer", "import time; time.sleep(3600); self.answer", 1))
+    process = MeshProcess("run", "stuck:app", *FREE_PORTS, cwd=tmp_path)
+    try:
+        process.wait_line("stderr", lambda line: "are starting" in line)
+        process.interrupt()
+        assert process.wait() == 0
+        process.assert_gone()
+    finally:
+        process.kill()
+    assert process.stdout == ""
+
+
 def test_kill_of_the_parent_leaves_nothing() -> None:
     with MeshProcess("run", "slow:app", *FREE_PORTS, cwd=EXAMPLES) as process:
         assert process.children()
@@ -207,6 +220,19 @@ def test_reload_takes_new_code_and_keeps_the_old_when_it_fails(write: Write, tmp
         assert get(process.http).text == "second"
         path.write_text(ECHO.format(answer="third"))
         eventually(lambda: get(process.http).text == "third", what="the mended code answers", timeout=30)
+
+
+def test_start_keeps_what_was_deployed(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO.format(answer="kept"))
+    path = write("mesh.yaml", CONFIG)
+    args = ("start", "--data-dir", str(tmp_path / "data"), *FREE_PORTS)
+    with MeshProcess(*args, "--config", str(path)) as process:
+        assert process.addresses.ready == ("echo",)
+        assert get(f"{process.http}/echo").text == "kept"
+        process.kill_parent()
+        process.wait()
+    with MeshProcess(*args) as process:
+        eventually(lambda: get(f"{process.http}/echo").text == "kept", what="it is served again")
 
 
 # Roles in processes of their own

@@ -154,6 +154,11 @@ class MeshProcess:
         return "".join(self._lines["stderr"])
 
     @property
+    def returncode(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._process.poll()
+
+    @property
     def http(self) -> str:
         """URL of the HTTP listener, without a final slash."""
         return self.addresses.http

@@ -288,6 +288,16 @@ def test_scaling_to_zero_and_back() -> None:
     assert len(world.ready("app")) == 1
 
 
+def test_a_version_that_was_never_started_can_still_fail() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=0))
+    world.settle()
+    world.apply(config(num_replicas=1))
+    world.settle(broken=lambda spec: True)
+    assert "failed to start" in world.applications["app"].failure
+    assert not world.replicas
+
+
 def test_a_worker_that_is_away_keeps_its_replicas_until_the_grace_ends() -> None:
     world = World("w1", "w2")
     world.apply(config(num_replicas=2))

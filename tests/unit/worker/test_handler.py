@@ -255,7 +255,7 @@ async def test_sync_generators_and_empty_ones(serve: Serve) -> None:
         return (word for word in ("a ", "b"))
 
     def nothing() -> Any:
-        return (word for word in ())
+        return (word for word in list[str]())
 
     served = serve(words)
     assert (await served.call()).headers[1].startswith(b"text/plain") and served.caller.body(1) == b"a b"
