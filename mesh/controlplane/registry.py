@@ -116,7 +116,7 @@ class Registry:
             session=self._sessions,
             heard=True,
             reports={status.replica_id: status for status in greeting.replicas},
-            unready_since=_unready_since({}, greeting.replicas, now),
+            unready_since=_unready_since(known.unready_since if known and same else {}, greeting.replicas, now),
         )
         return Admitted(self._sessions, known.session if known else 0)
 

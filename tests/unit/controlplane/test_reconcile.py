@@ -456,6 +456,39 @@ def test_replicas_run_on_while_the_next_revision_is_built() -> None:
     assert not world.stopped
 
 
+def test_a_rollout_that_is_overtaken_keeps_its_capacity() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=5))
+    world.settle()
+    world.apply(config(code="m:two", num_replicas=5))
+    while len({replica.version for replica in world.ready("app")}) < 2 or len(world.ready("app")) > 5:
+        world.step()
+        world.start_all()
+    world.apply(config(code="m:three", num_replicas=5))
+    before = set(world.replicas)
+    (build,) = world.step()
+    assert isinstance(build, BuildApplication), "what runs may be just what the next revision wants"
+    assert set(world.replicas) == before
+    for _ in range(20):
+        world.step()
+        assert len(world.ready("app")) >= 5
+        world.start_all()
+    world.settle()
+    assert {replica.revision for replica in world.ready("app")} == {3}
+    assert len(world.replicas) == 5
+    assert world.applications["app"].superseded == ()
+
+
+def test_what_is_lost_while_a_revision_is_built_is_made_up_for() -> None:
+    world = World("w1", "w2")
+    world.apply(config(num_replicas=4))
+    world.settle()
+    world.apply(config(num_replicas=4, max_ongoing_requests=3))
+    world.registry.leaving("w1", world.workers["w1"].session, now=world.now)
+    placed = [action.replica for action in world.decide() if isinstance(action, PlaceReplica)]
+    assert [(replica.worker_id, replica.revision) for replica in placed] == [("w2", 1), ("w2", 1)]
+
+
 def test_replicas_of_an_application_that_vanished_stop() -> None:
     world = World("w1")
     world.apply(config())
