@@ -76,8 +76,10 @@ def configure_logs(role: str, settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    for noisy in ("asyncio", "_granian", "granian", "grpc"):
+    for noisy in ("asyncio", "_granian", "granian"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # It warns of every stream that a server's stop ends, which is what a stop is for.
+    logging.getLogger("grpc").setLevel(max(logging.ERROR, root.level))
     logging.getLogger("mesh.access").setLevel(logging.INFO if settings.access else logging.CRITICAL)
 
 

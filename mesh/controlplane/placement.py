@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from mesh.controlplane.registry import Worker
 from mesh.model import Replica, ReplicaState
 
+NO_WORKER = "no worker has room: no worker is connected"
+
 
 class Placement:
     """Room on the connected workers; each choice takes some of it."""
@@ -51,7 +53,7 @@ class Placement:
     def shortage(self) -> str:
         """Return why nothing can be placed now, or ""."""
         if not self._workers:
-            return "no worker has room: no worker is connected"
+            return NO_WORKER
         if not self._open:
             return f"no worker has room: all {len(self._workers)} are leaving"
         if all(self._taken[w.worker_id] >= w.resources.max_replicas for w in self._open):

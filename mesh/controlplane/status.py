@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.controlplane import rollout
-from mesh.controlplane.placement import Placement
+from mesh.controlplane.placement import NO_WORKER, Placement
 from mesh.controlplane.reconcile import Desired, Observed, seen
 from mesh.controlplane.registry import Presence, Worker
 from mesh.model import (
@@ -171,7 +171,7 @@ def _state(
         kept = f"; revision {serving.revision} serves on" if serving else ""
         return ApplicationState.DEPLOY_FAILED, application.failure + kept
     if not rollout.is_built(application):
-        return ApplicationState.DEPLOYING, shortage if "connected" in shortage else "being built"
+        return ApplicationState.DEPLOYING, shortage if shortage == NO_WORKER else "being built"
     first = next((f"{d.name}: {d.message}" for d in deployments if d.message), "")
     if application.serving is None or application.serving.revision != application.revision:
         return ApplicationState.DEPLOYING, first

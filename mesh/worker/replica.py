@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -25,13 +24,12 @@ from mesh import lifecycle, wire
 from mesh.errors import MeshError, UserCodeError
 from mesh.model import DeploymentSettings, ReplicaSpec
 from mesh.pipe.callee import Callee
-from mesh.serving.deployment import Application
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
 from mesh.worker.handler import Handler
+from mesh.worker.instance import Instance, construct
 from mesh.worker.launch import read_message, take_stdin
-from mesh.worker.user_code import load_application, user_error
 
 log = logging.getLogger("mesh.replica")
 
@@ -48,10 +46,11 @@ SERVER_OPTIONS = (
 class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
     """`ReplicaService` over one instance of user code."""
 
-    def __init__(self, spec: ReplicaSpec, target: Callable[..., Any]) -> None:
+    def __init__(self, spec: ReplicaSpec, instance: Instance) -> None:
         settings = spec.settings
         self.settings = settings
-        self.handler = Handler(spec.application, spec.deployment, target, settings.max_ongoing_requests)
+        self.handler = Handler(spec.application, spec.deployment, instance.target, settings.max_ongoing_requests)
+        self._instance = instance
         self.callee = Callee(settings.max_ongoing_requests, self.handler.serve)
         gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
         gauge.set_function(lambda: self.callee.slots.ongoing)
@@ -60,7 +59,13 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         await self.callee.serve_pipe(context)
 
     async def Configure(self, request: Any, context: Any) -> Any:  # noqa: D102
-        self.settings = wire.from_proto(request.settings, DeploymentSettings)
+        settings = wire.from_proto(request.settings, DeploymentSettings)
+        try:
+            await self._instance.reconfigure(settings.user_config_json)
+        except UserCodeError as error:
+            log.error("reconfigure failed: %s", error.message, extra={"traceback": error.traceback})
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"reconfigure failed: {error.message}")
+        self.settings = settings
         self.handler.resize(self.settings.max_ongoing_requests)
         self.callee.resize(self.settings.max_ongoing_requests)
         return replica_service_pb2.ConfigureResponse()
@@ -80,7 +85,9 @@ class Status:
 
 async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.Stop) -> int:
     """Construct the instance, listen until told to stop, drain. Returns the exit code."""
-    replica = Replica(spec, construct(spec))
+    instance = construct(spec)
+    await instance.reconfigure(spec.settings.user_config_json)
+    replica = Replica(spec, instance)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -111,23 +118,6 @@ async def report_load(replica: Replica, status: Status) -> None:
         if (ongoing := replica.callee.slots.ongoing) != told:
             told = ongoing
             status.send(state="load", ongoing_requests=ongoing)
-
-
-def construct(spec: ReplicaSpec) -> Callable[..., Any]:
-    """Import the application and make this deployment's instance. Raises UserCodeError."""
-    application: Application = load_application(spec.config)
-    bound = application.bound()[spec.deployment]
-    target = bound.deployment.target
-    if not isinstance(target, type):
-        return target
-    try:
-        instance = target(*bound.args, **bound.kwargs)
-    except (Exception, SystemExit) as error:
-        raise user_error(error) from None
-    if not callable(instance):
-        text = f"{spec.deployment} has no __call__ method, so it cannot answer requests"
-        raise UserCodeError(text, traceback=text)
-    return instance  # type: ignore[no-any-return]
 
 
 def main() -> None:

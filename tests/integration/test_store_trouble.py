@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import pytest
 
@@ -63,7 +63,7 @@ class TroubledStore:
             raise OutcomeUnknown("no answer")
         return revision
 
-    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         return self._store.watch(prefix, after=after)
 
     async def grant(self, ttl_s: float) -> int:

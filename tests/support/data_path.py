@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 
 from mesh.model import DeploymentSettings
-from tests.support.gateways import Gateways, Routed, until, until_async
+from tests.support.gateways import WAIT_SECONDS, Gateways, Routed, until, until_async
 from tests.support.replicas import ReplicaProcess
 
 HANDLERS = Path(__file__).with_name("handlers.py")
@@ -117,6 +118,65 @@ async def data_path(directory: Path, *, gateways: int = 1, **settings: Any) -> A
             yield path
         finally:
             await path.close()
+
+
+class Connection:
+    """One HTTP/1.1 connection of raw bytes, for what a client library would not do, or would do too slowly."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, address: str) -> Connection:
+        """Connect to host:port."""
+        host, _, port = address.rpartition(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Read the head of an answer: status and headers."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        pairs = (line.split(": ", 1) for line in lines[1:] if line)
+        return int(lines[0].split()[1]), {name.lower(): value for name, value in pairs}
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Read an answer with a content-length."""
+        status, headers = await self.head()
+        return status, headers, await self.reader.readexactly(int(headers.get("content-length", "0")))
+
+    async def ended(self) -> bool:
+        """Read what is left and return whether the other side closed the connection."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            with contextlib.suppress(ConnectionResetError):
+                while await self.reader.read(65536):
+                    pass
+        return True
+
+    async def close(self) -> None:
+        """Hang up."""
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+async def burst(addresses: list[str], count: int, *, rounds: int = 1) -> Counter[int]:
+    """GET / from so many connections at once, in turn over the gateways, `rounds` times each. Count the statuses."""
+    seen: Counter[int] = Counter()
+
+    async def client(address: str) -> None:
+        connection = await Connection.open(address)
+        for _ in range(rounds):
+            connection.send(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+            seen[(await connection.answer())[0]] += 1
+        await connection.close()
+
+    await asyncio.gather(*(client(addresses[i % len(addresses)]) for i in range(count)))
+    return seen
 
 
 async def finish(task: asyncio.Task[Any]) -> None:

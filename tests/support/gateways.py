@@ -143,6 +143,11 @@ class Gateways:
         return f"http://{self.gateway.http_address}"
 
     @property
+    def addresses(self) -> list[str]:
+        """host:port of the HTTP listeners of all."""
+        return [gateway.http_address for gateway in self.gateways]
+
+    @property
     def urls(self) -> list[str]:
         """URLs of all."""
         return [f"http://{gateway.http_address}" for gateway in self.gateways]

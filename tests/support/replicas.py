@@ -7,12 +7,12 @@ is ready. It is stopped (drained) or killed by its pid. What it logs is kept for
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -61,7 +61,7 @@ class ReplicaProcess:
             config=config,
             settings=settings,
         )
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -88,10 +88,10 @@ class ReplicaProcess:
         status, child_status = os.pipe()
         os.set_blocking(status, False)
         with self.log_path.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "mesh.worker.replica", "--status-fd", str(child_status), "--parent", str(os.getpid())),
-                stdin=asyncio.subprocess.PIPE,
+            # Not the event loop's own way to start processes: it forks, which grpc's threads do not take well.
+            self._process = subprocess.Popen(
+                [sys.executable, *self._arguments(child_status)],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 pass_fds=(child_status,),
@@ -101,6 +101,7 @@ class ReplicaProcess:
         os.close(child_status)
         assert self._process.stdin is not None
         self._process.stdin.write(framed(wire.to_proto(self.spec, deployment_pb2.ReplicaSpec).SerializeToString()))
+        self._process.stdin.flush()
         try:
             said = json.loads(await _line(status))
         except (TimeoutError, ValueError):
@@ -143,18 +144,19 @@ class ReplicaProcess:
     async def ended(self) -> int:
         """Wait for its end and return the exit code."""
         assert self._process is not None
-        async with asyncio.timeout(END_SECONDS):
-            return await self._process.wait()
+        return await asyncio.to_thread(self._process.wait, END_SECONDS)
 
     async def kill(self) -> None:
         """Kill -9 what is left of it. Right at any time."""
         if self._process is not None:
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-            await self._process.wait()
+            self._process.kill()
+            await self.ended()
             assert self._process.stdin is not None
             self._process.stdin.close()
+
+    @staticmethod
+    def _arguments(status: int) -> list[str]:
+        return ["-m", "mesh.worker.replica", "--status-fd", str(status), "--parent", str(os.getpid())]
 
 
 async def _line(fd: int) -> str:

@@ -1,0 +1,104 @@
+"""What the documents show is so: commands give the output that stands there, code runs, metrics exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mesh.cli.config_file import parse
+from tests.support.mesh_process import EXAMPLES, FREE_PORTS, ROOT, MeshProcess, environment, eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "guide.md").read_text()
+
+
+def consoles(text: str) -> list[list[tuple[str, list[str]]]]:
+    """Return each console block as a list of (command, output lines)."""
+    blocks = []
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        commands: list[tuple[str, list[str]]] = []
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                commands.append((line[2:], []))
+            else:
+                commands[-1][1].append(line)
+        blocks.append(commands)
+    return blocks
+
+
+def shell(command: str, mesh: MeshProcess, cwd: Path) -> list[str]:
+    """Run a command of a document against `mesh`, whose ports stand in for the usual ones."""
+    ports = {"localhost:8000": mesh.http, "localhost:9901": mesh.admin, "127.0.0.1:7070": mesh.control}
+    for usual, real in ports.items():
+        command = command.replace(usual, real)
+    env = environment({"MESH_ADDRESS": mesh.control, "NO_PROXY": "*"})
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    done = subprocess.run(["sh", "-c", command], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+    lines = done.stdout.splitlines()
+    return lines + done.stderr.splitlines() if done.returncode == 2 else lines
+
+
+def steady(line: str, mesh: MeshProcess) -> str:
+    """Return a line without what differs from run to run."""
+    line = line.replace(mesh.control, "127.0.0.1:7070")
+    return re.sub(r"(?<=/       )\d+m?s\b", "AGE", line).rstrip()
+
+
+def assert_shown(commands: list[tuple[str, list[str]]], mesh: MeshProcess, cwd: Path) -> None:
+    for command, shown in commands:
+        said = [steady(line, mesh) for line in shell(command, mesh, cwd)]
+        assert said == [steady(line, mesh) for line in shown], command
+
+
+def test_the_tour_of_the_readme() -> None:
+    first, *_ = consoles(README)
+    with MeshProcess("run", "slow:app", "--working-dir", str(EXAMPLES), *FREE_PORTS) as mesh:
+        assert_shown(first, mesh, ROOT)
+
+
+def test_deploying_as_the_readme_does(tmp_path: Path) -> None:
+    _, deploying, wrong = consoles(README)
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    with MeshProcess("start", "--data-dir", str(tmp_path / "state"), *FREE_PORTS, cwd=tmp_path) as mesh:
+        assert_shown(deploying[:1], mesh, tmp_path)
+        eventually(lambda: "hallo" in "".join(shell("curl -s localhost:8000/-/routes", mesh, tmp_path)), what="routes")
+        assert_shown(deploying[1:], mesh, tmp_path)
+        assert_shown(wrong, mesh, tmp_path)
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code.strip() in (EXAMPLES / "slow.py").read_text()
+
+
+def test_the_code_of_the_guide_is_served(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "guide.py").write_text(code)
+    with MeshProcess("run", "guide:app", "--working-dir", str(tmp_path), *FREE_PORTS) as mesh:
+        assert shell("curl -s 'localhost:8000/?name=Ada'", mesh, tmp_path) == ['{"message":"Hi, Ada!"}']
+    with MeshProcess("run", "guide:ping", "--working-dir", str(tmp_path), *FREE_PORTS) as mesh:
+        assert shell("curl -s localhost:8000/", mesh, tmp_path) == ["pong"]
+
+
+def test_the_config_file_of_the_guide_is_valid() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    assert yaml.safe_load(text)["applications"]
+    parse(text, path="mesh.yaml", directory=str(EXAMPLES / "hello"))
+
+
+def test_the_metrics_of_the_guide_exist() -> None:
+    import mesh.telemetry as telemetry
+
+    known = {
+        sample.name.removesuffix("_bucket") for metric in telemetry.REGISTRY.collect() for sample in metric.samples
+    } | {metric.name for metric in telemetry.REGISTRY.collect()}
+    table = GUIDE.partition("| metric | labels |")[2].partition("\n\n")[0]
+    for name in re.findall(r"`(mesh_\w+)`", table):
+        assert name in known or name.removesuffix("_total") in known, name
