@@ -36,7 +36,6 @@ CREATE TABLE changes (
     PRIMARY KEY (revision, position));
 CREATE INDEX changes_by_key ON changes (key, revision);
 CREATE TABLE state (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO state VALUES ('revision', 0), ('compacted', 0);
 """
 
 
@@ -60,8 +59,11 @@ class Page:
 class SqliteFile:
     """One open database. Every method may raise Unreachable; only `commit` and `end_lease` change anything."""
 
-    def __init__(self, path: str, keep_revisions: int) -> None:
-        """Open or create the file and prove it sound. Raises InvalidConfig or Unreachable."""
+    def __init__(self, path: str, keep_revisions: int, first_revision: int = 0) -> None:
+        """Open or create the file and prove it sound. A new file counts from `first_revision` on.
+
+        Raises InvalidConfig or Unreachable.
+        """
         self._path = path
         self._keep = keep_revisions
         self._compact_every = max(1, keep_revisions // 10)
@@ -70,8 +72,8 @@ class SqliteFile:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
             try:
-                self._prepare()
-                self._revision, self._compacted = self._numbers()
+                self._prepare(first_revision)
+                self._revision, self._compacted, self._first = self._numbers()
             except BaseException:
                 self._db.close()
                 raise
@@ -157,7 +159,7 @@ class SqliteFile:
         rows = self._read(f"SELECT key FROM items WHERE {where} ORDER BY key", (lease,))
         return self.commit((), [Remove(row[0].decode()) for row in rows])
 
-    def _prepare(self) -> None:
+    def _prepare(self, first_revision: int) -> None:
         if (verdict := self._pragma("quick_check(1)")) != "ok":
             raise sqlite3.DatabaseError(str(verdict))
         application, version = self._pragma("application_id"), self._pragma("user_version")
@@ -172,15 +174,16 @@ class SqliteFile:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA journal_size_limit = 16777216")
         if fresh:
-            script = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_FORMAT};"
+            numbers = f"INSERT INTO state VALUES ('revision', {first_revision:d}), ('first', {first_revision:d}), ('compacted', 0);"
+            script = f"{numbers} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_FORMAT};"
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {script} COMMIT;")
 
     def _pragma(self, name: str) -> object:
         return self._db.execute(f"PRAGMA {name}").fetchone()[0]
 
-    def _numbers(self) -> tuple[int, int]:
+    def _numbers(self) -> tuple[int, int, int]:
         numbers = dict(self._db.execute("SELECT name, number FROM state").fetchall())
-        return numbers["revision"], numbers["compacted"]
+        return numbers["revision"], numbers["compacted"], numbers["first"]
 
     def _check_kept(self, revision: int) -> None:
         if revision < self._compacted:
@@ -211,7 +214,7 @@ class SqliteFile:
             for position, operation in enumerate(changed)
         )
         self._db.executemany("INSERT INTO changes VALUES (?, ?, ?, ?)", rows)
-        if revision - compacted >= self._keep + self._compact_every:
+        if revision - (compacted or self._first) >= self._keep + self._compact_every:
             compacted = revision - self._keep
             self._compact(compacted)
         numbers = ((revision, "revision"), (compacted, "compacted"))

@@ -48,7 +48,9 @@ async def open_sqlite(path: str, *, keep_revisions: int = KEEP_REVISIONS, clock:
     executor = ThreadPoolExecutor(1, thread_name_prefix="store")
     loop = asyncio.get_running_loop()
     try:
-        file = await loop.run_in_executor(executor, SqliteFile, path, keep_revisions)
+        # From the time on: a store that was lost and begun anew still counts on, so that workers and gateways
+        # that outlived it, and ignore what is older than they know, follow it.
+        file = await loop.run_in_executor(executor, SqliteFile, path, keep_revisions, int(clock.wall()))
         try:
             await loop.run_in_executor(executor, file.end_lease, 0)
         except BaseException:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import cast
 
 import pytest
 
-from mesh.controlplane.commit_rules import COMMIT_BYTES_MAX
 from mesh.controlplane.store import (
+    COMMIT_BYTES_MAX,
     OPERATIONS_MAX,
     VALUE_BYTES_MAX,
     Batch,
@@ -27,7 +26,7 @@ from mesh.errors import Conflict, NotFound, Unreachable
 
 
 def watching(store: Store, prefix: str, after: int) -> aclosing[AsyncGenerator[Batch, None]]:
-    return aclosing(cast("AsyncGenerator[Batch, None]", store.watch(prefix, after=after)))
+    return aclosing(store.watch(prefix, after=after))
 
 
 async def take(store: Store, prefix: str, after: int, count: int) -> list[Batch]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.controlplane.commit_rules import COMMIT_BYTES_MAX, KEY_BYTES_MAX, check_commit, prefix_end
-from mesh.controlplane.store import OPERATIONS_MAX, VALUE_BYTES_MAX, Compare, Put, Remove
+from mesh.controlplane.commit_rules import KEY_BYTES_MAX, check_commit, prefix_end
+from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, VALUE_BYTES_MAX, Compare, Put, Remove
 
 
 @given(st.binary(max_size=4), st.binary(max_size=4))

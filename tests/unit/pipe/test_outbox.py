@@ -67,7 +67,6 @@ async def test_before_write_may_add_frames() -> None:
     wire = Wire()
     more = [7]
 
-
     def before_write() -> None:
         if more:
             wire.outbox.put(more.pop())
