@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mesh.errors import InvalidConfig, Problem
 from mesh.gateway.answer import HeadTooLarge, PayloadTooLarge
-from mesh.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from mesh.settings import GatewaySettings
 
 TIMEOUT_HEADER = b"x-request-timeout-seconds"
 REQUEST_ID_HEADER = b"x-request-id"

@@ -235,6 +235,8 @@ class AsyncKinds:
         return next(iter(()))
 
     async def background(self, request: Request) -> Any:
+        await request.body()
+
         async def later() -> None:
             while not is_open(request.query_params["gate"]):
                 await asyncio.sleep(0.002)
