@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ class Tasks:
 
     def __init__(self, on_failure: Callable[[BaseException], None] | None = None) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._on_failure = on_failure
 
     def __len__(self) -> int:
@@ -35,7 +37,9 @@ class Tasks:
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Start `work` now; it is cancelled when the owner cancels."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -133,6 +137,17 @@ def signals() -> Any:
     finally:
         for number in watched:
             loop.remove_signal_handler(number)
+
+
+def tune_collector() -> None:
+    """Spare the garbage collector the objects of start-up, and let it look for cycles less often.
+
+    With the defaults a gateway spends a fifth of its time looking: each batch of requests makes more objects than
+    the first generation holds. Call it once a process is ready to serve.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def bind_to_parent(parent_pid: int, lifeline_fd: int) -> None:

@@ -174,7 +174,8 @@ class SqliteFile:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA journal_size_limit = 16777216")
         if fresh:
-            numbers = f"INSERT INTO state VALUES ('revision', {first_revision:d}), ('first', {first_revision:d}), ('compacted', 0);"
+            at = f"{first_revision:d}"
+            numbers = f"INSERT INTO state VALUES ('revision', {at}), ('first', {at}), ('compacted', 0);"
             script = f"{numbers} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_FORMAT};"
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {script} COMMIT;")
 

@@ -142,7 +142,7 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         to.headers.extend(head.passed)
         to.request_id, to.timeout_ms = told.request_id, min(int(timeout_s * 1000), 0xFFFFFFFF)
         to.scheme, to.http_version, to.end = "http", "2", not request.body
-        call = Call(frame, idempotent=method in IDEMPOTENT, body_follows=bool(request.body))
+        call = Call(frame, route.dispatcher.loop, idempotent=method in IDEMPOTENT, body_follows=bool(request.body))
         route.dispatcher.submit(call, told.request_id)
         exchange = Exchange(pipeline, route, call, timeout_s)
         upload: asyncio.Task[None] | None = None

@@ -77,7 +77,7 @@ class HttpFront:
         body_follows = head.content_length > 0 or head.chunked or _may_follow(scope, head)
         timeout_s = min(route.timeout_s, head.timeout_s) if head.timeout_s else route.timeout_s
         frame = _open_frame(scope, head, route, request, timeout_s, ends=not body_follows)
-        call = Call(frame, idempotent=request.method in IDEMPOTENT, body_follows=body_follows)
+        call = Call(frame, route.dispatcher.loop, idempotent=request.method in IDEMPOTENT, body_follows=body_follows)
         route.dispatcher.submit(call, request.request_id)
         exchange = Exchange(self._pipeline, route, call, timeout_s)
         upload: asyncio.Task[None] | None = None

@@ -188,6 +188,7 @@ class Exchange:
         "_dispatcher",
         "_is_slow",
         "_limit",
+        "_loop",
         "_pipeline",
         "_progress",
         "_started",
@@ -208,12 +209,13 @@ class Exchange:
         self._is_slow = False
         self._pipeline = pipeline
         self._dispatcher = route.dispatcher
+        self._loop = route.dispatcher.loop
         self._deadline = timeout_s
         self._watch: Callable[[], Awaitable[None]] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._progress = self._started = pipeline.clock.monotonic()
         first = min(self.WATCH_AFTER_S, timeout_s)
-        self._timer = asyncio.get_running_loop().call_later(first, self._slow, first)
+        self._timer = self._loop.call_later(first, self._slow, first)
 
     def watch(self, watch: Callable[[], Awaitable[None]] | None) -> None:
         """Watch for the client's leave by awaiting `watch`, once the call is slow. A watch that began lasts."""
@@ -241,7 +243,7 @@ class Exchange:
         self._timer.cancel()
         idle_s = self._pipeline.settings.stream_idle_timeout_s
         self._progress = self._pipeline.clock.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(idle_s, self._idle)
+        self._timer = self._loop.call_later(idle_s, self._idle)
         self._is_slow = True
         self._start_watch()
 
@@ -265,7 +267,7 @@ class Exchange:
         self._is_slow = True
         self._start_watch()
         rest = self._deadline - waited_s
-        self._timer = asyncio.get_running_loop().call_later(rest, self._slow, self._deadline)
+        self._timer = self._loop.call_later(rest, self._slow, self._deadline)
 
     def _idle(self) -> None:
         idle_s = self._pipeline.settings.stream_idle_timeout_s
@@ -273,7 +275,7 @@ class Exchange:
         if left <= 0:
             self.give_up(DeadlineExceeded(f"no progress for {idle_s:g} s"))
         else:
-            self._timer = asyncio.get_running_loop().call_later(left, self._idle)
+            self._timer = self._loop.call_later(left, self._idle)
 
     def _start_watch(self) -> None:
         if self._watch is not None and self._watching is None:

@@ -10,7 +10,7 @@ from mesh.gateway.grpc_front import GrpcFront
 from mesh.gateway.http_front import HttpFront
 from mesh.gateway.http_server import HttpServer
 from mesh.gateway.pipeline import Pipeline
-from mesh.lifecycle import Tasks, deadline
+from mesh.lifecycle import Tasks, deadline, tune_collector
 from mesh.settings import GatewaySettings
 
 
@@ -41,6 +41,7 @@ class Gateway:
         await self._http.start()
         await self._grpc.start()
         self._tasks.spawn(self._discovery.run(), name="discovery")
+        tune_collector()
 
     def not_ready(self) -> str:
         """Return why this gateway should get no traffic, or ""."""
@@ -58,8 +59,9 @@ class Gateway:
 
     async def stop(self) -> None:
         """End at once and free everything."""
-        self.pipeline.draining = True
         await self._tasks.cancel()
+        # First, so that whoever still waits is answered and the listeners have nobody to wait for.
+        await self.pipeline.close()
         await self._http.stop()
         await self._grpc.stop()
-        await self.pipeline.close()
+        await self.pipeline.tasks.cancel()

@@ -27,6 +27,7 @@ class Call:
     __slots__ = (
         "_accept",
         "_grant",
+        "_loop",
         "accepted",
         "body",
         "ended",
@@ -43,7 +44,11 @@ class Call:
         "window",
     )
 
-    def __init__(self, frame: pb.RequestFrame, *, idempotent: bool, body_follows: bool) -> None:
+    def __init__(
+        self, frame: pb.RequestFrame, loop: asyncio.AbstractEventLoop, *, idempotent: bool, body_follows: bool
+    ) -> None:
+        # The loop is handed in: asking for the running one costs a system call, several times a request.
+        self._loop = loop
         self.frame = frame
         self.idempotent = idempotent
         self.order = 0
@@ -59,13 +64,13 @@ class Call:
         """The caller needs no more of it: answered, failed or cancelled."""
         self.streams = False
         """Part of its body was or will be sent by `write`, so it cannot be sent again once accepted."""
-        self.head: asyncio.Future[pb.Head] = asyncio.get_running_loop().create_future()
+        self.head: asyncio.Future[pb.Head] = loop.create_future()
         self.body = Inbound()
         self.window = Outbound()
         self._grant: asyncio.Future[None] | None = None
         self._accept: asyncio.Future[None] | None = None
         if body_follows:
-            self._grant = asyncio.get_running_loop().create_future()
+            self._grant = loop.create_future()
 
     def __repr__(self) -> str:
         where = f"on {self.link.address}" if self.link is not None else "unsent"
@@ -96,7 +101,7 @@ class Call:
         """The slot that was held is gone (its replica was lost); wait for another."""
         assert self._grant is not None
         if self._grant.done():
-            self._grant = asyncio.get_running_loop().create_future()
+            self._grant = self._loop.create_future()
 
     def open_with(self, data: bytes, *, end: bool) -> None:
         """Complete the Open frame with the first body bytes. Without `end`, the rest follows by `write`."""
@@ -107,7 +112,7 @@ class Call:
         self.window.take_nowait(len(data))
         self._grant = None
         if self.streams:
-            self._accept = asyncio.get_running_loop().create_future()
+            self._accept = self._loop.create_future()
 
     def accept(self) -> None:
         """The replica runs it."""

@@ -46,6 +46,7 @@ class Dispatcher:
         self.application = application
         self.deployment = deployment
         self._clock = clock
+        self.loop = asyncio.get_running_loop()
         self._limits = limits
         self._line: Line[Call] = Line(limits.max_queued_requests)
         self._balance: Balance[Link] = Balance(limits.max_ongoing_requests)
@@ -160,7 +161,7 @@ class Dispatcher:
     async def drain(self) -> None:
         """Return when no call waits or runs any more."""
         while self._balance.in_flight or len(self._line):
-            self._idle = asyncio.get_running_loop().create_future()
+            self._idle = self.loop.create_future()
             await self._idle
 
     def retire(self, reason: str) -> None:

@@ -99,6 +99,7 @@ async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.St
     status.send(state="ready", address=f"{host}:{port}", admin_address=admin.address)
     tasks = lifecycle.Tasks()
     tasks.spawn(report_load(replica, status), name="load-report")
+    lifecycle.tune_collector()
     await stop.wait()
     await health.enter_graceful_shutdown()
     async with lifecycle.deadline(replica.settings.graceful_shutdown_timeout_s, "running requests"):

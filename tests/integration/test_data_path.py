@@ -233,6 +233,25 @@ async def test_clients_that_leave_take_nothing_with_them(path: DataPath, kind: s
     assert "Traceback" not in replica.log
 
 
+async def test_a_client_that_leaves_after_its_body_waited_for_a_slot_is_noticed(path: DataPath) -> None:
+    await path.serve("async_gated", ongoing=1)
+    first = asyncio.ensure_future(path.get("/?id=first&gate=go"))
+    await path.until_event("start first")
+    for i, body in enumerate((b"small", bytes(200_000))):
+        second = asyncio.ensure_future(path.post(f"/?id=later-{i}&gate=never", content=body))
+        await path.until_queued(1)
+        path.open("go")
+        await path.until_event(f"start later-{i}")
+        await finish(second)
+        await path.until_event(f"cancelled later-{i}")
+        assert (await first).status_code == 200
+        (path.directory / "open-go").unlink()
+        first = asyncio.ensure_future(path.get(f"/?id=again-{i}&gate=go"))
+        await path.until_event(f"start again-{i}")
+    await finish(first)
+    await path.until_free()
+
+
 async def leave(path: DataPath, method: str, gate: str, number: int) -> None:
     """Let ten requests run and twenty wait, then hang up on all of them at once."""
     body = b"body" if method == "POST" else None

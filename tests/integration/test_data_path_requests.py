@@ -304,6 +304,37 @@ async def test_a_body_that_does_not_come_is_a_504(kinds: DataPath) -> None:
     await kinds.until_free()
 
 
+async def test_bodies_that_waited_in_the_line_come_back_whole(tmp_path: Path) -> None:
+    """While a request waits, the beginning of its body is taken to see whether its client is still there."""
+    async with data_path(tmp_path) as path:
+        await path.serve("async_kinds", ongoing=1, queued=20)
+        blocker = await Connection.open(path.gateways.gateway.http_address)
+        blocker.send(b"GET /drip HTTP/1.1\r\nhost: test\r\n\r\n")
+        await path.until_event("drip start")
+        bodies = [bytes([i]) * size for i, size in enumerate((1, 60_000, 100_000, 131_072, 131_073, 2_000_000))]
+        tasks = [asyncio.ensure_future(path.post("/echo", content=body)) for body in bodies]
+        slow = await Connection.open(path.gateways.gateway.http_address)
+        slow.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nfirst")
+        late = await Connection.open(path.gateways.gateway.http_address)
+        late.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n")
+        await path.until_queued(len(bodies) + 2)
+        await until(lambda: early_bodies() == len(bodies) + 2, "all of them take the beginning of the body")
+        await blocker.close()
+        slow.send(b"again")
+        assert (await slow.answer())[2] == b"firstagain"
+        late.send(b"3\r\nabc\r\n")
+        late.send(b"2\r\nde\r\n0\r\n\r\n")
+        assert (await late.answer())[2] == b"abcde"
+        assert [answer.content for answer in await asyncio.gather(*tasks)] == bodies
+        for connection in (slow, late):
+            await connection.close()
+        await path.until_free()
+
+
+def early_bodies() -> int:
+    return sum(task.get_name() == "client-watch" for task in asyncio.all_tasks()) - 1
+
+
 async def test_large_transfers_leave_room_for_small_requests(kinds: DataPath) -> None:
     body = CHUNK * (20 * MEGABYTE // len(CHUNK))
 

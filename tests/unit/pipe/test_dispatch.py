@@ -39,7 +39,7 @@ class Played:
     def submit(self, *, method: str = "GET", body_follows: bool = False) -> Call:
         """Submit a call."""
         frame = pb.RequestFrame(open=pb.Open(method=method, end=not body_follows))
-        call = Call(frame, idempotent=method == "GET", body_follows=body_follows)
+        call = Call(frame, asyncio.get_running_loop(), idempotent=method == "GET", body_follows=body_follows)
         self.dispatcher.submit(call, "id")
         return call
 
