@@ -52,11 +52,11 @@ class Following:
         for name in self.awaited:
             item = found.get(name)
             if name in self.leaving:
-                line = self._leaves(name, item)
+                line = self._leaves(name, item, status.gateways_behind)
             elif item is None:
                 line = self._missing(name)
             else:
-                line = self._comes(name, item)
+                line = self._comes(name, item, status.gateways_behind)
             if line and self._said.get(name) != line:
                 self._said[name] = line
                 lines.append(f"{name}: {line}")
@@ -75,10 +75,12 @@ class Following:
         parts = [f"{name}: {why}" for name, why in sorted(self.failures.items())]
         return DeployFailed("\n".join([f"{counted(len(parts), 'application')} failed", *parts]))
 
-    def _leaves(self, name: str, item: pb.ApplicationStatus | None) -> str:
+    def _leaves(self, name: str, item: pb.ApplicationStatus | None, behind: int) -> str:
         if item is not None:
             self.states[name] = _state(item)
             return f"being deleted, {_replicas_left(item)}"
+        if behind:
+            return _waiting(behind)
         self.states[name] = "GONE"
         self.leaving.discard(name)
         return "deleted"
@@ -88,7 +90,7 @@ class Following:
             self._overtaken[name] = f"application {name!r} was deleted by somebody else meanwhile"
         return ""
 
-    def _comes(self, name: str, item: pb.ApplicationStatus) -> str:
+    def _comes(self, name: str, item: pb.ApplicationStatus, behind: int) -> str:
         revision = self.revisions[name]
         if item.revision < revision:
             return ""
@@ -100,12 +102,18 @@ class Following:
             self.failures[name] = item.message
             return f"revision {revision} failed"
         if item.state == pb.APPLICATION_STATE_RUNNING and item.serving_revision >= revision:
+            if behind:  # it is done when whoever asks the gateways next is answered by it
+                return _waiting(behind)
             self._running.add(name)
             return f"revision {revision} is running"
         ready = ", ".join(f"{d.name} {d.ready_replicas}/{d.target_replicas} ready" for d in item.deployments)
         message = item.message.strip().rpartition("\n")[2]
         details = message or ready
         return f"revision {revision} {_state(item).lower()}" + (f": {details}" if details else "")
+
+
+def _waiting(behind: int) -> str:
+    return f"waiting for {counted(behind, 'gateway')}"
 
 
 def _state(item: pb.ApplicationStatus) -> str:

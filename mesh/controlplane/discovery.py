@@ -91,8 +91,7 @@ class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
     ) -> None:
         request: StreamSnapshotsRequest | None = first
         while request is not None:
-            if (stream := term.gateways.get(number)) is not None:
-                stream.serving = wire.from_proto(request.serving, Generation)
+            term.acknowledge(number, wire.from_proto(request.serving, Generation))
             request = await read(context, None)
         gone.set()
 

@@ -83,6 +83,7 @@ class Status:
     workers: tuple[WorkerStatus, ...] = ()
     leader: str = ""
     gateways: int = 0
+    gateways_behind: int = 0
 
 
 def applications_status(desired: Desired, observed: Observed) -> tuple[ApplicationStatus, ...]:

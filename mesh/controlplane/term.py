@@ -99,6 +99,7 @@ class Term:
         self._number = 0
         self._streams = 0
         self._routed: publish.Snapshot | None = None
+        self._routed_at = Generation()
 
     @property
     def desired(self) -> Desired:
@@ -130,6 +131,12 @@ class Term:
         self.reported.ring()
         return self._streams
 
+    def acknowledge(self, number: int, serving: Generation) -> None:
+        """A gateway said what it routes by."""
+        if (stream := self.gateways.get(number)) is not None and stream.serving != serving:
+            stream.serving = serving
+            self.reported.ring()
+
     def close_gateway(self, number: int) -> None:
         """A gateway's stream ended."""
         self.gateways.pop(number, None)
@@ -142,7 +149,8 @@ class Term:
         routed = publish.snapshot(applications, replicas, timeout_s)
         if routed != self._routed:
             self._routed = routed
-            numbered = replace(routed, generation=self._next_generation())
+            self._routed_at = self._next_generation()
+            numbered = replace(routed, generation=self._routed_at)
             message = wire.to_proto(numbered, discovery_service_pb2.Snapshot)
             self.snapshot = StreamSnapshotsResponse(snapshot=message)
             self.published.ring()
@@ -163,6 +171,7 @@ class Term:
             workers=status.workers_status(observed, now=now, wall=wall),
             leader=leader,
             gateways=len({stream.gateway_id for stream in self.gateways.values()}),
+            gateways_behind=sum(stream.serving != self._routed_at for stream in self.gateways.values()),
         )
 
     def end(self) -> None:

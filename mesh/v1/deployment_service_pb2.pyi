@@ -202,9 +202,12 @@ class Status(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     GATEWAYS_FIELD_NUMBER: _builtins.int
+    GATEWAYS_BEHIND_FIELD_NUMBER: _builtins.int
     leader: _builtins.str
     """host:port of the leading control plane."""
     gateways: _builtins.int
+    gateways_behind: _builtins.int
+    """Gateways that do not route by the newest snapshot yet."""
     @_builtins.property
     def applications(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.ApplicationStatus]: ...
     @_builtins.property
@@ -216,10 +219,11 @@ class Status(_message.Message):
         workers: _abc.Iterable[_deployment_pb2.WorkerStatus] | None = ...,
         leader: _builtins.str = ...,
         gateways: _builtins.int = ...,
+        gateways_behind: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "gateways", b"gateways", "leader", b"leader", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "gateways", b"gateways", "gateways_behind", b"gateways_behind", "leader", b"leader", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

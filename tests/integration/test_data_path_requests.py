@@ -409,7 +409,10 @@ async def test_http_2_requests_that_are_reset_are_cancelled(tmp_path: Path) -> N
         connection.send(session.data_to_send())
         await path.until_event("start 3")
         await path.until_queued(1)
-        for stream in (5, 1, 3):
+        session.reset_stream(5)
+        connection.send(session.data_to_send())
+        await path.until_queued(0)
+        for stream in (1, 3):
             session.reset_stream(stream)
         connection.send(session.data_to_send())
         await path.until_event("cancelled 1")

@@ -95,7 +95,7 @@ def test_status_without_applications() -> None:
 
 def test_status_json_has_every_field_under_its_name() -> None:
     data = json.loads(output.status(status(), Style("json")))
-    assert list(data) == ["applications", "workers", "leader", "gateways"]
+    assert list(data) == ["applications", "workers", "leader", "gateways", "gateways_behind"]
     first, second = data["applications"]
     assert first["state"] == "RUNNING"
     assert first["revision"] == 3
