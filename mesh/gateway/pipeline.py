@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from mesh.pipe.dispatch import Dispatcher, Limits
 from mesh.settings import GatewaySettings
 from mesh.telemetry import SNAPSHOT_GENERATION
 from mesh.v1 import discovery_service_pb2 as pb
+
+WATCH_AFTER_S = 0.02
+"""Seconds after which a request is slow: from then on its client is watched."""
 
 log = logging.getLogger("mesh.gateway")
 
@@ -50,6 +54,7 @@ class Pipeline:
         self._applications: dict[str, Route] = {}
         self._dispatchers: dict[tuple[str, str], Dispatcher] = {}
         self._exchanges = 0
+        self._young: deque[Exchange] = deque()
         self._idle: asyncio.Future[None] | None = None
 
     def route(self, raw_path: bytes) -> Route:
@@ -128,6 +133,20 @@ class Pipeline:
                 self._idle.set_result(None)
             self._idle = None
 
+    def look_later(self, exchange: Exchange) -> None:
+        """Look at an exchange again in WATCH_AFTER_S: if it still runs, it is slow. One timer serves them all."""
+        self._young.append(exchange)
+        if len(self._young) == 1:
+            asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
+
+    def _look(self) -> None:
+        young, due = self._young, self.clock.monotonic() - WATCH_AFTER_S
+        while young and young[0].started <= due:
+            young.popleft().slow()
+        if young:
+            wait_s = max(0.001, young[0].started - due)
+            asyncio.get_running_loop().call_later(wait_s, self._look)
+
     async def drain(self) -> None:
         """Refuse new requests and return when the last one is answered."""
         self.draining = True
@@ -180,7 +199,7 @@ async def _bury(dispatcher: Dispatcher) -> None:
 class Exchange:
     """One call with its deadline and its watch for a client that leaves.
 
-    Timers start when the call is slow: a fast call costs no task and no wake-up beyond its answer.
+    Timer and watch start when the call is slow: a fast call costs no task and no wake-up beyond its answer.
     """
 
     __slots__ = (
@@ -189,17 +208,16 @@ class Exchange:
         "_is_slow",
         "_limit",
         "_loop",
+        "_over",
         "_pipeline",
         "_progress",
-        "_started",
         "_timer",
         "_watch",
         "_watching",
         "call",
         "error",
+        "started",
     )
-
-    WATCH_AFTER_S = 0.02
 
     def __init__(self, pipeline: Pipeline, route: Route, call: Call, timeout_s: float) -> None:
         self.call = call
@@ -213,9 +231,13 @@ class Exchange:
         self._deadline = timeout_s
         self._watch: Callable[[], Awaitable[None]] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._progress = self._started = pipeline.clock.monotonic()
-        first = min(self.WATCH_AFTER_S, timeout_s)
-        self._timer = self._loop.call_later(first, self._slow, first)
+        self._progress = self.started = pipeline.clock.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+        if timeout_s > WATCH_AFTER_S:
+            pipeline.look_later(self)
+        else:
+            self._timer = self._loop.call_later(timeout_s, self._expire)
 
     def watch(self, watch: Callable[[], Awaitable[None]] | None) -> None:
         """Watch for the client's leave by awaiting `watch`, once the call is slow. A watch that began lasts."""
@@ -225,7 +247,7 @@ class Exchange:
 
     def left_s(self) -> float:
         """Seconds until the deadline."""
-        return max(0.0, self._started + self._deadline - self._pipeline.clock.monotonic())
+        return max(0.0, self.started + self._deadline - self._pipeline.clock.monotonic())
 
     def give_up(self, error: MeshError) -> None:
         """End the call with `error`: whoever waits for it sees that, and the replica is told to stop."""
@@ -240,7 +262,8 @@ class Exchange:
     def streaming(self, limit: asyncio.Timeout) -> None:
         """The answer began: from now on only progress is bounded, not the whole. `limit` ends what waits for it."""
         self._limit = limit
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         idle_s = self._pipeline.settings.stream_idle_timeout_s
         self._progress = self._pipeline.clock.monotonic()
         self._timer = self._loop.call_later(idle_s, self._idle)
@@ -253,21 +276,25 @@ class Exchange:
 
     def end(self) -> None:
         """Free the timers, and the call if it is not over."""
-        self._timer.cancel()
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
         # A whole answer needs no cancel: what the handler does after it (a background task) may end.
         if not self.call.ended and not self.call.complete:
             self._dispatcher.cancel(self.call)
 
-    def _slow(self, waited_s: float) -> None:
-        if waited_s >= self._deadline:
-            self.give_up(DeadlineExceeded(f"the request took longer than {self._deadline:g} s"))
+    def slow(self) -> None:
+        """It was not over when the pipeline looked: from now on it has a timer and a watch of its own."""
+        if self._over or self._is_slow:
             return
         self._is_slow = True
         self._start_watch()
-        rest = self._deadline - waited_s
-        self._timer = self._loop.call_later(rest, self._slow, self._deadline)
+        self._timer = self._loop.call_later(self.left_s(), self._expire)
+
+    def _expire(self) -> None:
+        self.give_up(DeadlineExceeded(f"the request took longer than {self._deadline:g} s"))
 
     def _idle(self) -> None:
         idle_s = self._pipeline.settings.stream_idle_timeout_s

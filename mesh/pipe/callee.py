@@ -35,6 +35,8 @@ class Callee:
         self.draining = False
         self._serve = serve
         self._idle: asyncio.Future[None] | None = None
+        self._pipes: set[ServedPipe] = set()
+        self._closing = False
 
     async def serve_pipe(self, context: Any) -> None:
         """Serve one pipe until its caller ends it or is lost; then cancel what it still runs."""
@@ -42,12 +44,26 @@ class Callee:
         tasks = Tasks()
         await context.send_initial_metadata(())
         writer = tasks.spawn(pipe.outbox.run(pipe.acknowledge), name="pipe-writer")
+        reader = tasks.spawn(self._read(pipe, context), name="pipe-reader")
+        self._pipes.add(pipe)
+        if self._closing:
+            pipe.outbox.end()
         try:
-            while not writer.done() and (message := await context.read()) is not grpc.aio.EOF:
-                pipe.receive(message.frames)
+            await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._pipes.discard(pipe)
             pipe.close()
             await tasks.cancel()
+
+    async def _read(self, pipe: ServedPipe, context: Any) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            pipe.receive(message.frames)
+
+    def close(self) -> None:
+        """End all pipes once what they have to say is written. For after a drain."""
+        self._closing = True
+        for pipe in self._pipes:
+            pipe.outbox.end()
 
     def start(self, call: ServedCall) -> Callable[[], object]:
         """Hand a call that has a slot to the handler."""

@@ -27,6 +27,7 @@ class Outbox(Generic[_F]):
         self._frames: list[_F] = []
         self._sizes: list[tuple[int, int]] = []
         self._wake: asyncio.Future[None] | None = None
+        self._ending = False
 
     def put(self, frame: _F) -> None:
         """Send `frame` after all that were put before it."""
@@ -46,15 +47,25 @@ class Outbox(Generic[_F]):
                 self._wake.set_result(None)
             self._wake = None
 
+    def end(self) -> None:
+        """Let `run` return once all that was put is written."""
+        self._ending = True
+        self.wake()
+
     async def run(self, before_write: Callable[[], object] | None = None) -> None:
-        """Write what is put, until cancelled or until a write raises. `before_write` may put more frames."""
+        """Write what is put, until cancelled, ended or a write raises. `before_write` may put more frames."""
         loop = asyncio.get_running_loop()
         while True:
             if before_write is not None:
                 before_write()
             if not self._frames:
+                if self._ending:
+                    return
                 self._wake = loop.create_future()
                 await self._wake
+                # One more turn of the loop: what else is ready now joins this message. Under load that makes
+                # messages fewer and larger; at low load it costs a few microseconds.
+                await asyncio.sleep(0)
                 continue
             await self._write(self._batch())
 

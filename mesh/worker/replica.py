@@ -34,6 +34,8 @@ from mesh.worker.launch import read_message, take_stdin
 log = logging.getLogger("mesh.replica")
 
 LOAD_REPORT_S = 1.0
+STOP_S = 1.0
+"""Seconds for the last answers to leave when the process ends."""
 SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -106,7 +108,8 @@ async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.St
         await replica.callee.drain()
     await tasks.cancel()
     await replica.handler.close()
-    await server.stop(0.5)
+    replica.callee.close()
+    await server.stop(STOP_S)
     admin.stop()
     return 0
 
