@@ -81,6 +81,10 @@ class Discovery:
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as error:
             cause = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
             log.info("snapshot stream ended", extra={"control": address, "cause": cause})
+        except Exception:
+            # A snapshot that this gateway cannot apply must not be its last: it serves on and asks again.
+            log.exception("snapshot not applied", extra={"control": address})
+            heard = False
         finally:
             await channel.close()
         return "", heard

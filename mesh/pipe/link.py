@@ -88,7 +88,12 @@ class Link:
         """Keep the pipe connected until cancelled, or until it breaks while retiring."""
         attempt = 0
         while not self.retiring:
-            connected = await self._serve_once()
+            try:
+                connected = await self._serve_once()
+            except Exception:
+                # Whatever a replica sent: its link must come back, for nobody else will open it again.
+                log.exception("pipe failed", extra={"replica": self.replica_id})
+                connected = False
             attempt = 0 if connected else attempt + 1
             await asyncio.sleep(RECONNECT.pause_s(attempt, self._clock.random))
 
