@@ -74,11 +74,16 @@ class DeployFailed(MeshError):
 
 
 class UserCodeError(MeshError):
-    """User code raised. `message` ends with the exception; `traceback` is for logs and the deployer."""
+    """User code raised, or is not what the config says.
 
-    def __init__(self, message: str, *, traceback: str) -> None:
-        super().__init__(message)
+    `message` is one line, `traceback` is for logs and the deployer, `field` is what names the code in its
+    application's config.
+    """
+
+    def __init__(self, message: str, *, traceback: str = "", field: str = "import_path", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.traceback = traceback
+        self.field = field
 
 
 class Overloaded(MeshError):

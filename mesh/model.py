@@ -119,6 +119,18 @@ class ApplicationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """What a deployment answers to, as a build found it in its code."""
+
+    grpc_only: bool = False
+    """It has no HTTP handler."""
+    services: tuple[str, ...] = ()
+    """Full names of its gRPC services."""
+    descriptor_set: bytes = b""
+    """Their FileDescriptorSet, compressed with zlib; empty without services."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentSpec:
     """A deployment of a built plan."""
 
@@ -127,6 +139,7 @@ class DeploymentSpec:
     version: str = ""
     """Digest of all that needs new replicas when it changes."""
     settings: DeploymentSettings = DeploymentSettings()
+    interface: Interface = Interface()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +152,27 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a build, a start or a revision failed, for the people who deploy."""
+
+    message: str = ""
+    """One line; where user code raised it ends with file and line."""
+    field: str = ""
+    """Path of the field of the application's config that is to blame, such as "import_path"; empty: none."""
+    hint: str = ""
+    details: str = ""
+    """The traceback, or what the process printed last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """An application that must be ready, at this revision or a later one, before something else happens."""
+
+    application: str = ""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Application:
     """Stored goal state of one application."""
 
@@ -148,11 +182,16 @@ class Application:
     """Built from `config` once its revision is `revision`; until then the one before, or None."""
     serving: Plan | None = None
     """The last plan that was wholly ready (or, before there was one, that had begun to serve)."""
-    failure: str = ""
+    failure: Failure | None = None
+    """Why `revision` failed; None while it has not."""
     deleting: bool = False
     applied_at: float = 0.0
     superseded: tuple[Plan, ...] = ()
     """Plans that were replaced before they were wholly ready, newest first, while replicas of theirs still serve."""
+    leaving: bool = False
+    """Left out by an apply: to be deleted once all of `awaits` is ready. If one of them fails it stays, without any."""
+    awaits: tuple[Awaited, ...] = ()
+    """What the same apply brought. While there are any, the application keeps the route that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +208,8 @@ class ReplicaStatus:
     since: float = 0.0
     ongoing_requests: int = 0
     admin_address: str = ""
+    failure: Failure | None = None
+    """Why its last start failed; None once it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +262,4 @@ class BuiltDeployment:
 
     ingress: bool = False
     config: DeploymentConfig = DeploymentConfig()
+    interface: Interface = Interface()

@@ -6,9 +6,14 @@ Everything binds loopback unless told otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from mesh.liveness import HEARTBEAT_INTERVAL_S, return_s
 
 LOOPBACK = "127.0.0.1"
 HTTP_PORT = 8000
@@ -48,9 +53,12 @@ class ControlPlaneSettings:
     etcd_key: str = ""
     etcd_user: str = ""
     etcd_password_file: str = ""
-    heartbeat_interval_s: float = 2.0
+    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     worker_grace_s: float = 10.0
     """Seconds a worker may be away before its replicas are placed elsewhere."""
+    takeover_grace_s: float = return_s(HEARTBEAT_INTERVAL_S) + 1.0
+    """The same for a worker that has not come to a new leader yet: it may have to notice first that the old one is
+    gone, so this is longer than that takes."""
     build_timeout_s: float = 60.0
 
 
@@ -77,11 +85,15 @@ class GatewaySettings:
     control: tuple[str, ...] = (f"{LOOPBACK}:{CONTROL_PORT}",)
     request_timeout_s: float = 60.0
     """Where neither the goal state nor the deployment nor the client says less."""
+    message_bytes_max: int = MESSAGE_BYTES_MAX
+    """Bytes of one message of a gRPC call, either way."""
     body_bytes_max: int = 1024 * 1024 * 1024
     header_bytes_max: int = 64 * 1024
     header_count_max: int = 200
     header_read_timeout_s: float = 10.0
     drain_timeout_s: float = 20.0
+    body_idle_timeout_s: float = 30.0
+    """Seconds without a byte after which a request whose body is waited for is given up."""
     stream_idle_timeout_s: float = 300.0
     """Seconds without progress after which a streamed answer is given up."""
     backlog: int = 2048
@@ -92,12 +104,28 @@ def environment() -> Mapping[str, str]:
     return dict(os.environ)
 
 
-def quiet_grpc() -> None:
-    """Keep what grpc's core writes to stderr by itself out of the logs, unless the user asks for it.
+def prepare_grpc() -> None:
+    """Set what grpc's core reads from the environment, unless the user did. Before grpc is first imported.
 
-    It repeats in its own form what is reported as an error anyway. Takes effect before grpc is first imported.
+    Its own lines on stderr repeat what is reported as an error anyway. Its older event loop costs less per message
+    than the new one: docs/decisions/0004-grpc-event-loop.md.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Each release knows its own experiments and complains of others.
+    if _grpc_release().startswith(_GRPC_MEASURED):
+        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
+
+
+_GRPC_MEASURED = "1.85."
+
+
+def _grpc_release() -> str:
+    """Return grpc's version without importing it, for that takes longer than `meshctl --help`."""
+    spec = find_spec("grpc")
+    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+        with contextlib.suppress(OSError):
+            return (Path(place) / "_grpcio_metadata.py").read_text().partition("=")[2].strip(' \n"')
+    return ""
 
 
 def control_addresses(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 FUNCTION_LINES, CLASS_LINES, FILE_LINES, PARAMETERS = 50, 300, 400, 6
-GENERATED = ("mesh/v1/", "mesh/controlplane/etcdrpc/")
+GENERATED = ("mesh/v1/", "mesh/controlplane/etcdrpc/", "mesh/gateway/reflectionrpc/")
 COMMANDS = "mesh/cli/"
 """Commands take one parameter per option: typer's form."""
 

@@ -6,6 +6,7 @@ Owns assembly only. Loads typer and flags; each command loads what it needs when
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,10 +14,10 @@ import typer
 import typer.core
 
 from mesh import __version__
-from mesh.cli import applications, roles, run
+from mesh.cli import applications, call, proto, roles, run
 from mesh.cli.flags import expanded
 from mesh.errors import MeshError
-from mesh.settings import quiet_grpc
+from mesh.settings import prepare_grpc
 
 PROGRAM = "meshctl"
 GROUPS = {
@@ -30,8 +31,11 @@ GROUPS = {
         applications.validate,
         applications.shutdown,
     ),
+    "Protobuf and gRPC": (call.call,),
     "Run one role": (roles.controlplane, roles.worker, roles.gateway),
 }
+NOUNS = {"Protobuf and gRPC": {"proto": ("Work with .proto files.", (proto.compile,))}}
+"""Commands of two words, by group and first word, which has a line of help."""
 EXAMPLES = """\
   meshctl run slow:app              run one application, until Ctrl-C
   meshctl deploy mesh.yaml          change what a mesh runs
@@ -57,13 +61,18 @@ class Commands(typer.core.TyperGroup):
         lines += ["", "Examples:", EXAMPLES]
         for title, commands in GROUPS.items():
             lines += ["", f"{title}:"]
-            for command in commands:
-                about = (command.__doc__ or "").partition("\n")[0]
-                lines.append(f"  {command.__name__:<14}{about}")
+            lines += [_line(command, command.__name__) for command in commands]
+            for noun, (_, inner) in NOUNS.get(title, {}).items():
+                lines += [_line(command, f"{noun} {command.__name__}") for command in inner]
         lines += ["", "Options:", "  --debug       Show tracebacks.", "  --version     Show the version."]
         lines += ["  --install-completion, --show-completion   Completion for the shell."]
         lines += ["", "Exit codes:", EXIT_CODES, "", f"{PROGRAM} COMMAND --help tells more."]
         formatter.write("\n".join(lines) + "\n")
+
+
+def _line(command: Callable[..., Any], words: str) -> str:
+    about = (command.__doc__ or "").partition("\n")[0]
+    return f"  {words:<14}{about}"
 
 
 app = typer.Typer(cls=Commands, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -71,7 +80,7 @@ app = typer.Typer(cls=Commands, rich_markup_mode="rich", pretty_exceptions_enabl
 
 def main() -> int:
     """Run meshctl with this process's arguments and return its exit code."""
-    quiet_grpc()
+    prepare_grpc()
     invocation = Invocation()
     try:
         return int(app(prog_name=PROGRAM, obj=invocation, standalone_mode=False) or 0)
@@ -124,6 +133,11 @@ def _global_flags(
 for _title, _commands in GROUPS.items():
     for _command in _commands:
         app.command(rich_help_panel=_title)(expanded(_command))
+    for _noun, (_help, _inner) in NOUNS.get(_title, {}).items():
+        _group = typer.Typer(rich_markup_mode="rich", help=_help)
+        for _second in _inner:
+            _group.command()(expanded(_second))
+        app.add_typer(_group, name=_noun, rich_help_panel=_title)
 
 
 if __name__ == "__main__":

@@ -44,27 +44,32 @@ def deploy(file: File, *, wait: WaitFlags, client: ClientFlags, output: OutputFl
     read = _read(file)
 
     async def main(client: Client) -> None:
-        response = await deploying.apply(client, read.config, read)
+        async with client.within(wait.timeout, "not stored"):
+            response = await deploying.apply(client, read.config, read)
         following = Following.of(response.applications)
         if wait.wait:
-            await _follow(client, following, wait.timeout, what="the deploy goes on")
+            await _follow(client, following, wait.timeout, what="the deploy goes on", file=read)
         write(rendering.applied(response, following.states, style(output.output)))
 
     _call(client, main)
 
 
-def validate(file: File) -> None:
+def validate(file: File, *, output: OutputFlags) -> None:
     """Check a config file without a control plane.
 
     \b
     Examples:
       meshctl validate mesh.yaml
     """
-    from mesh.cli.output import counted
-    from mesh.cli.terminal import say
+    from mesh.cli.output import counted, data
+    from mesh.cli.terminal import say, style, write
 
     read = _read(file)
-    say(f"{read.path}: valid, {counted(len(read.config.applications), 'application')}")
+    names = [application.name for application in read.config.applications]
+    if output.output is Output.TABLE:
+        say(f"{read.path}: valid, {counted(len(names), 'application')}")
+    else:
+        write(data({"file": read.path, "valid": True, "applications": names}, style(output.output)))
 
 
 def status(
@@ -73,6 +78,7 @@ def status(
     *,
     client: ClientFlags,
     output: OutputFlags,
+    context: typer.Context,
 ) -> None:
     """Show how applications are doing; with a name, each of its replicas too.
 
@@ -83,17 +89,23 @@ def status(
       meshctl status --watch
     """
     from mesh.cli.output import status as rendered
+    from mesh.cli.output import without_details
     from mesh.cli.terminal import style, write
 
     form = output.output
 
     async def once(client: Client) -> None:
         message = await client.status(name)
+        _warn_of(message.stale)
+        if not context.obj.debug:
+            without_details(message)
         write(rendered(message, style(form), detailed=bool(name)))
 
     async def again(client: Client) -> None:
         clear = "\x1b[H\x1b[2J" if form is Output.TABLE and sys.stdout.isatty() else ""
         async for message in client.watch(name, patience_s=WATCH_PATIENCE_S):
+            if not context.obj.debug:
+                without_details(message)
             write(clear + rendered(message, style(form, one_line=True), detailed=bool(name)))
 
     _call(client, again if watch else once)
@@ -120,7 +132,9 @@ def config(
     form = Output.YAML if output is Output.TABLE else output
 
     async def main(client: Client) -> None:
-        value = wire.from_proto(await client.config(name), config_file.Config)
+        answer = await client.config(name)
+        _warn_of(answer.stale)
+        value = wire.from_proto(answer.config, config_file.Config)
         write(data(config_file.as_data(value), style(form)))
 
     _call(client, main)
@@ -131,6 +145,7 @@ def delete(
     *,
     wait: WaitFlags,
     client: ClientFlags,
+    output: OutputFlags,
 ) -> None:
     """Delete an application. Its running requests are finished first.
 
@@ -138,12 +153,11 @@ def delete(
     Examples:
       meshctl delete default
     """
-    from mesh.cli.follow import Following
 
     async def main(client: Client) -> None:
-        await client.delete(name)
-        if wait.wait:
-            await _follow(client, Following(leaving={name}), wait.timeout, what="the deletion goes on")
+        async with client.within(wait.timeout, "not deleted"):
+            await client.delete(name)
+        await _deleted(client, {name}, wait, output)
 
     _call(client, main)
 
@@ -153,6 +167,7 @@ def shutdown(
     *,
     wait: WaitFlags,
     client: ClientFlags,
+    output: OutputFlags,
 ) -> None:
     """Delete all applications and stored options. The processes of mesh stay.
 
@@ -160,8 +175,6 @@ def shutdown(
     Examples:
       meshctl shutdown -y
     """
-    from mesh.cli.follow import Following
-
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody is there to be asked; add -y", param_hint="--yes")
@@ -169,10 +182,10 @@ def shutdown(
             raise typer.Exit(1)
 
     async def main(client: Client) -> None:
-        leaving = {application.name for application in (await client.status()).applications}
-        await client.shutdown()
-        if wait.wait:
-            await _follow(client, Following(leaving=leaving), wait.timeout, what="the deletion goes on")
+        async with client.within(wait.timeout, "not deleted"):
+            leaving = {application.name for application in (await client.status()).applications}
+            await client.shutdown()
+        await _deleted(client, leaving, wait, output)
 
     _call(client, main)
 
@@ -207,14 +220,36 @@ def _call(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T:
     return asyncio.run(connected())
 
 
-async def _follow(client: Client, following: Following, timeout_s: float, *, what: str) -> None:
+def _warn_of(stale: str) -> None:
+    """Say that an answer is old, if it is."""
+    from mesh.cli.terminal import say
+
+    if stale:
+        say(f"warning: {stale}; this is what a control plane last read in the store")
+
+
+async def _deleted(client: Client, names: set[str], wait: WaitFlags, output: OutputFlags) -> None:
+    """Follow a deletion and say what came of it."""
+    from mesh.cli.follow import Following
+    from mesh.cli.output import deleted
+    from mesh.cli.terminal import style, write
+
+    following = Following(leaving=set(names))
+    if wait.wait:
+        await _follow(client, following, wait.timeout, what="the deletion goes on")
+    write(deleted(names, following.states, style(output.output)))
+
+
+async def _follow(
+    client: Client, following: Following, timeout_s: float, *, what: str, file: ConfigFile | None = None
+) -> None:
     import asyncio
 
     from mesh.cli import deploying
     from mesh.cli.terminal import say
 
     try:
-        await deploying.follow(client, following, timeout_s=timeout_s, say=say)
+        await deploying.follow(client, following, file, timeout_s=timeout_s, say=say)
     except asyncio.CancelledError:
         say(f"no longer waiting; {what}")
         raise

@@ -7,7 +7,8 @@ carries. Called by the commands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -18,14 +19,18 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from mesh.backoff import Backoff
 from mesh.clock import SYSTEM
+from mesh.connection import connect
 from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Problem, Unreachable
+from mesh.liveness import pings
 from mesh.settings import ADDRESS_ENV, MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 
 CALL_TIMEOUT_S = 15.0
-CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 5.0
+"""The same for a call that only reads, where there is another address: somewhat more than a control plane waits for its
+leader before it answers by itself."""
 PATIENCE_S = 1.0
 """Seconds for which addresses are tried again where nobody listens."""
 LEADER_PATIENCE_S = 15.0
@@ -33,8 +38,7 @@ LEADER_PATIENCE_S = 15.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    *pings(),
     ("grpc.enable_http_proxy", 0),
 )
 _REOPEN = Backoff(initial_s=0.5, max_s=0.5, floor=0.2)
@@ -61,6 +65,10 @@ class Client:
         self._addresses = tuple(addresses)
         self._first = 0
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._began = SYSTEM.monotonic()
+        self._ends: float | None = None
+        self.trouble = ""
+        """Why the last attempt failed; empty if it did not."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,22 +77,41 @@ class Client:
         for channel in self._channels.values():
             await channel.close()
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since this client was made: as good as since the command began."""
+        return SYSTEM.monotonic() - self._began
+
+    @contextlib.asynccontextmanager
+    async def within(self, seconds: float, what: str) -> AsyncIterator[None]:
+        """Bound all calls made in the block together. Past `seconds` raises DeadlineExceeded: `what` and why."""
+        self._ends = SYSTEM.monotonic() + seconds
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            why = self.trouble or "the control plane has not answered yet"
+            hint = "it may have come through: see meshctl status, then repeat the command"
+            raise DeadlineExceeded(f"{what} within {seconds:g} s\n{why}", hint=hint) from None
+        finally:
+            self._ends = None
+
     async def apply(self, config: pb.Config, *, validate_only: bool = False) -> api.ApplyResponse:
         """Make the goal state equal to `config`. Raises InvalidConfig with the paths of the fields."""
         request = api.ApplyRequest(config=config, validate_only=validate_only)
-        response: api.ApplyResponse = await self._call(lambda stub: stub.Apply(request, timeout=CALL_TIMEOUT_S))
+        response: api.ApplyResponse = await self._call(lambda stub: stub.Apply(request, timeout=self._left_s()))
         return response
 
-    async def config(self, application: str = "") -> pb.Config:
+    async def config(self, application: str = "") -> api.GetConfigResponse:
         """Return the goal state of one application or of all. Raises NotFound."""
         request = api.GetConfigRequest(application=application)
-        response: api.GetConfigResponse = await self._call(lambda stub: stub.GetConfig(request, timeout=CALL_TIMEOUT_S))
-        return response.config
+        response: api.GetConfigResponse = await self._read(lambda stub, s: stub.GetConfig(request, timeout=s))
+        return response
 
     async def status(self, application: str = "") -> api.Status:
         """Return the status of one application or of all. Raises NotFound."""
         request = api.GetStatusRequest(application=application)
-        response: api.GetStatusResponse = await self._call(lambda stub: stub.GetStatus(request, timeout=CALL_TIMEOUT_S))
+        response: api.GetStatusResponse = await self._read(lambda stub, s: stub.GetStatus(request, timeout=s))
         return response.status
 
     async def delete(self, application: str) -> None:
@@ -95,7 +122,7 @@ class Client:
         async def work(stub: Any) -> None:
             nonlocal sent
             sent += 1
-            await stub.Delete(request, timeout=CALL_TIMEOUT_S)
+            await stub.Delete(request, timeout=self._left_s())
 
         try:
             await self._call(work)
@@ -105,7 +132,7 @@ class Client:
 
     async def shutdown(self) -> None:
         """Delete all applications and options."""
-        await self._call(lambda stub: stub.Shutdown(api.ShutdownRequest(), timeout=CALL_TIMEOUT_S))
+        await self._call(lambda stub: stub.Shutdown(api.ShutdownRequest(), timeout=self._left_s()))
 
     async def workers(self) -> api.ListWorkersResponse:
         """Return the workers."""
@@ -146,6 +173,25 @@ class Client:
             # A server that opens streams only to end them must not be asked in a tight loop.
             await asyncio.sleep(_REOPEN.pause_s(0, SYSTEM.random))
 
+    async def _read(self, work: Callable[[Any, float], Awaitable[_T]]) -> _T:
+        """Make a call that changes nothing: one that is not answered in time may be asked elsewhere."""
+        seconds = READ_TIMEOUT_S if len(self._addresses) > 1 else CALL_TIMEOUT_S
+
+        async def once(stub: Any) -> _T:
+            try:
+                return await work(stub, min(seconds, self._left_s()))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise TimeoutError from error
+                raise
+
+        return await self._call(once)
+
+    def _left_s(self) -> float:
+        """Return the seconds for one call."""
+        left_s = CALL_TIMEOUT_S if self._ends is None else self._ends - SYSTEM.monotonic()
+        return max(0.0, min(CALL_TIMEOUT_S, left_s))
+
     async def _call(self, work: Callable[[Any], Awaitable[_T]], *, patience_s: float | None = None) -> _T:
         """Try all addresses in turn, and again after a pause while that may help or for `patience_s` seconds."""
         retrying = AsyncRetrying(
@@ -173,10 +219,14 @@ class Client:
             except Unreachable as error:
                 failed.append(error)
             else:
-                self._first = index
+                self._first, self.trouble = index, ""
                 return result
+            # The first answer: who is asked with little time left can only say that it was too little.
+            self.trouble = next((e.message for e in failed if not isinstance(e, NotConnected)), self.trouble)
         # Who answered, even with "no leader", is more telling than who did not.
-        raise next((error for error in failed if not isinstance(error, NotConnected)), self._nobody())
+        told = next((error for error in failed if not isinstance(error, NotConnected)), self._nobody())
+        self.trouble = told.message
+        raise told
 
     async def _connected(self, address: str) -> grpc.aio.Channel:
         """Return a channel that is connected. Raises NotConnected as soon as connecting has failed once."""
@@ -184,12 +234,8 @@ class Client:
         if channel is None:
             channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-                    await channel.wait_for_state_change(state)
-                    if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        raise NotConnected(f"nobody listens at {address}")
-        except (NotConnected, TimeoutError):
+            await connect(channel, address)
+        except Unreachable:
             # A fresh channel next time: this one would wait out its own back-off first.
             await self._channels.pop(address).close()
             raise self._nobody() from None
@@ -222,7 +268,7 @@ def _mapped(error: grpc.aio.AioRpcError, address: str) -> MeshError:
         case grpc.StatusCode.UNAVAILABLE:
             return Unreachable(f"control plane {address}: {details}", hint=hint or "try again in a few seconds")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"control plane {address} did not answer within {CALL_TIMEOUT_S:g} s", hint=hint)
+            return DeadlineExceeded(f"control plane {address} did not answer in time", hint=hint)
         case grpc.StatusCode.UNIMPLEMENTED:
             return MeshError(f"{address} is not a control plane of mesh, or of another version: {details}")
         case code:

@@ -24,6 +24,7 @@ from mesh.serving.options import (
     applications_problems,
     nearest,
     option_problems,
+    shown,
 )
 
 BYTES_MAX = 1024 * 1024
@@ -67,7 +68,11 @@ class ConfigFile:
 
     def located(self, error: InvalidConfig) -> InvalidFile:
         """Return a problem that somebody else found, with the places of its fields in this file."""
-        return InvalidFile(self.path, [Fault(self.document.place(p.field), p) for p in error.problems])
+        return InvalidFile(self.path, [self.fault(problem) for problem in error.problems])
+
+    def fault(self, problem: Problem) -> Fault:
+        """Return a problem with the place of its field in this file."""
+        return Fault(self.document.place(problem.field), problem)
 
 
 class InvalidFile(InvalidConfig):
@@ -87,20 +92,22 @@ def read(path: Path) -> ConfigFile:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"no config file {path}", hint="check the path") from error
     except OSError as error:
-        raise InvalidConfig((Problem("", f"cannot read {path}: {error.strerror}"),)) from error
+        hint = "name a file that you may read"
+        raise InvalidConfig((Problem("", f"cannot read {path}: {error.strerror}", hint),)) from error
     return decode(data, path=str(path), directory=str(path.resolve().parent))
 
 
 def decode(data: bytes, *, path: str, directory: str) -> ConfigFile:
     """Parse the bytes of a config file. Raises InvalidFile."""
     if len(data) > BYTES_MAX:
-        raise InvalidFile(path, [Fault(Place(), Problem("", f"is larger than {BYTES_MAX // 1024} KiB"))])
+        problem = Problem("", f"is larger than {BYTES_MAX // 1024} KiB", "move data out of the config")
+        raise InvalidFile(path, [Fault(Place(), problem)])
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8", "replace")
         place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        raise InvalidFile(path, [Fault(place, Problem("", "is not UTF-8 text"))]) from error
+        raise InvalidFile(path, [Fault(place, Problem("", "is not UTF-8 text", "save it as UTF-8"))]) from error
     return parse(text, path=path, directory=directory)
 
 
@@ -258,20 +265,20 @@ class _Reader:
     def _mapping(self, value: object, at: str, known: Sequence[str] | None) -> Mapping[str, Any]:
         """Return the mapping without unknown keys. `known` None: any key."""
         if not isinstance(value, dict):
-            self._fault(at, f"must be a mapping of keys to values, not {_shown(value)}")
+            self._fault(at, f"must be a mapping of keys to values, not {_shown(value)}", "write KEY: VALUE, indented")
             return {}
         if known is None:
             return value
         for key in value:
             if key not in known:
                 path = f"{at}.{key}" if at else key
-                problem = Problem(path, f"unknown key {key!r}", nearest(key, known))
+                problem = Problem(path, f"unknown key {shown(key)}", nearest(key, known))
                 self.faults.append(Fault(self._document.keys[path], problem))
         return {key: value[key] for key in value if key in known}
 
     def _list(self, value: object, at: str) -> list[Any]:
         if not isinstance(value, list):
-            self._fault(at, f"must be a list, not {_shown(value)}")
+            self._fault(at, f"must be a list, not {_shown(value)}", "write each item on a line of its own, after '- '")
             return []
         return value
 
@@ -280,7 +287,7 @@ class _Reader:
             return default
         value = found[key]
         if not isinstance(value, str):
-            hint = f'put it in quotes: "{value}"' if isinstance(value, (int, float)) else ""
+            hint = f'put it in quotes: "{value}"' if isinstance(value, (int, float)) else "write text"
             self._fault(f"{at}.{key}", f"must be text, not {_shown(value)}", hint)
             return stand_in
         return value
@@ -289,13 +296,13 @@ class _Reader:
         items = self._list(value, at)
         for i, item in enumerate(items):
             if not isinstance(item, str):
-                self._fault(f"{at}[{i}]", f"must be text, not {_shown(item)}")
+                self._fault(f"{at}[{i}]", f"must be text, not {_shown(item)}", "put it in quotes")
         return tuple(item for item in items if isinstance(item, str))
 
     def _number(self, found: Mapping[str, Any], key: str, at: str, allowed: Range) -> Any:
         value = found.get(key)
         if value is not None and (wrong := allowed.problem(value)):
-            self._fault(f"{at}.{key}", wrong)
+            self._fault(f"{at}.{key}", wrong, allowed.hint)
             return None
         return value
 
@@ -304,7 +311,7 @@ class _Reader:
         try:
             return _json(found) if found else ""
         except ValueError:
-            self._fault(at, "must be JSON values, which .inf and .nan are not")
+            self._fault(at, "must be JSON values, which .inf and .nan are not", "write a number, or null")
             return ""
 
     def _path(self, path: str) -> str:
@@ -328,5 +335,4 @@ def _shown(value: object) -> str:
             return "a mapping"
         case list():
             return "a list"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown(value)

@@ -10,9 +10,11 @@ import traceback
 from enum import IntEnum
 
 from mesh.cli.config_file import InvalidFile
-from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Unreachable, UserCodeError
+from mesh.cli.follow import ApplicationsFailed
+from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Unreachable
 
 _RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
+_FIELD_CHARS_MAX = 150
 
 
 class ExitCode(IntEnum):
@@ -46,25 +48,45 @@ def exit_code(error: BaseException) -> ExitCode:
 def rendered(error: BaseException, *, colour: bool = False, debug: bool = False) -> str:
     """Return the lines that tell a person of `error`: what happened, why, how to mend it.
 
-    The first line of a message is what happened, further lines are why. With `debug` the traceback comes first.
+    The first line of a message is what happened, further lines are why. With `debug` the traceback comes first; where
+    user code failed it is that of the user's code.
     """
+    if isinstance(error, ApplicationsFailed):
+        return "\n".join(_failed(error, colour, debug))
     lines = "".join(traceback.format_exception(error)).rstrip().split("\n") if debug else []
     if isinstance(error, InvalidFile):
         for fault in error.faults:
             problem = fault.problem
             at = f"{error.path}:{fault.place.line}:{fault.place.column}"
-            lines += _lines(_joined(at, problem.field, problem.message), problem.hint, colour)
+            lines += _lines(_joined(at, _cut(problem.field), problem.message), problem.hint, colour)
     elif isinstance(error, InvalidConfig):
         for problem in error.problems:
-            lines += _lines(_joined(problem.field, problem.message), problem.hint, colour)
-    elif isinstance(error, UserCodeError):
-        lines += _lines(f"{error.message}\n{error.traceback}", error.hint, colour)
+            lines += _lines(_joined(_cut(problem.field), problem.message), problem.hint, colour)
     elif isinstance(error, MeshError):
         lines += _lines(error.message, error.hint, colour)
     else:
         what = f"unexpected {type(error).__name__}: {error}"
         lines += _lines(what, "" if debug else "this is a fault of mesh; meshctl --debug shows its traceback", colour)
     return "\n".join(lines)
+
+
+def _failed(error: ApplicationsFailed, colour: bool, debug: bool) -> list[str]:
+    lines = []
+    in_order = [*error.places, *sorted(error.failures.keys() - error.places.keys())]
+    for name in in_order:
+        failure = error.failures[name]
+        what = _joined(error.places.get(name) or f"application {name!r} failed", failure.message)
+        hint = failure.hint or "see meshctl status"
+        if failure.details and debug:
+            what += f"\n{failure.details}"
+        elif failure.details:
+            hint += " (meshctl --debug shows the traceback)"
+        lines += _lines(what, hint, colour)
+    return lines
+
+
+def _cut(field: str) -> str:
+    return field if len(field) <= _FIELD_CHARS_MAX else field[: _FIELD_CHARS_MAX - 1] + "…"
 
 
 def _joined(*parts: str) -> str:

@@ -6,13 +6,26 @@ status after another. Called by the commands that wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mesh import wire
 from mesh.cli.output import counted, enum_name
 from mesh.errors import Conflict, DeployFailed, MeshError
+from mesh.model import Failure
 from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
+
+
+class ApplicationsFailed(DeployFailed):
+    """Applications that were deployed failed; `failures` has the reason of each by name."""
+
+    def __init__(self, failures: Mapping[str, Failure]) -> None:
+        parts = [f"application {name!r} failed: {failure.message}" for name, failure in sorted(failures.items())]
+        super().__init__("\n".join(parts))
+        self.failures = dict(failures)
+        self.places: dict[str, str] = {}
+        """FILE:LINE:COLUMN: FIELD of what is to blame, where a config file is known."""
 
 
 @dataclass(slots=True)
@@ -23,8 +36,9 @@ class Following:
     leaving: set[str] = field(default_factory=set)
     states: dict[str, str] = field(default_factory=dict)
     """The last state seen of each application that is still awaited or was; GONE when there is none."""
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
+    _kept: set[str] = field(default_factory=set)
     _overtaken: dict[str, str] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)
 
@@ -43,7 +57,7 @@ class Following:
     def awaited(self) -> list[str]:
         """Names of the applications whose end is open."""
         decided = self._running | self.failures.keys() | self._overtaken.keys()
-        return sorted((self.revisions.keys() - decided) | self.leaving)
+        return sorted(self.revisions.keys() - decided) + sorted(self.leaving - self._kept)
 
     def take(self, status: api.Status) -> list[str]:
         """Note a newer status and return the progress lines it is worth."""
@@ -67,18 +81,22 @@ class Following:
         if self._overtaken:
             text = "\n".join(self._overtaken.values())
             return Conflict(text, hint="see meshctl status, then deploy again")
-        if not self.failures:
-            return None
-        if len(self.failures) == 1:
-            [(name, why)] = self.failures.items()
-            return DeployFailed(f"application {name!r} failed\n{why}")
-        parts = [f"{name}: {why}" for name, why in sorted(self.failures.items())]
-        return DeployFailed("\n".join([f"{counted(len(parts), 'application')} failed", *parts]))
+        return ApplicationsFailed(self.failures) if self.failures else None
 
     def _leaves(self, name: str, item: pb.ApplicationStatus | None, behind: int) -> str:
         if item is not None:
-            self.states[name] = _state(item)
-            return f"being deleted, {_replicas_left(item)}"
+            before, self.states[name] = self.states.get(name), _state(item)
+            if item.state == pb.APPLICATION_STATE_DELETING:
+                return f"being deleted, {_replicas_left(item)}"
+            if item.leaving:
+                return item.message
+            if before == "DELETING":
+                self._kept.add(name)
+                self._overtaken[name] = f"application {name!r} was deployed by somebody else meanwhile"
+            elif self.failures or self._overtaken:
+                self._kept.add(name)
+                return "not deleted, because the deploy failed"
+            return ""
         if behind:
             return _waiting(behind)
         self.states[name] = "GONE"
@@ -99,16 +117,16 @@ class Following:
             self._overtaken[name] = f"application {name!r} was changed by somebody else meanwhile"
             return ""
         if item.state == pb.APPLICATION_STATE_DEPLOY_FAILED:
-            self.failures[name] = item.message
-            return f"revision {revision} failed"
+            self.failures[name] = wire.from_proto(item.failure, Failure)
+            serving = item.serving_revision
+            return f"revision {revision} failed" + (f"; revision {serving} serves on" if serving else "")
         if item.state == pb.APPLICATION_STATE_RUNNING and item.serving_revision >= revision:
             if behind:  # it is done when whoever asks the gateways next is answered by it
                 return _waiting(behind)
             self._running.add(name)
             return f"revision {revision} is running"
         ready = ", ".join(f"{d.name} {d.ready_replicas}/{d.target_replicas} ready" for d in item.deployments)
-        message = item.message.strip().rpartition("\n")[2]
-        details = message or ready
+        details = item.message or ready
         return f"revision {revision} {_state(item).lower()}" + (f": {details}" if details else "")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mesh import lifecycle
-from mesh.cli import deploying, reload, target, terminal
+from mesh.cli import deploying, ports, reload, target, terminal
 from mesh.cli.client import Client
 from mesh.cli.config_file import GrpcOptions, HttpOptions
 from mesh.cli.fail import ExitCode
@@ -97,6 +97,7 @@ async def _serve(local: Local, goal: Target | None, stop: lifecycle.Stop) -> int
 
 @contextlib.asynccontextmanager
 async def _started(local: Local, goal: Target | None) -> AsyncIterator[_Mesh]:
+    ports.check(_listeners(local, goal))
     async with hosted(ROLES, local.process.admin_host, local.process.admin_port) as host:
         control = ControlPlane(replace(local.store, port=local.listen.control_port), SYSTEM)
         await host.start("control plane", control)
@@ -105,6 +106,16 @@ async def _started(local: Local, goal: Target | None) -> AsyncIterator[_Mesh]:
         gateway = Gateway(_gateway_settings(local.listen, goal, at), SYSTEM)
         await host.start("gateway", gateway)
         yield _Mesh(host, control, gateway)
+
+
+def _listeners(local: Local, goal: Target | None) -> tuple[ports.Listener, ...]:
+    gateway, process = _gateway_settings(local.listen, goal, ()), local.process
+    return (
+        ports.Listener("HTTP", gateway.host, gateway.port, "--port"),
+        ports.Listener("gRPC", gateway.host, gateway.grpc_port, "--grpc-port"),
+        ports.Listener("the control plane", local.store.host, local.listen.control_port, "--control-port"),
+        ports.Listener("metrics and probes", process.admin_host, process.admin_port, "--admin-port"),
+    )
 
 
 def _gateway_settings(listen: ListenFlags, goal: Target | None, control: tuple[str, ...]) -> GatewaySettings:
@@ -124,14 +135,15 @@ async def _deployed(mesh: _Mesh, goal: Target) -> None:
     async with Client((mesh.control.address,)) as client:
         response = await deploying.apply(client, goal.config, goal.file)
         following = Following.of(response.applications)
-        await deploying.follow(client, following, timeout_s=DEPLOY_SECONDS, say=log.info)
+        await deploying.follow(client, following, goal.file, timeout_s=DEPLOY_SECONDS, say=log.info)
     try:
         async with asyncio.timeout(ROUTED_SECONDS):
             for application in goal.config.applications:
                 while not mesh.gateway.serving(application.name):  # noqa: ASYNC110 - the gateway has no event for it
                     await asyncio.sleep(_ROUTE_LOOK_SECONDS)
     except TimeoutError:
-        raise DeadlineExceeded("the gateway has no route to what was deployed") from None
+        hint = "its log may tell why; then try again"
+        raise DeadlineExceeded("the gateway has no route to what was deployed", hint=hint) from None
 
 
 async def _reloading(mesh: _Mesh, local: Local, goal: Target, seen: str) -> None:

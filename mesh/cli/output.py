@@ -71,7 +71,8 @@ def status(message: api.Status, style: Style, *, detailed: bool = False) -> str:
     if not message.applications:
         blocks = ["no applications\n"]
     counts = f"{counted(len(message.workers), 'worker')}, {counted(message.gateways, 'gateway')}"
-    blocks.append(f"{counts}, control plane {message.leader or 'without a leader'}\n")
+    last = f"{counts}, control plane {message.leader or 'without a leader'}"
+    blocks.append(f"{f'not current: {message.stale}' if message.stale else last}\n")
     return "\n".join(block for block in blocks if block)
 
 
@@ -110,6 +111,24 @@ def applied(message: api.ApplyResponse, states: Mapping[str, str], style: Style)
         return data({"applications": items}, style)
     rows = [tuple(str(value or "-") for value in item.values()) for item in items]
     return table(("APPLICATION", "REVISION", "CHANGE", "STATE"), rows, style) or "no applications\n"
+
+
+def deleted(names: Iterable[str], states: Mapping[str, str], style: Style) -> str:
+    """Return which applications were deleted, and the state each has come to where that is known."""
+    items = [{"name": name, "change": "DELETED", "state": states.get(name, "")} for name in sorted(names)]
+    if style.form != "table":
+        return data({"applications": items}, style)
+    rows = [tuple(value or "-" for value in item.values()) for item in items]
+    return table(("APPLICATION", "CHANGE", "STATE"), rows, style) or "no applications\n"
+
+
+def without_details(message: api.Status) -> None:
+    """Take the tracebacks out of a status: they are for those who ask for them."""
+    replicas = (r.status for a in message.applications for d in a.deployments for r in d.replicas)
+    items: Iterable[pb.ApplicationStatus | pb.ReplicaStatus] = (*message.applications, *replicas)
+    for item in items:
+        if item.HasField("failure"):
+            item.failure.ClearField("details")
 
 
 def data(value: Any, style: Style) -> str:

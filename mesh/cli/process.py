@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from mesh.cli.terminal import say
 from mesh.errors import MeshError
 from mesh.lifecycle import Server, Stop, Tasks, deadline
 from mesh.telemetry import AdminListener
@@ -51,6 +53,8 @@ class Host:
     async def drain(self) -> None:
         """Drain all, the last started first: what takes requests in before what serves them."""
         self._draining = True
+        if self._servers:
+            _tell("draining; press Ctrl-C again to end at once")
         for server in reversed(self._servers.values()):
             await server.drain()
 
@@ -103,6 +107,14 @@ async def unless_stopped(work: Coroutine[Any, Any, _T], stop: Stop) -> _T | None
     if isinstance(result, MeshError):
         raise result
     return result
+
+
+def _tell(line: str) -> None:
+    """Write a line to stderr: plain for people, else in the form of the log, which is there too."""
+    if sys.stderr.isatty():
+        say(line)
+    else:
+        log.info("%s", line)
 
 
 async def _caught(work: Coroutine[Any, Any, _T]) -> _T | MeshError:

@@ -58,7 +58,7 @@ def controlplane(
         server = ControlPlane(settings, SYSTEM)
         return server, lambda: {"control": server.address}
 
-    _serve("control plane", made, process)
+    _serve("control plane", made, process, ("the control plane", host, port, "--port"))
 
 
 def worker(
@@ -124,7 +124,8 @@ def gateway(
         server = Gateway(settings, SYSTEM)
         return server, lambda: {"http": f"http://{server.http_address}", "grpc": server.grpc_address}
 
-    _serve("gateway", made, process)
+    http, grpc = ("HTTP", host, port, "--port"), ("gRPC", host, grpc_port, "--grpc-port")
+    _serve("gateway", made, process, http, grpc)
 
 
 def _check_name(worker_id: str) -> None:
@@ -134,15 +135,27 @@ def _check_name(worker_id: str) -> None:
         raise typer.BadParameter(wrong, param_hint="--id")
 
 
-def _serve(role: str, made: Callable[[], tuple[Any, Callable[[], dict[str, str]]]], process: ProcessFlags) -> None:
-    """Host one server until the process is asked to end. `made` returns it and how to ask for its addresses."""
+def _serve(
+    role: str,
+    made: Callable[[], tuple[Any, Callable[[], dict[str, str]]]],
+    process: ProcessFlags,
+    *listeners: tuple[str, str, int, str],
+) -> None:
+    """Host one server until the process is asked to end.
+
+    `made` returns it and how to ask for its addresses; `listeners` are the fields of its `ports.Listener`s.
+    """
     from mesh import lifecycle
     from mesh.cli.output import ready
+    from mesh.cli.ports import Listener, check
     from mesh.cli.process import hosted
     from mesh.cli.terminal import style, write
     from mesh.telemetry import configure_logs
 
     configure_logs(role.replace(" ", ""), process.logs())
+
+    admin = Listener("metrics and probes", process.admin_host, process.admin_port, "--admin-port")
+    check([*(Listener(*fields) for fields in listeners), admin])
 
     async def main(stop: Stop) -> int:
         async with hosted((role,), process.admin_host, process.admin_port) as host:

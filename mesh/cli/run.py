@@ -89,5 +89,6 @@ def embedded_store(directory: Path) -> str:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidConfig((Problem("--data-dir", f"cannot make {directory}: {error.strerror}"),)) from error
+        problem = Problem("--data-dir", f"cannot make {directory}: {error.strerror}", "name one that you may write")
+        raise InvalidConfig((problem,)) from error
     return f"sqlite:///{directory.resolve() / STORE_FILE}"

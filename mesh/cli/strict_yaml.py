@@ -35,6 +35,8 @@ _UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U0001000
 _BREAKS = frozenset("\x85\u2028\u2029\ufeff")
 """What PyYAML writes as a line break outside double quotes, and thereby changes."""
 
+_LOOK = "look at the indentation, the brackets and the quotes here and in the line before"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -74,12 +76,13 @@ def parse(text: str) -> Document:
     if (bad := _UNREADABLE.search(text)) is not None:
         before = text[: bad.start()]
         place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        problem = Problem("", f"is not YAML: character {ord(bad.group()):#06x} may not stand here")
+        problem = Problem("", f"is not YAML: character {ord(bad.group()):#06x} may not stand here", "remove it")
         document.faults.append(Fault(place, problem))
         return document
     try:
         if (deep := _too_deep(text)) is not None:
-            document.faults.append(Fault(deep, Problem("", f"is nested more than {DEPTH_MAX} levels deep")))
+            problem = Problem("", f"is nested more than {DEPTH_MAX} levels deep", "flatten it")
+            document.faults.append(Fault(deep, problem))
             return document
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -133,26 +136,26 @@ class _Composer:
         if self._left < 0 or depth > DEPTH_MAX:
             # Only aliases lead here: without them `_too_deep` and the size of the text are the bound.
             if self._left >= -1:
-                self._fault(node, "", "grows too large through its aliases")
+                self._fault(node, "", "grows too large through its aliases", "use fewer aliases")
                 self._left = -2
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             if node.tag != _TAG + "seq":
-                self._fault(node, path, f"has the tag {_shown(node)!r}, which does not fit here")
+                self._fault(node, path, f"has the tag {_shown(node)!r}, which does not fit here", "leave the tag out")
             return [self.value(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
         if node.tag != _TAG + "map":
-            self._fault(node, path, f"has the tag {_shown(node)!r}, which does not fit here")
+            self._fault(node, path, f"has the tag {_shown(node)!r}, which does not fit here", "leave the tag out")
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str":
-                shown = key if isinstance(key, str) else "a list or mapping"
+                shown = key[:60] if isinstance(key, str) else "a list or mapping"
                 self._fault(key_node, path, f"a key must be text, not {shown}", "put it in quotes")
                 continue
             at = f"{path}.{key}" if path else key
@@ -171,7 +174,7 @@ class _Composer:
             return text
         pattern = next((pattern for tag, pattern, _ in _RESOLVERS if tag == node.tag), None)
         if pattern is None or not pattern.match(text):
-            self._fault(node, path, f"has the tag {_shown(node)!r}, which does not fit here")
+            self._fault(node, path, f"has the tag {_shown(node)!r}, which does not fit here", "leave the tag out")
             return None
         match kind:
             case "null":
@@ -186,7 +189,7 @@ class _Composer:
     def _whole(self, node: yaml.ScalarNode, path: str) -> int | None:
         text: str = node.value
         if len(text) > 100:
-            self._fault(node, path, "has too many digits")
+            self._fault(node, path, "has too many digits", "put it in quotes if it is text")
             return None
         return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
 
@@ -213,12 +216,12 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
     if not isinstance(error, yaml.MarkedYAMLError):
-        return Fault(Place(), Problem("", f"is not YAML: {error}"))
+        return Fault(Place(), Problem("", f"is not YAML: {error}", _LOOK))
     mark = error.problem_mark or error.context_mark
     place = _place(mark) if mark is not None else Place()
-    message, hint = error.problem or "cannot be read", ""
+    message, hint = error.problem or "cannot be read", _LOOK
     if isinstance(error, yaml.composer.ComposerError) and "another document" in message:
-        message = "a second document begins here; one file holds one"
+        message, hint = "a second document begins here; one file holds one", "make two files of it"
     elif error.context and error.context_mark is not None and error.context_mark.line + 1 != place.line:
         message += f", {error.context} that begins in line {error.context_mark.line + 1}"
     elif message == "found character that cannot start any token":
@@ -230,7 +233,7 @@ def _syntax_fault(error: yaml.YAMLError, text: str) -> Fault:
 
 
 def _shown(node: yaml.Node) -> str:
-    return str(node.tag).replace(_TAG, "!!")
+    return str(node.tag).replace(_TAG, "!!")[:60]
 
 
 def _place(mark: Any) -> Place:

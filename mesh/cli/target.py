@@ -14,7 +14,7 @@ from mesh.cli import config_file
 from mesh.cli.config_file import Config, ConfigFile
 from mesh.errors import InvalidConfig, Problem
 from mesh.model import ApplicationConfig, RuntimeEnv
-from mesh.serving.options import applications_problems
+from mesh.serving.options import applications_problems, shown
 
 _FILE_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -62,6 +62,18 @@ def read(asked: Asked) -> Target:
     return _from_import_path(asked, Path.cwd())
 
 
+def flag(field: str) -> str:
+    """Return the word of the command line that stands for a field of an application's config."""
+    flags = {
+        "name": "--name",
+        "route_prefix": "--route-prefix",
+        "import_path": "TARGET",
+        "args": "KEY=VALUE",
+        "runtime_env.working_dir": "--working-dir",
+    }
+    return flags.get(field, field)
+
+
 def is_file(target: str) -> bool:
     """Whether a target names a config file, there or not, rather than an import path."""
     if target.lower().endswith(_FILE_SUFFIXES):
@@ -82,7 +94,7 @@ def _from_file(asked: Asked) -> Target:
     path = Path(asked.target)
     file = config_file.read(path)
     if not file.config.applications:
-        raise file.located(InvalidConfig((Problem("applications", "has nothing to run"),)))
+        raise file.located(InvalidConfig((Problem("applications", "has nothing to run", "list an application there"),)))
     places = [path.resolve().parent]
     for application in file.config.applications:
         env = application.runtime_env
@@ -94,7 +106,8 @@ def _from_import_path(asked: Asked, here: Path) -> Target:
     _refuse_file_name(asked.target)
     directory = (here / (asked.working_dir or ".")).resolve()
     if not directory.is_dir():
-        raise InvalidConfig((Problem("--working-dir", f"{directory} is not a directory"),))
+        text = f"{directory} is not a directory"
+        raise InvalidConfig((Problem("--working-dir", text, "name the directory to import from"),))
     application = ApplicationConfig(
         name="default" if asked.name is None else asked.name,
         route_prefix="/" if asked.route_prefix is None else asked.route_prefix,
@@ -102,9 +115,8 @@ def _from_import_path(asked: Asked, here: Path) -> Target:
         runtime_env=RuntimeEnv(working_dir=str(directory)),
         args_json=_arguments_json(asked.arguments),
     )
-    flags = {"name": "--name", "route_prefix": "--route-prefix", "import_path": "TARGET"}
     problems = tuple(
-        replace(problem, field=flags.get(problem.field.rpartition(".")[2], problem.field))
+        replace(problem, field=flag(problem.field.partition(".")[2]))
         for problem in applications_problems([application])
     )
     if problems:
@@ -116,7 +128,7 @@ def _refuse_file_name(target: str) -> None:
     module, _, attribute = target.partition(":")
     if module.endswith(".py"):
         better = f"{module.removesuffix('.py').strip('./').replace('/', '.')}:{attribute or 'app'}"
-        text = f"{target!r} names a file; an import path names a module and an attribute"
+        text = f"{shown(target)} names a file; an import path names a module and an attribute"
         raise InvalidConfig((Problem("TARGET", text, f"meshctl run {better}"),))
 
 
@@ -126,8 +138,8 @@ def _arguments_json(arguments: Sequence[str]) -> str:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key:
-            raise InvalidConfig((Problem("", f"{argument!r} is not an argument", "write KEY=VALUE"),))
+            raise InvalidConfig((Problem("", f"{shown(argument)} is not an argument", "write KEY=VALUE"),))
         if key in values:
-            raise InvalidConfig((Problem("", f"argument {key!r} stands twice"),))
+            raise InvalidConfig((Problem("", f"argument {shown(key)} stands twice", "leave one of the two out"),))
         values[key] = value
     return json.dumps(values, sort_keys=True) if values else ""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.model import Application, Plan, Replica, ReplicaStatus
+from mesh.controlplane.handover import handed_over
+from mesh.model import Application, Failure, Plan, Replica, ReplicaStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,15 @@ class BuildApplication:
     application: str
     revision: int
     worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelBuild:
+    """Tell a worker that a build's result is not wanted any more. `session` is the one it was asked on."""
+
+    build_id: str
+    application: str
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +52,30 @@ class MarkServing:
 
 @dataclass(frozen=True, slots=True)
 class MarkFailed:
-    """Store that a revision failed, and why. What served before serves on."""
+    """Store that a revision failed, and why. What served before serves on: `serving`, if not what is stored as that."""
 
     application: str
     revision: int
-    message: str
+    failure: Failure
+    serving: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """All that an application waited for is ready: it takes its route, or goes if it was leaving."""
+
+    application: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """An application that was to leave stays until the next apply, for what was to come does not.
+
+    `reason` is for the log.
+    """
+
+    application: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +118,12 @@ class RecordStatus:
 
 Action = (
     BuildApplication
+    | CancelBuild
     | MarkPlanned
     | MarkServing
     | MarkFailed
+    | HandOver
+    | Stay
     | RemoveApplication
     | PlaceReplica
     | StopReplica
@@ -115,7 +147,7 @@ def changes(
     result = Changes()
     for action in actions:
         match action:
-            case BuildApplication():
+            case BuildApplication() | CancelBuild():
                 pass
             case PlaceReplica(replica):
                 result.replicas[replica.replica_id] = replica
@@ -142,15 +174,23 @@ def _changed_replica(replica: Replica, action: StopReplica | ForgetReplica | Rec
 
 
 def _changed_application(
-    application: Application, action: MarkPlanned | MarkServing | MarkFailed | RemoveApplication
+    application: Application, action: MarkPlanned | MarkServing | MarkFailed | HandOver | Stay | RemoveApplication
 ) -> Application | None:
     match action:
         case MarkPlanned(_, plan, serving, superseded):
             if plan.revision != application.revision:
                 return application
             return replace(application, plan=plan, serving=serving, superseded=superseded)
-        case MarkFailed(_, revision, message):
-            return replace(application, failure=message) if revision == application.revision else application
+        case MarkFailed(_, revision, failure, serving):
+            if revision != application.revision:
+                return application
+            # One that is leaving goes on waiting; any other keeps the route that it has, for good.
+            awaits = application.awaits if application.leaving else ()
+            return replace(application, failure=failure, awaits=awaits, serving=serving or application.serving)
+        case HandOver():
+            return handed_over(application)
+        case Stay():
+            return replace(application, awaits=())
         case MarkServing(_, revision):
             ready = application.plan is not None and application.plan.revision == revision
             return replace(application, serving=application.plan, superseded=()) if ready else application

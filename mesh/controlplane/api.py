@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Never, TypeVar
@@ -26,18 +27,27 @@ from mesh.clock import Clock
 from mesh.controlplane import status
 from mesh.controlplane.bell import wait_until
 from mesh.controlplane.forward import Forwarder, NoLeader, was_forwarded
-from mesh.controlplane.goal import GoalState, unknown
+from mesh.controlplane.goal import GoalState, config_of, unknown
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
+from mesh.controlplane.mirror import Mirror
+from mesh.controlplane.reconcile import Desired
 from mesh.controlplane.store import OutcomeUnknown
 from mesh.controlplane.term import Term
 from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Unreachable
+from mesh.lifecycle import Tasks
 from mesh.v1 import deployment_service_pb2, deployment_service_pb2_grpc
 
 LEADER_WAIT_S = 8.0
 """Seconds a call waits for somebody to lead: longer than a change of leader takes."""
+CALL_S = 30.0
+"""Seconds for a call whose caller set no deadline."""
+READ_WAIT_S = 3.0
+"""The same for a call that only reads: after that it is answered from this instance's copy of the store."""
 LOOK_AGAIN_S = 0.25
 """Seconds after which a leader that does not answer is tried again, if no other is chosen meanwhile."""
+ANSWER_MARGIN_S = 0.5
+"""Seconds kept of the caller's own deadline, so that it is told why instead of running into that."""
 COALESCE_S = 0.05
 """Changes of the status within this time are told as one."""
 
@@ -51,6 +61,8 @@ STATUSES: dict[type[MeshError], tuple[grpc.StatusCode, str]] = {
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
 }
 """Code and reason of each error; others are INTERNAL."""
+
+log = logging.getLogger("mesh.controlplane.api")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _T = TypeVar("_T", bound=Message)
@@ -93,7 +105,11 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         async def work(term: Term) -> deployment_service_pb2.GetConfigResponse:
             return deployment_service_pb2.GetConfigResponse(config=await self._goal.config(request.application))
 
-        return await self._answer("GetConfig", request, context, work)
+        def stored(mirror: Mirror, why: str) -> deployment_service_pb2.GetConfigResponse:
+            config = config_of(mirror.applications, mirror.options, request.application)
+            return deployment_service_pb2.GetConfigResponse(config=config, stale=why)
+
+        return await self._read("GetConfig", request, context, work, stored)
 
     async def GetStatus(
         self, request: deployment_service_pb2.GetStatusRequest, context: _Context
@@ -104,7 +120,11 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
             message = _status_message(_only(self._status(term), request.application))
             return deployment_service_pb2.GetStatusResponse(status=message)
 
-        return await self._answer("GetStatus", request, context, work)
+        def stored(mirror: Mirror, why: str) -> deployment_service_pb2.GetStatusResponse:
+            found = status.stored_status(Desired(mirror.applications), mirror.replicas, why)
+            return deployment_service_pb2.GetStatusResponse(status=_status_message(_only(found, request.application)))
+
+        return await self._read("GetStatus", request, context, work, stored)
 
     async def WatchStatus(  # type: ignore[override]
         self, request: deployment_service_pb2.WatchStatusRequest, context: _Context
@@ -167,21 +187,64 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
             return answer
 
         try:
-            return await self._at_leader(context, work, forward)
+            try:
+                async with asyncio.timeout(_own_s(context)):
+                    return await self._at_leader(context, work, forward)
+            except TimeoutError:
+                text = "the leader or its store did not answer in time; what was asked for may have been done"
+                raise OutcomeUnknown(text, hint="see meshctl status, then repeat the command") from None
         except MeshError as error:
             await _abort(context, error)
+
+    async def _read(
+        self,
+        method: str,
+        request: Message,
+        context: _Context,
+        work: Callable[[Term], Awaitable[_T]],
+        stored: Callable[[Mirror, str], _T],
+    ) -> _T:
+        """Answer as `_answer` does; if the leader cannot be asked soon, from what this instance last read."""
+
+        async def forward(leader: str) -> _T:
+            answer: _T = await self._forwarder.unary(leader, method, request, context, reads=True)
+            return answer
+
+        try:
+            try:
+                async with asyncio.timeout(READ_WAIT_S):
+                    return await self._at_leader(context, work, forward, Unreachable)
+            except (Unreachable, TimeoutError) as error:
+                mirror = self._loop.mirror
+                if mirror is None or was_forwarded(context):
+                    raise error if isinstance(error, Unreachable) else NoLeader() from None
+                log.info("%s is answered from the copy of the store: %s", method, why := self._why(error))
+                return stored(mirror, why)
+        except MeshError as error:
+            await _abort(context, error)
+
+    def _why(self, error: Unreachable | TimeoutError) -> str:
+        """Return why the leader could not be asked."""
+        leader = self._leadership.leader_address
+        if isinstance(error, TimeoutError):
+            return f"the leading control plane {leader} does not answer" if leader else NoLeader().message
+        return error.message
 
     async def _at_leader(
         self,
         context: _Context,
         work: Callable[[Term], Awaitable[_R]],
         forward: Callable[[str], Awaitable[_R]],
+        again: type[Unreachable] = NoLeader,
     ) -> _R:
         """Do `work` if this instance leads, else `forward` to the leader, waiting while a new one is chosen.
 
-        Raises NoLeader if nobody leads in time, or a call was passed on to an instance that does not lead.
+        `again`: after which of the leader's errors its successor is asked; by default after those that say that
+        nothing was done. Raises NoLeader if nobody leads in time, or for a call that was passed on to no leader.
         """
-        ends = self._clock.monotonic() + LEADER_WAIT_S
+        # "Nobody leads" must be said before "no answer in time", which leaves open what was done.
+        own_s = _own_s(context)
+        ends = self._clock.monotonic() + min(LEADER_WAIT_S, own_s - min(ANSWER_MARGIN_S, own_s / 2))
         while (left_s := ends - self._clock.monotonic()) > 0:
             state = self._leadership.state
             if (term := await self._loop.acting(left_s)) is not None:
@@ -190,13 +253,33 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 break
             if not state.is_leader and state.leader_address:
                 try:
-                    return await forward(state.leader_address)
-                except NoLeader:
+                    return await self._while_leading(state.leader_address, forward)
+                except again:
                     left_s = LOOK_AGAIN_S  # its successor is known soon; should it come back itself, nothing tells
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._leadership.changed(state)
         raise NoLeader()
+
+    async def _while_leading(self, leader: str, forward: Callable[[str], Awaitable[_R]]) -> _R:
+        """Let the leader answer. Raises Unreachable when it leads no more; it may be frozen with the call."""
+        tasks = Tasks()
+        try:
+            async with asyncio.timeout(None) as limit:
+                tasks.spawn(self._end_with(leader, limit), name="leader-of-a-call")
+                try:
+                    return await forward(leader)
+                finally:
+                    await tasks.cancel()
+        except TimeoutError:
+            text = f"the control plane {leader} stopped leading while it was asked"
+            raise Unreachable(text, hint="repeat the command") from None
+
+    async def _end_with(self, leader: str, limit: asyncio.Timeout) -> None:
+        state = self._leadership.state
+        while state.leader_address == leader:
+            state = await self._leadership.changed(state)
+        limit.reschedule(asyncio.get_running_loop().time())
 
     async def _watch(self, term: Term, application: str, context: _Context) -> None:
         sent: status.Status | None = None
@@ -234,6 +317,11 @@ def rpc_error_status(error: MeshError) -> status_pb2.Status:
         packed.append(AnyMessage())
         packed[-1].Pack(detail)
     return status_pb2.Status(code=code.value[0], message=error.message, details=packed)
+
+
+def _own_s(context: _Context) -> float:
+    """Return the seconds for a call here: somewhat less than its caller waits."""
+    return max(LOOK_AGAIN_S, (context.time_remaining() or CALL_S) - ANSWER_MARGIN_S)
 
 
 async def _abort(context: _Context, error: MeshError) -> Never:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mesh.model import Application, ApplicationConfig, Change
+from mesh.controlplane.handover import awaited, waiting
+from mesh.model import Application, ApplicationConfig, Awaited, Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,33 @@ def applied(
     applied_at: float,
 ) -> tuple[Applied, ...]:
     """Return what to do to each application, those of the config first. `applied_at` is Unix time in seconds."""
-    result = [_applied(config, stored.get(config.name), applied_at) for config in configs]
+    named = {config.name: _applied(config, stored.get(config.name), applied_at) for config in configs}
+    after = {name: item.application or stored[name] for name, item in named.items()}
+    awaits = awaited(after.values())
+    waits = waiting(after, stored)
+    result = []
+    for name, item in named.items():
+        application = replace(after[name], leaving=False, awaits=awaits if name in waits else ())
+        result.append(replace(item, application=None if application == stored.get(name) else application))
     if not keep_others:
-        named = {config.name for config in configs}
-        result += [deleted(stored[name]) for name in sorted(set(stored) - named) if not stored[name].deleting]
+        others = (stored[name] for name in sorted(set(stored) - set(named)))
+        result += [_left_out(application, awaits) for application in others if not application.deleting]
     return tuple(result)
 
 
 def deleted(application: Application) -> Applied:
     """Return what deleting an application does to it."""
-    marked = None if application.deleting else replace(application, deleting=True)
+    marked = None if application.deleting else replace(application, deleting=True, leaving=False, awaits=())
     return Applied(application.config.name, application.revision, Change.DELETED, marked)
+
+
+def _left_out(application: Application, awaits: tuple[Awaited, ...]) -> Applied:
+    """Return what it does to an application that an apply does not name it; what the apply brings comes first."""
+    if not awaits:
+        return deleted(application)
+    marked = replace(application, leaving=True, awaits=awaits)
+    name, revision = application.config.name, application.revision
+    return Applied(name, revision, Change.DELETED, None if marked == application else marked)
 
 
 def _applied(config: ApplicationConfig, before: Application | None, applied_at: float) -> Applied:
@@ -66,7 +83,7 @@ def _applied(config: ApplicationConfig, before: Application | None, applied_at: 
         revision=revision,
         plan=plan,
         superseded=superseded,
-        failure="",
+        failure=None,
         applied_at=applied_at,
     )
     return Applied(config.name, revision, Change.UPDATED, updated)

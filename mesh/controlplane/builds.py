@@ -11,8 +11,8 @@ import json
 from collections.abc import Container
 from dataclasses import dataclass, replace
 
-from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentSpec, Plan
-from mesh.serving.options import nearest, resolve
+from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentSpec, Failure, Plan
+from mesh.serving.options import nearest, resolve, shown
 
 BUILDS_PER_WORKER_MAX = 2
 """Each build is a process that imports user code: more at once would starve the replicas beside it."""
@@ -34,7 +34,7 @@ class Build:
     started: float
     timeout_s: float
     ended: bool = False
-    error: str = ""
+    failure: Failure | None = None
     deployments: tuple[BuiltDeployment, ...] = ()
 
     @property
@@ -58,34 +58,47 @@ class Builds:
         """Note a build that was sent; it replaces an older one of the same application."""
         self._builds[build.application] = build
 
-    def ended(self, build_id: str, error: str, deployments: tuple[BuiltDeployment, ...]) -> bool:
+    def ended(self, build_id: str, failure: Failure | None, deployments: tuple[BuiltDeployment, ...]) -> bool:
         """Take a result. Returns False if nobody waits for it any more."""
         for name, build in self._builds.items():
             if build.build_id == build_id and not build.ended:
-                self._builds[name] = replace(build, ended=True, error=error, deployments=deployments)
+                self._builds[name] = replace(build, ended=True, failure=failure, deployments=deployments)
                 return True
         return False
+
+    def cancelled(self, build_id: str) -> None:
+        """Drop a build whose result is not wanted any more."""
+        self._builds = {name: build for name, build in self._builds.items() if build.build_id != build_id}
 
     def keep(self, applications: Container[str]) -> None:
         """Drop the builds of all other applications."""
         self._builds = {name: build for name, build in self._builds.items() if name in applications}
 
 
-def plan_of(application: Application, build: Build) -> Plan | str:
+def is_wanted(build: Build, application: Application | None) -> bool:
+    """Whether a build's result still matters: its application has no newer revision, has not failed and stays."""
+    if application is None or application.deleting or application.failure is not None:
+        return False
+    return application.revision == build.revision
+
+
+def plan_of(application: Application, build: Build) -> Plan | Failure:
     """Return the plan of a build that ended, or why there is none."""
-    if build.error:
-        return build.error
-    if sum(built.ingress for built in build.deployments) != 1:
-        return f"{application.config.import_path!r} must have exactly one ingress deployment"
+    if build.failure is not None:
+        return build.failure
     config = application.config
+    if sum(built.ingress for built in build.deployments) != 1:
+        text = f"{shown(config.import_path)} must have exactly one ingress deployment"
+        return Failure(text, "import_path", "name an application with one")
     known = [built.config.name for built in build.deployments]
-    for override in config.deployments:
+    for i, override in enumerate(config.deployments):
         if override.name not in known:
-            where = f"{config.import_path!r} has no deployment {override.name!r}"
-            return f"{where}; {nearest(override.name, known)}"
+            text = f"{shown(config.import_path)} has no deployment {shown(override.name)}"
+            return Failure(text, f"deployments[{i}].name", nearest(override.name, known))
     size = sum(len(built.config.user_config_json or "") for built in build.deployments)
     if size > USER_CONFIG_CHARACTERS_MAX:
-        return f"user_config in code has {size} characters; {USER_CONFIG_CHARACTERS_MAX} are allowed"
+        text = f"user_config in code has {size} characters; {USER_CONFIG_CHARACTERS_MAX} are allowed"
+        return Failure(text, "import_path", "move data out of user_config")
     overrides = {override.name: override for override in config.deployments}
     return Plan(
         revision=application.revision,
@@ -96,6 +109,7 @@ def plan_of(application: Application, build: Build) -> Plan | str:
                 ingress=built.ingress,
                 version=version_of(config, built.config.name),
                 settings=resolve(built.config, overrides.get(built.config.name)),
+                interface=built.interface,
             )
             for built in build.deployments
         ),

@@ -14,21 +14,21 @@ from typing import TypeAlias
 import grpc
 
 from mesh import wire
+from mesh.controlplane.bell import wait_until
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.streams import read
 from mesh.controlplane.term import Term
 from mesh.lifecycle import Tasks
+from mesh.liveness import TAKE_OFFICE_S
 from mesh.model import Generation
 from mesh.v1 import discovery_service_pb2_grpc
 from mesh.v1.discovery_service_pb2 import StreamSnapshotsRequest, StreamSnapshotsResponse
-from mesh.v1.worker_service_pb2 import Redirect
+from mesh.v1.worker_service_pb2 import Heartbeat, Redirect, Welcome
 
 FIRST_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0
 """Seconds a gateway may take to accept one snapshot before its stream is given up."""
-ACT_WAIT_S = 5.0
-"""Seconds a gateway may wait while this instance takes office."""
 
 log = logging.getLogger("mesh.controlplane.discovery")
 
@@ -38,9 +38,10 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[StreamSnapshotsRequest, StreamSn
 class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
     """Serves DiscoveryService."""
 
-    def __init__(self, loop: Loop, leadership: Leadership) -> None:
+    def __init__(self, loop: Loop, leadership: Leadership, heartbeat_interval_s: float) -> None:
         self._loop = loop
         self._leadership = leadership
+        self._interval_s = heartbeat_interval_s
 
     # The reader/writer form of a handler: an async generator would not be told at once when its client is gone.
     async def StreamSnapshots(  # type: ignore[override]
@@ -53,7 +54,7 @@ class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
             first = None
         if first is None or not first.gateway_id:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a gateway says its id first")
-        term = await self._loop.acting(ACT_WAIT_S)
+        term = await self._loop.acting(TAKE_OFFICE_S)
         if term is None:
             await self._redirect(context)
             return
@@ -72,19 +73,23 @@ class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
             await self._redirect(context)
 
     async def _send(self, term: Term, context: _Context) -> None:
+        """Send the newest snapshot whenever there is one, and signs of life in between."""
+        message = StreamSnapshotsResponse(welcome=Welcome(heartbeat_interval_s=self._interval_s))
         sent: StreamSnapshotsResponse | None = None
         while not term.over:
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await context.write(message)
+            except TimeoutError:
+                log.warning("a gateway did not accept a message within %g s", WRITE_TIMEOUT_S)
+                return
             ticket = term.published.ticket()
+            if term.snapshot is sent and not term.over:
+                await wait_until(ticket, self._interval_s)
             if term.snapshot is not None and term.snapshot is not sent:
-                sent = term.snapshot
-                try:
-                    async with asyncio.timeout(WRITE_TIMEOUT_S):
-                        await context.write(sent)
-                except TimeoutError:
-                    log.warning("a gateway did not accept a snapshot within %g s", WRITE_TIMEOUT_S)
-                    return
-                continue
-            await ticket.wait()
+                message = sent = term.snapshot
+            else:
+                message = StreamSnapshotsResponse(heartbeat=Heartbeat())
 
     async def _receive(
         self, term: Term, number: int, first: StreamSnapshotsRequest, context: _Context, gone: asyncio.Event

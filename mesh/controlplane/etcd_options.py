@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.errors import InvalidConfig, Problem
+from mesh.liveness import ETCD_PING_INTERVAL_S, pings
 
 PORT_DEFAULT = 2379
 MESSAGE_BYTES_MAX = 160 * 1024 * 1024
@@ -113,9 +114,7 @@ def channel_arguments(authority: str, *, tls: bool) -> tuple[tuple[str, str | in
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.enable_retries", 0),
         # etcd takes a ping every 5 s while a call is open and none otherwise.
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.http2.max_pings_without_data", 0),
+        *pings(ETCD_PING_INTERVAL_S, idle=False),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
     ]

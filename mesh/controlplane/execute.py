@@ -14,13 +14,16 @@ from mesh import wire
 from mesh.controlplane.actions import (
     Action,
     BuildApplication,
+    CancelBuild,
     ForgetReplica,
+    HandOver,
     MarkFailed,
     MarkPlanned,
     MarkServing,
     PlaceReplica,
     RecordStatus,
     RemoveApplication,
+    Stay,
     StopReplica,
     changes,
 )
@@ -67,6 +70,8 @@ class Executor:
             _log(action)
             if isinstance(action, BuildApplication):
                 self._build(action, now)
+            elif isinstance(action, CancelBuild):
+                self._cancel(action)
 
     async def commit(self, values: Mapping[str, bytes | None]) -> int:
         """Store new values (None removes), if no key changed since the mirror last heard of it."""
@@ -77,6 +82,11 @@ class Executor:
         mirror.committed(values, revision)
         self._term.changed.ring()
         return revision
+
+    def _cancel(self, action: CancelBuild) -> None:
+        self._term.builds.cancelled(action.build_id)
+        if (outbox := self._term.outboxes.get(action.session)) is not None:
+            outbox.put(SessionResponse(cancel_build=worker_service_pb2.CancelBuild(build_id=action.build_id)))
 
     def _build(self, action: BuildApplication, now: float) -> None:
         worker = self._term.registry.get(action.worker_id)
@@ -122,12 +132,18 @@ def _log(action: Action) -> None:
     match action:
         case BuildApplication(_, application, revision, worker_id):
             log.info("building", extra={"application": application, "revision": revision, "worker": worker_id})
+        case CancelBuild(build_id, application):
+            log.info("build is not wanted any more", extra={"application": application, "build": build_id})
         case MarkPlanned(application, plan):
             log.info("built", extra={"application": application, "revision": plan.revision})
         case MarkServing(application, revision):
             log.info("serving", extra={"application": application, "revision": revision})
-        case MarkFailed(application, revision, message):
-            log.warning("failed: %s", message, extra={"application": application, "revision": revision})
+        case MarkFailed(application, revision, failure):
+            log.warning("failed: %s", failure.message, extra={"application": application, "revision": revision})
+        case HandOver(application):
+            log.info("all that it waited for is ready", extra={"application": application})
+        case Stay(application, reason):
+            log.warning("it is not deleted: %s", reason, extra={"application": application})
         case RemoveApplication(application):
             log.info("removed", extra={"application": application})
         case PlaceReplica(replica):

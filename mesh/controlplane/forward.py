@@ -6,7 +6,6 @@ that two confused instances do not play ball. Called by `api`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Never
 
@@ -14,22 +13,23 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from mesh.connection import connect
 from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
+from mesh.liveness import pings
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 
 FORWARDED = "x-mesh-forwarded"
 TIMEOUT_S = 30.0
 """Seconds of a passed-on call whose caller set no deadline."""
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+OPTIONS = (
+    *pings(),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
 )
-CONNECT_TIMEOUT_S = 2.0
 _PASSED_TRAILERS = ("grpc-status-details-bin",)
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class NoLeader(Unreachable):
@@ -49,16 +49,29 @@ class Forwarder:
         self._channel: grpc.aio.Channel | None = None
         self._tasks = Tasks()
 
-    async def unary(self, leader: str, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Return the leader's answer; its error becomes the caller's. Raises NoLeader if nothing was done there."""
+    async def unary(
+        self,
+        leader: str,
+        method: str,
+        request: Any,
+        context: _Context,
+        *,
+        reads: bool = False,
+    ) -> Any:
+        """Return the leader's answer; its error becomes the caller's. Raises NoLeader if nothing was done there.
+
+        A call that only `reads` may always be asked again: NoLeader then also if the leader was lost with it.
+        """
         stub = await self._stub(leader)
         timeout_s = context.time_remaining() or TIMEOUT_S
         try:
             return await getattr(stub, method)(request, timeout=timeout_s, metadata=((FORWARDED, "1"),))
         except grpc.aio.AioRpcError as error:
+            if reads and error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise NoLeader() from None
             await _pass_on(error, context)
 
-    async def stream(self, leader: str, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def stream(self, leader: str, method: str, request: Any, context: _Context) -> None:
         """Write the leader's stream to the caller, until either ends. Raises NoLeader if there was none."""
         stub = await self._stub(leader)
         call = getattr(stub, method)(request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),))
@@ -87,27 +100,21 @@ class Forwarder:
                 # In the background: calls to the old leader end in their own time.
                 self._tasks.spawn(self._channel.close(TIMEOUT_S), name="close-channel")
             self._address = leader
-            self._channel = grpc.aio.insecure_channel(leader, options=KEEPALIVE)
+            self._channel = grpc.aio.insecure_channel(leader, options=OPTIONS)
         channel = self._channel
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        raise NoLeader()
-                    await channel.wait_for_state_change(state)
-        except TimeoutError:
+            await connect(channel, leader)
+        except Unreachable:
             raise NoLeader() from None
         return DeploymentServiceStub(channel)
 
 
-def was_forwarded(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+def was_forwarded(context: _Context) -> bool:
     """Whether another instance passed this call on."""
     return any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
 
 
-async def _pass_on(
-    error: grpc.aio.AioRpcError, context: grpc.aio.ServicerContext[Any, Any], *, may_repeat: bool = True
-) -> Never:
+async def _pass_on(error: grpc.aio.AioRpcError, context: _Context, *, may_repeat: bool = True) -> Never:
     if may_repeat and _reason(error) == NoLeader.REASON:
         raise NoLeader()
     trailers = tuple((key, value) for key, value in error.trailing_metadata() or () if key in _PASSED_TRAILERS)

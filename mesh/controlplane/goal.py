@@ -30,7 +30,7 @@ from mesh.controlplane.term import Term
 from mesh.controlplane.validate import APPLICATIONS_PER_APPLY_MAX, apply_problems, options_problems
 from mesh.errors import Conflict, InvalidConfig, NotFound, Problem, Unreachable
 from mesh.model import Application, ApplicationConfig
-from mesh.serving.options import nearest
+from mesh.serving.options import nearest, shown
 from mesh.v1 import deployment_pb2
 
 ATTEMPTS_MAX = 8
@@ -74,18 +74,7 @@ class GoalState:
     async def config(self, application: str) -> deployment_pb2.Config:
         """Return the goal state as it was applied: of one application, or of all (""). Raises NotFound."""
         stored = await self._read()
-        result = deployment_pb2.Config()
-        result.CopyFrom(stored.options)
-        wanted = {name: a for name, a in stored.applications.items() if not a.deleting}
-        if application and application not in wanted:
-            raise unknown(application, wanted)
-        for name, goal in sorted(wanted.items()):
-            if application in ("", name):
-                message = wire.to_proto(goal.config, deployment_pb2.ApplicationConfig)
-                if not message.runtime_env.ByteSize():
-                    message.ClearField("runtime_env")
-                result.applications.append(message)
-        return result
+        return config_of(stored.applications, stored.options, application)
 
     async def apply(
         self, term: Term, config: deployment_pb2.Config, *, keep_others: bool, validate_only: bool
@@ -188,11 +177,30 @@ class GoalState:
         return _Stored(applications_of(listing.items), decoded, items)
 
 
+def config_of(
+    applications: Mapping[str, Application], options: deployment_pb2.Config, application: str
+) -> deployment_pb2.Config:
+    """Return goal state as it was applied: of one application, or of all (""). Raises NotFound."""
+    result = deployment_pb2.Config()
+    result.CopyFrom(options)
+    wanted = {name: a for name, a in applications.items() if not a.deleting}
+    if application and application not in wanted:
+        raise unknown(application, wanted)
+    for name, goal in sorted(wanted.items()):
+        # What an apply left out is no part of the goal any more, also where it still runs.
+        if application == name or (not application and not goal.leaving):
+            message = wire.to_proto(goal.config, deployment_pb2.ApplicationConfig)
+            if not message.runtime_env.ByteSize():
+                message.ClearField("runtime_env")
+            result.applications.append(message)
+    return result
+
+
 def unknown(application: str, known: Iterable[str]) -> NotFound:
     """Return the error for an application that does not exist."""
     known = sorted(known)
     hint = nearest(application, known) if known else "there is none"
-    return NotFound(f"there is no application {application!r}; {hint}", hint="see meshctl status")
+    return NotFound(f"there is no application {shown(application)}; {hint}", hint="see meshctl status")
 
 
 def _values(result: Iterable[Applied]) -> _Values:

@@ -10,22 +10,20 @@ import asyncio
 import contextlib
 import logging
 
-from mesh.backoff import Backoff
 from mesh.clock import Clock
 from mesh.controlplane.bell import Bell, wait_until
 from mesh.controlplane.execute import Executor
+from mesh.controlplane.follower import PAUSES, Follower
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.reconcile import next_due, reconcile
-from mesh.controlplane.store import Compacted, OutcomeUnknown, Store
+from mesh.controlplane.store import OutcomeUnknown, Store
 from mesh.controlplane.term import Term
 from mesh.errors import Conflict, MeshError, Unreachable
 from mesh.lifecycle import Tasks
 from mesh.settings import ControlPlaneSettings
 from mesh.telemetry import RECONCILES, WORKERS
 
-PAUSES = Backoff(initial_s=0.05, max_s=2.0, floor=0.5)
-"""Between passes that could not be carried out."""
 IDLE_S_MAX = 5.0
 """Seconds without a pass: were a change ever missed, it is found then."""
 
@@ -40,6 +38,8 @@ class Loop:
         self._leadership = leadership
         self._settings = settings
         self._clock = clock
+        self._follower = Follower(store, clock)
+        self._mirror: Mirror | None = None
         self._term: Term | None = None
         self.changed = Bell()
         """Rings when a term began or ended."""
@@ -49,6 +49,11 @@ class Loop:
         """The term in which this instance acts now; None while it does not lead."""
         term = self._term
         return term if term is not None and not term.over and self._leadership.is_leader else None
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """What this instance last heard of the store, leading or not; None until it was first read."""
+        return self._mirror
 
     async def acting(self, seconds: float) -> Term | None:
         """Return the term, waiting at most `seconds` while this instance is about to act; None if it does not."""
@@ -64,26 +69,42 @@ class Loop:
         """Lead whenever it is this instance's turn, until cancelled."""
         attempt = 0
         while True:
-            state = self._leadership.state
-            while not state.is_leader:
-                state = await self._leadership.changed(state)
             try:
-                await self._lead(state.term)
+                await self._lead(await self._stand_by())
                 attempt = 0
             except MeshError as error:
                 attempt += 1
                 log.warning("cannot act as leader: %s", error)
             await asyncio.sleep(PAUSES.pause_s(attempt, self._clock.random))
 
+    async def _stand_by(self) -> int:
+        """Keep the mirror current until it is this instance's turn. Returns the term."""
+        state = self._leadership.state
+        if state.is_leader:
+            return state.term
+        tasks = Tasks()
+        tasks.spawn(self._follow(), name="standby-mirror")
+        try:
+            while not state.is_leader:
+                state = await self._leadership.changed(state)
+        finally:
+            await tasks.cancel()
+        return state.term
+
+    async def _follow(self) -> None:
+        # Read anew also after a term: until it has come, what that term knew is the best there is.
+        mirror = self._mirror = await self._follower.first()
+        await self._follower.follow(mirror, lambda: None)
+
     async def _lead(self, epoch: int) -> None:
         now = self._clock.monotonic()
-        mirror = Mirror(await self._store.list(""))
-        term = Term(epoch, mirror, self._settings.worker_grace_s, now)
+        mirror = self._mirror = await self._follower.mirror()
+        term = Term(epoch, mirror, self._settings.worker_grace_s, self._settings.takeover_grace_s, now)
         executor = Executor(self._store, self._leadership.fence(), term, self._settings.build_timeout_s)
         over = asyncio.Event()
         tasks = Tasks(on_failure=lambda _: over.set())
         try:
-            tasks.spawn(self._watch(term), name="watch-goal-state")
+            tasks.spawn(self._follower.follow(term.mirror, term.changed.ring), name="watch-goal-state")
             tasks.spawn(self._passes(term, executor), name="reconcile")
             tasks.spawn(self._until_lost(epoch, over), name="watch-leadership")
             await over.wait()
@@ -100,32 +121,6 @@ class Loop:
             state = await self._leadership.changed(state)
         over.set()
 
-    async def _watch(self, term: Term) -> None:
-        """Keep the mirror current: other instances' API calls change the goal state, too."""
-        attempt = 0
-        after = term.mirror.listed
-        while True:
-            batches = self._store.watch("", after=after)
-            try:
-                async for batch in batches:
-                    attempt, after = 0, batch.revision
-                    if term.mirror.apply(batch):
-                        term.changed.ring()
-            except Compacted:
-                with contextlib.suppress(MeshError):
-                    await self._list_again(term)
-                    after = term.mirror.listed
-            except MeshError as error:
-                log.warning("the watch on the goal state broke: %s", error)
-            finally:
-                await batches.aclose()
-            attempt += 1
-            await asyncio.sleep(PAUSES.pause_s(attempt, self._clock.random))
-
-    async def _list_again(self, term: Term) -> None:
-        term.mirror.load(await self._store.list(""))
-        term.changed.ring()
-
     async def _passes(self, term: Term, executor: Executor) -> None:
         attempt = 0
         while True:
@@ -141,7 +136,8 @@ class Loop:
                 await asyncio.sleep(PAUSES.pause_s(attempt, self._clock.random))
                 # The mirror may be behind, and a commit of unknown outcome may have happened: read before repeating.
                 with contextlib.suppress(MeshError):
-                    await self._list_again(term)
+                    await self._follower.read_again(term.mirror)
+                    term.changed.ring()
                 continue
             await wait_until(ticket, due_s)
 

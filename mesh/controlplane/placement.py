@@ -50,13 +50,18 @@ class Placement:
         self._of_deployment[chosen, application, deployment] += 1
         return chosen
 
+    @property
+    def is_full(self) -> bool:
+        """Whether workers are there and none of them has room."""
+        return bool(self._open) and all(self._taken[w.worker_id] >= w.resources.max_replicas for w in self._open)
+
     def shortage(self) -> str:
         """Return why nothing can be placed now, or ""."""
         if not self._workers:
             return NO_WORKER
         if not self._open:
             return f"no worker has room: all {len(self._workers)} are leaving"
-        if all(self._taken[w.worker_id] >= w.resources.max_replicas for w in self._open):
+        if self.is_full:
             full = ", ".join(f"{w.worker_id} runs {self._taken[w.worker_id]}" for w in self._open[:3])
             more = ", ..." if len(self._open) > 3 else ""
             return f"no worker has room: {full}{more} and may run no more"

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mesh.controlplane.rollout import is_built, is_ready, plans, spec_of
-from mesh.model import Application, DeploymentSpec, Generation, Plan, Replica, ReplicaSpec
+from mesh.model import Application, DeploymentSpec, Generation, Interface, Plan, Replica, ReplicaSpec
+
+FAILED = "application {!r} has no healthy replica: its deployment failed; ask its operator (the log has the request id)"
+"""All that clients are told of a failure: what is in it, and where, is for those who deploy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class RoutedDeployment:
     max_queued_requests: int = 0
     request_timeout_s: float = 0.0
     endpoints: tuple[Endpoint, ...] = ()
+    interface: Interface = field(default_factory=Interface)
+    """What all of the endpoints answer to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,16 @@ def snapshot(
     for _, replica in sorted(replicas.items()):
         if is_ready(replica):
             endpoints[replica.application, replica.deployment].append(replica)
-    routed = (
-        _routed(application, {spec: endpoints[name, spec] for spec in _deployment_names(application)})
+    routed = {
+        name: _routed(application, {spec: endpoints[name, spec] for spec in _deployment_names(application)})
         for name, application in sorted(applications.items())
         if not application.deleting
-    )
-    return Snapshot(applications=tuple(routed), request_timeout_s=request_timeout_s)
+    }
+    holders: dict[str, str] = {}
+    for name in sorted(routed, key=lambda name: _claim(applications[name])):
+        holders.setdefault(routed[name].route_prefix, name)
+    once = (a if holders[a.route_prefix] == name else replace(a, route_prefix="") for name, a in routed.items())
+    return Snapshot(applications=tuple(once), request_timeout_s=request_timeout_s)
 
 
 def assignments(
@@ -93,14 +102,13 @@ def assignments(
 
 def _routed(application: Application, endpoints: Mapping[str, list[Replica]]) -> RoutedApplication:
     specs = {name: _spec_in_force(application, name, ready) for name, ready in endpoints.items()}
-    failed = bool(application.failure) and application.serving is None
+    failed = application.failure is not None and application.serving is None
     plan = _routing_plan(application, endpoints)
-    config = plan.config if plan is not None and (plan is application.serving or is_built(application)) else None
     return RoutedApplication(
         name=application.config.name,
-        route_prefix=(config or application.config).route_prefix,
+        route_prefix=_route(application, plan),
         ingress=next((spec.name for spec in plan.deployments if spec.ingress), "") if plan else "",
-        failure=application.failure if failed else "",
+        failure=FAILED.format(application.config.name) if failed else "",
         deployments=tuple(
             RoutedDeployment(
                 name=name,
@@ -108,10 +116,28 @@ def _routed(application: Application, endpoints: Mapping[str, list[Replica]]) ->
                 max_queued_requests=spec.settings.max_queued_requests,
                 request_timeout_s=spec.settings.request_timeout_s,
                 endpoints=tuple(Endpoint(replica.replica_id, replica.status.address) for replica in endpoints[name]),
+                interface=_interface_in_force(application, spec, endpoints[name]),
             )
             for name, spec in specs.items()
         ),
     )
+
+
+def _claim(application: Application) -> tuple[bool, bool, bool, bool, str]:
+    """Order by who has a route that two claim, as they may while one takes it over from the other."""
+    never = application.serving is None
+    failed = never and application.failure is not None
+    return failed, bool(application.awaits), never, not application.leaving, application.config.name
+
+
+def _route(application: Application, plan: Plan | None) -> str:
+    if application.awaits:  # it keeps the one that it has
+        before = application.serving
+        if before is None and (application.leaving or not is_built(application)):
+            before = application.plan
+        return before.config.route_prefix if before is not None else ""
+    config = plan.config if plan is not None and (plan is application.serving or is_built(application)) else None
+    return (config or application.config).route_prefix
 
 
 def _deployment_names(application: Application) -> tuple[str, ...]:
@@ -135,12 +161,19 @@ def _spec_in_force(application: Application, name: str, ready: Iterable[Replica]
     return oldest
 
 
+def _interface_in_force(application: Application, spec: DeploymentSpec, ready: Iterable[Replica]) -> Interface:
+    """The older version's while a replica of it takes calls: what a new version adds, that one does not know."""
+    versions = {replica.version for replica in ready}
+    older = [each for plan in _plans(application) for each in plan if each.name == spec.name]
+    return next((each.interface for each in reversed(older) if each.version in versions), spec.interface)
+
+
 def _routing_plan(application: Application, endpoints: Mapping[str, list[Replica]]) -> Plan | None:
     """The plan whose route and ingress hold: the newest one once its ingress can answer, until then what serves."""
     plan, serving = application.plan, application.serving
     if serving is None:
         return plan
-    if plan is None or application.failure or not is_built(application):
+    if plan is None or application.failure or application.awaits or not is_built(application):
         return serving
     answers = any(
         spec.ingress and any(replica.version == spec.version for replica in endpoints.get(spec.name, ()))

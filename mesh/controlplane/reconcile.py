@@ -11,23 +11,26 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.controlplane import rollout
+from mesh.controlplane import handover, rollout
 from mesh.controlplane.actions import (
     Action,
     BuildApplication,
+    CancelBuild,
     ForgetReplica,
+    HandOver,
     MarkFailed,
     MarkPlanned,
     MarkServing,
     PlaceReplica,
     RecordStatus,
     RemoveApplication,
+    Stay,
     StopReplica,
 )
-from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, plan_of
+from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, is_wanted, plan_of
 from mesh.controlplane.placement import Placement, ends_unasked
 from mesh.controlplane.registry import Presence, Worker, current_status, durable
-from mesh.model import Application, DeploymentSpec, Plan, Replica, ReplicaState, ReplicaStatus
+from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState, ReplicaStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,16 @@ def seen(observed: Observed) -> dict[str, Replica]:
     }
 
 
+def counted(observed: Observed, now: float) -> Observed:
+    """Return what is seen without the replicas of lost workers: they are kept for when those come back, no more."""
+    lost = {w.worker_id for w in observed.workers.values() if w.presence(now, observed.grace_s) is Presence.LOST}
+    return replace(observed, replicas={i: r for i, r in observed.replicas.items() if r.worker_id not in lost})
+
+
 def next_due(desired: Desired, observed: Observed, now: float) -> float | None:
     """Return when the mere passing of time will ask for a new pass; None if only an event can."""
     due = [
-        worker.last_seen + observed.grace_s
+        worker.lost_at(observed.grace_s)
         for worker in observed.workers.values()
         if worker.presence(now, observed.grace_s) is Presence.AWAY
     ]
@@ -96,15 +105,26 @@ class _Pass:
         self._replicas = seen(observed)
         self._forgotten = {i: why for i, r in self._replicas.items() if (why := self._gone(r))}
         self._of_application: dict[str, list[Replica]] = defaultdict(list)
+        lost = []
         for replica_id, replica in self._replicas.items():
-            if replica_id not in self._forgotten:
+            if replica_id in self._forgotten:
+                continue
+            if self._presence.get(replica.worker_id) is Presence.LOST:
+                lost.append(replica)
+            else:
                 self._of_application[replica.application].append(replica)
+        self._forgotten |= {r.replica_id: "its worker is lost" for r in lost if self._is_replaced(r)}
         remaining = (r for i, r in self._replicas.items() if i not in self._forgotten)
         self._placement = Placement(observed.workers.values(), remaining)
-        self._building = Counter(b.worker_id for b in observed.builds.values() if self._runs(b))
+        self._full = self._placement.is_full and not any(replica.stopping for replica in self._replicas.values())
+        running = [build for build in observed.builds.values() if self._runs(build)]
+        self._overtaken = [b for b in running if not is_wanted(b, desired.applications.get(b.application))]
+        self._building = Counter(build.worker_id for build in running if build not in self._overtaken)
 
     def actions(self) -> Iterator[Action]:
         """Yield in a fixed order: first what was learnt, then what is to be done."""
+        for build in self._overtaken:
+            yield CancelBuild(build.build_id, build.application, build.session)
         for replica_id, why in self._forgotten.items():
             yield ForgetReplica(replica_id, why)
         for replica_id, replica in self._replicas.items():
@@ -122,12 +142,19 @@ class _Pass:
         if worker is None:
             return ""
         presence = self._presence[worker.worker_id]
+        if worker.leaving:
+            return "its worker is leaving"
         if presence is Presence.LOST:
-            return "its worker is leaving" if worker.leaving else "its worker is lost"
+            return "it was to stop and its worker is lost" if replica.stopping else ""
         if presence is not Presence.CONNECTED:
             return ""
         stopped = replica.status.state is ReplicaState.STOPPED or replica.replica_id not in worker.reports
         return "it stopped" if replica.stopping and stopped else ""
+
+    def _is_replaced(self, lost: Replica) -> bool:
+        """Whether a replica of a lost worker is needed no more. Until then it may be all there is."""
+        application = self._desired.applications.get(lost.application)
+        return application is None or rollout.is_replaced(application, lost, self._of_application[lost.application])
 
     def _application(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
         name = application.config.name
@@ -137,15 +164,34 @@ class _Pass:
             else:
                 yield RemoveApplication(name)
             return
+        why = self._failure(application, replicas)
+        if application.awaits:
+            if obstacle := handover.obstacle(application, self._desired.applications):
+                if application.leaving:
+                    yield Stay(name, obstacle)
+                else:
+                    why = why or handover.failure(application, obstacle)
+            elif all(map(self._is_there, application.awaits)):
+                yield HandOver(name)
+        if why is not None:
+            yield self._failed(application, replicas, why)
+            return
         if not rollout.is_built(application) and not application.failure:
             yield from self._build(application, replicas)
-        if why := self._failure(application, replicas):
-            yield MarkFailed(name, application.revision, why)
-            return
-        ready = rollout.is_wholly_ready(application, replicas)
+        ready = rollout.is_wholly_ready(application, replicas) and not application.awaits
         if ready and not application.failure and application.serving != application.plan:
             yield MarkServing(name, application.revision)
         yield from self._roll(application, replicas)
+
+    def _is_there(self, awaited: Awaited) -> bool:
+        """Whether an application has come true, or would but for room that only others can give."""
+        application = self._desired.applications[awaited.application]
+        if application.serving is not None and application.serving.revision >= awaited.revision:
+            return True
+        replicas = self._of_application[awaited.application]
+        if rollout.is_wholly_ready(application, replicas):
+            return True
+        return self._full and rollout.lacks_only_room(application, replicas)
 
     def _build(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
         name, revision = application.config.name, application.revision
@@ -156,12 +202,13 @@ class _Pass:
                 if isinstance(plan, Plan):
                     yield MarkPlanned(name, plan, *rollout.superseded(application, replicas))
                 else:
-                    yield MarkFailed(name, revision, plan)
+                    yield self._failed(application, replicas, plan)
                 return
             if self._runs(build):
                 if self._now >= build.deadline:
                     why = f"worker {build.worker_id!r} did not answer the build within {build.timeout_s:g} s"
-                    yield MarkFailed(name, revision, why)
+                    failure = Failure(why, hint="look at its log, then deploy again")
+                    yield self._failed(application, replicas, failure)
                 return
         free = [
             (self._building[worker_id], worker_id)
@@ -173,12 +220,17 @@ class _Pass:
             self._building[worker_id] += 1
             yield BuildApplication(f"{name}-{revision}-{self._unique()}", name, revision, worker_id)
 
+    def _failed(self, application: Application, replicas: list[Replica], why: Failure) -> MarkFailed:
+        """Return the end of a revision. A plan that had begun to serve when it was replaced serves on."""
+        begun = None if rollout.is_built(application) else rollout.superseded(application, replicas)[0]
+        return MarkFailed(application.config.name, application.revision, why, begun)
+
     def _runs(self, build: Build) -> bool:
         """Whether an answer may still come: it ends with the session it was sent on."""
         worker = self._observed.workers.get(build.worker_id)
         return not build.ended and worker is not None and worker.session == build.session
 
-    def _failure(self, application: Application, replicas: list[Replica]) -> str:
+    def _failure(self, application: Application, replicas: list[Replica]) -> Failure | None:
         for spec in rollout.new_versions(application):
             of_version = [
                 replica
@@ -192,10 +244,9 @@ class _Pass:
                     since[replica.replica_id] = worker.unready_since[replica.replica_id]
             if why := rollout.failure(spec, of_version, since, self._now):
                 return why
-        return ""
+        return None
 
     def _roll(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
-        # A replica that drains unasked goes with its worker: it neither counts nor needs an order.
         # One that drains unasked goes with its worker: it does not count and needs no order.
         live = [r for r in replicas if not r.stopping and not ends_unasked(r)]
         known = [r for r in live if rollout.spec_of(application, r) is not None]

@@ -50,6 +50,8 @@ class Worker:
     """Number of the session that stands; 0 while there is none."""
     heard: bool = False
     """Whether it said Hello to this leader. If not, the stored status of its replicas is the last known."""
+    extra_s: float = 0.0
+    """Seconds that it has beyond the grace period: it may not know yet that another leader is to be found."""
     leaving: bool = False
     reports: Mapping[str, ReplicaStatus] = field(default_factory=dict)
     """What it runs, by replica id, as of its last report."""
@@ -62,7 +64,11 @@ class Worker:
             return Presence.LOST
         if self.session:
             return Presence.CONNECTED
-        return Presence.AWAY if now < self.last_seen + grace_s else Presence.LOST
+        return Presence.AWAY if now < self.lost_at(grace_s) else Presence.LOST
+
+    def lost_at(self, grace_s: float) -> float:
+        """Return when it counts as lost if it stays away."""
+        return self.last_seen + grace_s + self.extra_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +95,13 @@ class Registry:
         """Return the worker, if it is known."""
         return self._workers.get(worker_id)
 
-    def expect(self, worker_ids: Iterable[str], *, now: float) -> None:
-        """Count workers that stored placements name as away from `now` on, unless they are known."""
+    def expect(self, worker_ids: Iterable[str], *, now: float, extra_s: float = 0.0) -> None:
+        """Count workers that stored placements name as away from `now` on, unless they are known.
+
+        They have `extra_s` seconds beyond the grace period to come.
+        """
         for worker_id in worker_ids:
-            self._workers.setdefault(worker_id, Worker(worker_id, last_seen=now))
+            self._workers.setdefault(worker_id, Worker(worker_id, last_seen=now, extra_s=extra_s))
 
     def hello(self, greeting: Greeting, *, now: float) -> Admitted:
         """Let a session in. It ends an older one of the same worker.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.model import Application, DeploymentSpec, Plan, Replica, ReplicaState
+from mesh.model import Application, DeploymentSpec, Failure, Plan, Replica, ReplicaState, ReplicaStatus
 
 SURGE = 0.2
 """Share of the goal that may run beside it while a new version starts; at least one replica."""
@@ -56,25 +56,34 @@ def is_ready(replica: Replica) -> bool:
     return replica.status.state is ReplicaState.READY and not replica.stopping and bool(replica.status.address)
 
 
-def failure(spec: DeploymentSpec, replicas: Iterable[Replica], unready_since: Mapping[str, float], now: float) -> str:
-    """Return why this new version has failed, or "" while it may still come up.
+def failure(
+    spec: DeploymentSpec, replicas: Iterable[Replica], unready_since: Mapping[str, float], now: float
+) -> Failure | None:
+    """Return why this new version has failed, or None while it may still come up.
 
     `replicas` are those of this version. One that was ever ready proves the version: what happens to it later is
     for its worker to mend.
     """
     replicas = sorted(replicas, key=lambda replica: replica.replica_id)
     if any(replica.status.state is ReplicaState.READY or replica.status.crashes for replica in replicas):
-        return ""
+        return None
     for replica in replicas:
         status = replica.status
         if status.failed_starts >= FAILED_STARTS_MAX:
             why = status.message or "no reason given"
-            return f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}"
+            return _failed(f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}", status)
         since = unready_since.get(replica.replica_id)
         if since is not None and now >= since + startup_limit_s(spec):
             why = f": {status.message}" if status.message else ""
-            return f"deployment {spec.name!r} was not ready within {spec.settings.startup_timeout_s:g} s{why}"
-    return ""
+            text = f"deployment {spec.name!r} was not ready within {spec.settings.startup_timeout_s:g} s{why}"
+            return _failed(text, status)
+    return None
+
+
+def _failed(message: str, status: ReplicaStatus) -> Failure:
+    said = status.failure or Failure()
+    hint = said.hint or "the log of its worker tells more"
+    return Failure(message, said.field or "import_path", hint, said.details)
 
 
 def startup_limit_s(spec: DeploymentSpec) -> float:
@@ -151,6 +160,22 @@ def is_wholly_ready(application: Application, replicas: Iterable[Replica]) -> bo
     return all(
         ready.count((spec.name, spec.version)) >= spec.settings.num_replicas for spec in application.plan.deployments
     )
+
+
+def lacks_only_room(application: Application, replicas: Iterable[Replica]) -> bool:
+    """Whether all there is of the newest plan is ready, and what is missing has not been placed anywhere."""
+    if application.plan is None or not is_built(application) or application.failure:
+        return False
+    versions = {(spec.name, spec.version) for spec in application.plan.deployments}
+    return all(is_ready(r) for r in replicas if (r.deployment, r.version) in versions and not r.stopping)
+
+
+def is_replaced(application: Application, lost: Replica, live: Iterable[Replica]) -> bool:
+    """Whether a replica whose worker is lost is not wanted, or there are as many others ready as there should be."""
+    goal = goals(application).get(lost.deployment)
+    if goal is None or spec_of(application, lost) is None:
+        return True
+    return sum(r.deployment == lost.deployment and is_ready(r) for r in live) >= goal.settings.num_replicas
 
 
 def plans(application: Application) -> tuple[Plan, ...]:

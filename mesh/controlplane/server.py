@@ -24,6 +24,7 @@ from mesh.controlplane.sessions import Sessions
 from mesh.controlplane.store import Store
 from mesh.errors import Conflict, InvalidConfig, Problem
 from mesh.lifecycle import Tasks, deadline
+from mesh.liveness import TAKE_OFFICE_S, pings_served
 from mesh.settings import MESSAGE_BYTES_MAX, ControlPlaneSettings
 from mesh.telemetry import LEADER
 from mesh.v1 import (
@@ -32,7 +33,7 @@ from mesh.v1 import (
     worker_service_pb2_grpc,
 )
 
-FIRST_LEADER_WAIT_S = 5.0
+FIRST_LEADER_WAIT_S = TAKE_OFFICE_S
 """Seconds that `start` waits for somebody to lead; without one it goes on unready."""
 RESIGN_S_MAX = 3.0
 STOP_GRACE_S = 2.0
@@ -42,11 +43,7 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    # Clients ping every 10 s to notice a dead connection; without this the server would end theirs for it.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    *pings_served(),
 )
 _WILDCARDS = ("", "0.0.0.0", "::", "[::]")
 
@@ -91,10 +88,11 @@ class ControlPlane:
         goal = GoalState(store, leadership, clock)
         deployments = Deployments(loop, leadership, goal, self._forwarder, clock)
         sessions = Sessions(loop, leadership, settings.heartbeat_interval_s, clock)
+        discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
         self._health = health.aio.HealthServicer()
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(sessions, server)
-        discovery_service_pb2_grpc.add_DiscoveryServiceServicer_to_server(Discovery(loop, leadership), server)
+        discovery_service_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._tasks = Tasks(on_failure=self._on_failure)
         self._tasks.spawn(leadership.run(), name="leadership")

@@ -22,19 +22,15 @@ from mesh.controlplane.streams import read
 from mesh.controlplane.term import Outbox, Term
 from mesh.errors import Conflict
 from mesh.lifecycle import Tasks
-from mesh.model import BuiltDeployment, ReplicaStatus
+from mesh.liveness import TAKE_OFFICE_S, Silence
+from mesh.model import BuiltDeployment, Failure, ReplicaStatus
 from mesh.serving.options import name_problem
 from mesh.v1 import worker_service_pb2_grpc
-from mesh.v1.worker_service_pb2 import BuildResult, Redirect, SessionRequest, SessionResponse, Welcome
+from mesh.v1.worker_service_pb2 import BuildResult, Heartbeat, Redirect, SessionRequest, SessionResponse, Welcome
 
-SILENT_INTERVALS_MAX = 3
-"""Heartbeat intervals without a word after which a session is ended."""
 HELLO_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0
 """Seconds a worker may take to accept one message before its stream is given up."""
-ACT_WAIT_S = 5.0
-"""Seconds a worker may wait while this instance takes office."""
-
 _Context: TypeAlias = "grpc.aio.ServicerContext[SessionRequest, SessionResponse]"
 
 log = logging.getLogger("mesh.controlplane.sessions")
@@ -66,7 +62,7 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Hello cannot be read: {error}")
         if wrong := name_problem(greeting.worker_id):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"worker_id {wrong}")
-        term = await self._loop.acting(ACT_WAIT_S)
+        term = await self._loop.acting(TAKE_OFFICE_S)
         if term is None:
             await self._redirect(context)
             return
@@ -92,7 +88,15 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
             await context.abort(grpc.StatusCode.ABORTED, outbox.refusal)
 
     async def _send(self, outbox: Outbox, context: _Context) -> None:
-        while (message := await outbox.next()) is not None:
+        """Send what the outbox has, and signs of life in between."""
+        while True:
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    message = await outbox.next()
+            except TimeoutError:
+                message = SessionResponse(heartbeat=Heartbeat())
+            if message is None:
+                return
             try:
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await context.write(message)
@@ -108,17 +112,13 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
 
     async def _watch_silence(self, term: Term, session: int, outbox: Outbox) -> None:
         """End the session when nothing was heard for too long."""
-        silent_s_max = SILENT_INTERVALS_MAX * self._interval_s
-        slept_through = 0.0
+        silence = Silence(self._interval_s, self._clock.monotonic())
         while (worker := term.registry.get(outbox.worker_id)) is not None and worker.session == session:
-            wake = max(worker.last_seen, slept_through) + silent_s_max
-            if (now := self._clock.monotonic()) >= wake:
-                outbox.close(f"nothing was heard for {silent_s_max:g} s")
+            silence.heard(worker.last_seen)
+            if not (wait_s := silence.wait_s(self._clock.monotonic())):
+                outbox.close(f"nothing was heard for {silence.limit_s:g} s")
                 return
-            await asyncio.sleep(wake - now)
-            if (now := self._clock.monotonic()) > wake + self._interval_s:
-                # This process stood still, not the worker: what it said meanwhile has not been read yet.
-                slept_through = now
+            await asyncio.sleep(wait_s)
 
     def _take(self, term: Term, session: int, worker_id: str, request: SessionRequest) -> str:
         """Take one message. Returns why it cannot be taken, or ""."""
@@ -147,7 +147,8 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
 
     def _built(self, term: Term, result: BuildResult) -> None:
         deployments = tuple(wire.from_proto(built, BuiltDeployment) for built in result.deployments)
-        if term.builds.ended(result.build_id, result.error, deployments):
+        failure = wire.from_proto(result.failure, Failure) if result.HasField("failure") else None
+        if term.builds.ended(result.build_id, failure, deployments):
             term.changed.ring()
 
     async def _redirect(self, context: _Context) -> None:

@@ -19,6 +19,7 @@ from mesh.model import (
     ApplicationState,
     DeploymentSpec,
     DeploymentState,
+    Failure,
     Replica,
     ReplicaState,
     ReplicaStatus,
@@ -60,6 +61,8 @@ class ApplicationStatus:
     serving_revision: int = 0
     applied_at: float = 0.0
     deployments: tuple[DeploymentStatus, ...] = ()
+    failure: Failure | None = None
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Status:
     leader: str = ""
     gateways: int = 0
     gateways_behind: int = 0
+    stale: str = ""
+    """Why the leader could not be asked; then this is what was last read in the store."""
 
 
 def applications_status(desired: Desired, observed: Observed) -> tuple[ApplicationStatus, ...]:
@@ -94,6 +99,16 @@ def applications_status(desired: Desired, observed: Observed) -> tuple[Applicati
         _application(application, [r for r in replicas if r.application == name], shortage)
         for name, application in sorted(desired.applications.items())
     )
+
+
+def stored_status(desired: Desired, replicas: Mapping[str, Replica], why: str) -> Status:
+    """Return what an instance can tell that does not lead and reaches nobody who does: what it last read."""
+    placed = [replica for _, replica in sorted(replicas.items())]
+    applications = tuple(
+        _application(application, [r for r in placed if r.application == name], "")
+        for name, application in sorted(desired.applications.items())
+    )
+    return Status(applications, stale=why)
 
 
 def workers_status(observed: Observed, *, now: float, wall: float) -> tuple[WorkerStatus, ...]:
@@ -150,6 +165,8 @@ def _application(application: Application, replicas: list[Replica], shortage: st
         serving_revision=application.serving.revision if application.serving else 0,
         applied_at=application.applied_at,
         deployments=deployments,
+        failure=application.failure,
+        leaving=application.leaving and bool(application.awaits),
     )
 
 
@@ -170,15 +187,24 @@ def _state(
     if application.failure:
         serving = application.serving
         kept = f"; revision {serving.revision} serves on" if serving else ""
-        return ApplicationState.DEPLOY_FAILED, application.failure + kept
+        return ApplicationState.DEPLOY_FAILED, application.failure.message + kept
     if not rollout.is_built(application):
         return ApplicationState.DEPLOYING, shortage if shortage == NO_WORKER else "being built"
-    first = next((f"{d.name}: {d.message}" for d in deployments if d.message), "")
+    first = next((f"{d.name}: {d.message}" for d in deployments if d.message), "") or _waiting(application)
     if application.serving is None or application.serving.revision != application.revision:
         return ApplicationState.DEPLOYING, first
     if any(deployment.state is DeploymentState.UNHEALTHY for deployment in deployments):
         return ApplicationState.UNHEALTHY, first
     return ApplicationState.RUNNING, first
+
+
+def _waiting(application: Application) -> str:
+    """Return what the application waits for before it goes, or before its route changes."""
+    if not application.awaits:
+        return "stays, because the deploy that left it out failed" if application.leaving else ""
+    names = [item.application for item in application.awaits if item.application != application.config.name]
+    what = "is deleted" if application.leaving else "its route changes"
+    return f"{what} once {' and '.join(names[:3])}{' …' if len(names) > 3 else ''} can serve" if names else ""
 
 
 def _deployment(

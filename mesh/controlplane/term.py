@@ -15,7 +15,7 @@ from mesh.controlplane import publish, status
 from mesh.controlplane.bell import Bell
 from mesh.controlplane.builds import Builds
 from mesh.controlplane.mirror import Mirror
-from mesh.controlplane.reconcile import Desired, Observed, seen
+from mesh.controlplane.reconcile import Desired, Observed, counted, seen
 from mesh.controlplane.registry import Registry
 from mesh.model import Generation
 from mesh.v1 import discovery_service_pb2, worker_service_pb2
@@ -78,11 +78,12 @@ class GatewayStream:
 class Term:
     """State of one term. `epoch` is the fencing token under which everything in it is written and said."""
 
-    def __init__(self, epoch: int, mirror: Mirror, grace_s: float, now: float) -> None:
+    def __init__(self, epoch: int, mirror: Mirror, grace_s: float, takeover_grace_s: float, now: float) -> None:
         self.epoch = epoch
         self.mirror = mirror
         self.registry = Registry()
-        self.registry.expect({replica.worker_id for replica in mirror.replicas.values()}, now=now)
+        placed = {replica.worker_id for replica in mirror.replicas.values()}
+        self.registry.expect(placed, now=now, extra_s=max(0.0, takeover_grace_s - grace_s))
         self.builds = Builds()
         self.outboxes: dict[int, Outbox] = {}
         """By number of the session."""
@@ -165,7 +166,7 @@ class Term:
 
     def status(self, leader: str, *, now: float, wall: float) -> status.Status:
         """Return how all is doing. `now` is monotonic, `wall` Unix time of the same moment."""
-        observed = self.observed()
+        observed = counted(self.observed(), now)
         return status.Status(
             applications=status.applications_status(self.desired, observed),
             workers=status.workers_status(observed, now=now, wall=wall),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from mesh.controlplane.handover import holds
 from mesh.errors import Problem
 from mesh.model import Application, ApplicationConfig
-from mesh.serving.options import DEPLOYMENT_OPTIONS, Range, applications_problems
+from mesh.serving.options import DEPLOYMENT_OPTIONS, Range, applications_problems, shown
 
 APPLICATIONS_PER_APPLY_MAX = 40
 """Changed and deleted applications in one apply, so that it fits one commit of the store with room to spare."""
@@ -32,7 +33,7 @@ def options_problems(
         ("grpc_options.port", _PORT, grpc_port),
     )
     return tuple(
-        Problem(field, wrong)
+        Problem(field, wrong, allowed.hint)
         for field, allowed, value in checks
         if value is not None and (wrong := allowed.problem(value))
     )
@@ -68,10 +69,10 @@ def _problems(
 
 def _json_problems(config: ApplicationConfig, *, at: str) -> Iterator[Problem]:
     if config.args_json and (wrong := _json_problem(config.args_json, kind=dict)):
-        yield Problem(f"{at}.args", wrong)
+        yield Problem(f"{at}.args", wrong, "write a mapping of names to values")
     for i, deployment in enumerate(config.deployments):
         if deployment.user_config_json and (wrong := _json_problem(deployment.user_config_json)):
-            yield Problem(f"{at}.deployments[{i}].user_config", wrong)
+            yield Problem(f"{at}.deployments[{i}].user_config", wrong, "write a JSON value")
 
 
 def _json_problem(text: str, *, kind: type = object) -> str:
@@ -83,16 +84,18 @@ def _json_problem(text: str, *, kind: type = object) -> str:
 
 
 def _route_conflicts(configs: Sequence[ApplicationConfig], stored: Mapping[str, Application]) -> Iterator[Problem]:
-    """An application that stays keeps its route. One that is being deleted has none any more."""
+    """An application that stays keeps its routes. One that is being deleted has none any more."""
     named = {config.name for config in configs}
     routes = {
-        application.config.route_prefix: name
+        route: name
         for name, application in sorted(stored.items())
-        if name not in named and not application.deleting and application.config.route_prefix
+        if name not in named and not application.deleting
+        for route in holds(application) | {application.config.route_prefix}
+        if route
     }
     for i, config in enumerate(configs):
         if (owner := routes.get(config.route_prefix)) is not None:
-            text = f"route_prefix {config.route_prefix!r} is taken by application {owner!r}"
+            text = f"route_prefix {shown(config.route_prefix)} is taken by application {owner!r}"
             yield Problem(f"applications[{i}].route_prefix", text, "give each application a route of its own")
 
 

@@ -19,6 +19,26 @@ class ClientGone(errors.MeshError):
     """The client went away. Nobody reads the answer; logs and metrics say 499."""
 
 
+class BodyBroken(errors.MeshError):
+    """The request's body broke off, or is not framed as HTTP says."""
+
+
+class BodyTimeout(errors.MeshError):
+    """No byte of the request's body came for too long."""
+
+
+class MethodNotAllowed(errors.MeshError):
+    """The page has no such method. `allow` names those it has."""
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class Unsupported(errors.MeshError):
+    """The gateway has no such function: a method or a protocol that it does not serve."""
+
+
 class PayloadTooLarge(errors.MeshError):
     """The body is larger than the gateway takes."""
 
@@ -45,6 +65,10 @@ OUTCOMES: dict[type[errors.MeshError], Outcome] = {
     errors.HandlerFailed: Outcome(500, "INTERNAL", "Internal Server Error", "HANDLER_FAILED"),
     errors.NotFound: Outcome(404, "UNIMPLEMENTED", "Not Found", "NO_SUCH_ROUTE"),
     errors.InvalidConfig: Outcome(400, "INVALID_ARGUMENT", "Bad Request", "INVALID_REQUEST"),
+    BodyBroken: Outcome(400, "INVALID_ARGUMENT", "Bad Request", "BODY_BROKEN"),
+    BodyTimeout: Outcome(408, "DEADLINE_EXCEEDED", "Request Timeout", "BODY_TIMEOUT"),
+    MethodNotAllowed: Outcome(405, "UNIMPLEMENTED", "Method Not Allowed", "METHOD_NOT_ALLOWED"),
+    Unsupported: Outcome(501, "UNIMPLEMENTED", "Not Implemented", "NOT_SUPPORTED"),
     PayloadTooLarge: Outcome(413, "INVALID_ARGUMENT", "Content Too Large", "BODY_TOO_LARGE"),
     HeadTooLarge: Outcome(431, "INVALID_ARGUMENT", "Request Header Fields Too Large", "HEADERS_TOO_LARGE"),
     ClientGone: Outcome(499, "CANCELLED", "Client Closed Request", "CLIENT_GONE"),
@@ -91,4 +115,6 @@ def problem(error: errors.MeshError, request_id: str) -> tuple[int, list[tuple[b
     ]
     if (seconds := retry_after(error)) is not None:
         headers.append((b"retry-after", b"%d" % seconds))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode()))
     return told.status, headers, body

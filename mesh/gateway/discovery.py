@@ -7,35 +7,44 @@ Called by `server`; hands each snapshot to `pipeline`.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from mesh import wire
-from mesh.backoff import Backoff
 from mesh.clock import Clock
+from mesh.connection import connect
+from mesh.errors import Unreachable
+from mesh.leader_search import LeaderSearch
+from mesh.liveness import ANSWER_TIMEOUT_S, RECONNECT, STOOD_S, pings, silence_limit_s
 from mesh.model import Generation
 from mesh.settings import MESSAGE_BYTES_MAX, GatewaySettings
 from mesh.v1 import deployment_pb2
 from mesh.v1 import discovery_service_pb2 as pb
 from mesh.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
 
-CONNECT_S = 3.0
-RECONNECT = Backoff(initial_s=0.05, max_s=3.0, floor=0.2)
 _WARN_AFTER = 5
 """Rounds without a snapshot after which the silence is logged, once."""
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    *pings(),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
 
 log = logging.getLogger("mesh.gateway")
+
+
+@dataclass(slots=True)
+class _Ended:
+    """How a stream ended: whether anything was said on it, a snapshot among that, and who leads, if that was told."""
+
+    answered: bool = False
+    heard: bool = False
+    leader: str = ""
 
 
 class Discovery:
@@ -49,45 +58,70 @@ class Discovery:
 
     async def run(self) -> None:
         """Follow the leader's snapshots until cancelled."""
-        addresses = itertools.cycle(self._settings.control)
-        redirect = ""
-        attempt = 0
+        search = LeaderSearch(self._settings.control)
         while True:
-            address = redirect or next(addresses)
-            redirect, heard = await self._follow(address)
-            attempt = 0 if heard else attempt + 1
-            if attempt == _WARN_AFTER * len(self._settings.control):
+            began = self._clock.monotonic()
+            ended = await self._follow(search.address)
+            if ended.heard:
+                search.lost(ended.leader, stood=self._clock.monotonic() - began > STOOD_S)
+            elif ended.answered:
+                search.redirected(ended.leader)
+            else:
+                search.failed()
+            if not search.round_over:
+                continue
+            if search.rounds == _WARN_AFTER:
                 tried = ",".join(self._settings.control)
                 log.warning("no control plane leads or answers; serving from the last snapshot", extra={"tried": tried})
-            if not redirect or attempt > 1:
-                await asyncio.sleep(RECONNECT.pause_s(attempt, self._clock.random))
+            await asyncio.sleep(RECONNECT.pause_s(max(0, search.rounds - 1), self._clock.random))
 
-    async def _follow(self, address: str) -> tuple[str, bool]:
-        """Read one stream to its end. Returns the leader's address, if told, and whether a snapshot came."""
-        heard = False
+    async def _follow(self, address: str) -> _Ended:
+        """Read one stream to its end."""
+        ended = _Ended()
         channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         try:
-            stream: Any = DiscoveryServiceStub(channel).StreamSnapshots()
-            async with asyncio.timeout(CONNECT_S):
-                await stream.wait_for_connection()
-                await stream.write(self._acknowledgement())
-            while (message := await stream.read()) is not grpc.aio.EOF:
-                if message.WhichOneof("kind") == "redirect":
-                    return message.redirect.leader, heard
-                heard = True
-                if self._apply(message.snapshot):
-                    self._serving = wire.from_proto(message.snapshot.generation, Generation)
-                await stream.write(self._acknowledgement())
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as error:
-            cause = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+            await connect(channel, address)
+            await self._read(DiscoveryServiceStub(channel).StreamSnapshots(), ended)
+        except (
+            grpc.aio.AioRpcError,
+            grpc.aio.UsageError,
+            asyncio.InvalidStateError,
+            TimeoutError,
+            Unreachable,
+        ) as error:
+            cause = error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error) or "it is silent"
             log.info("snapshot stream ended", extra={"control": address, "cause": cause})
         except Exception:
             # A snapshot that this gateway cannot apply must not be its last: it serves on and asks again.
             log.exception("snapshot not applied", extra={"control": address})
-            heard = False
+            ended.heard = False
         finally:
             await channel.close()
-        return "", heard
+        return ended
+
+    async def _read(self, stream: Any, ended: _Ended) -> None:
+        """Follow one stream. Raises TimeoutError when it is silent: a leader that is frozen keeps its connections."""
+        limit_s = ANSWER_TIMEOUT_S
+        async with asyncio.timeout(limit_s):
+            await stream.write(self._acknowledgement())
+        while True:
+            async with asyncio.timeout(limit_s):
+                message = await stream.read()
+            if message is grpc.aio.EOF:
+                return
+            ended.answered = True
+            match message.WhichOneof("kind"):
+                case "redirect":
+                    ended.leader = message.redirect.leader
+                    return
+                case "welcome":
+                    limit_s = silence_limit_s(message.welcome.heartbeat_interval_s)
+                case "snapshot":
+                    ended.heard = True
+                    if self._apply(message.snapshot):
+                        self._serving = wire.from_proto(message.snapshot.generation, Generation)
+                    async with asyncio.timeout(limit_s):
+                        await stream.write(self._acknowledgement())
 
     def _acknowledgement(self) -> Any:
         request = pb.StreamSnapshotsRequest(gateway_id=self._settings.gateway_id)

@@ -1,29 +1,28 @@
-"""The gRPC front: `mesh.v1.IngressService` and health on the gRPC port.
+"""The gRPC front: the listener on the gRPC port, and `mesh.v1.IngressService` on it.
 
-Owns gRPC's side of a request: metadata, deadline, status and trailers. All policy is in `pipeline` and below.
-Services of user deployments are to be routed by `generic_handlers`, beside the ones added here.
+Owns the listener, and for IngressService gRPC's side of a request. User services are in `grpc_services`, health in
+`grpc_health`, reflection in `reflection`. All policy is in `pipeline` and below.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health_pb2_grpc
 
-from mesh.errors import Conflict, InvalidConfig, MeshError, Overloaded, Problem
+from mesh.errors import Conflict, InvalidConfig, MeshError, Problem
 from mesh.gateway import answer
-from mesh.gateway.heads import check_size, read_head
-from mesh.gateway.pipeline import Exchange, Pipeline, Route
+from mesh.gateway.exchange import Exchange
+from mesh.gateway.grpc_health import Health
+from mesh.gateway.grpc_services import Services
+from mesh.gateway.grpc_status import APPLICATION_METADATA, REQUEST_ID_METADATA, Told, log_failure, peer_address, refuse
+from mesh.gateway.heads import answer_headers, check_field, check_method, check_size, read_head
+from mesh.gateway.pipeline import Pipeline, Route
+from mesh.gateway.reflection import Reflection
 from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
 from mesh.pipe.retry import IDEMPOTENT
@@ -31,16 +30,8 @@ from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import ingress_service_pb2, ingress_service_pb2_grpc
 from mesh.v1 import replica_service_pb2 as pb
 
-ERROR_DOMAIN = "mesh"
-APPLICATION_METADATA = "application"
-REQUEST_ID_METADATA = "x-request-id"
-
-log = logging.getLogger("mesh.gateway")
-
 OPTIONS = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -53,15 +44,17 @@ class GrpcFront:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._server: Any = None
-        self._health = health_aio.HealthServicer()
+        self._health = Health(pipeline)
         self.address = ""
 
     async def start(self) -> None:
         """Bind and serve. Raises Conflict when the port is taken."""
         settings = self._pipeline.settings
-        server = grpc.aio.server(options=OPTIONS)
+        sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
+        server = grpc.aio.server(options=(*OPTIONS, *((size, settings.message_bytes_max) for size in sizes)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         ingress_service_pb2_grpc.add_IngressServiceServicer_to_server(Ingress(self._pipeline), server)
+        server.add_generic_rpc_handlers((*Reflection(self._pipeline.schemas).handlers(), Services(self._pipeline)))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -71,8 +64,7 @@ class GrpcFront:
         await server.start()
         self._server = server
         self.address = f"{host}:{port}"
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        await self._health.set("mesh.v1.IngressService", health_pb2.HealthCheckResponse.SERVING)
+        await self._health.start()
 
     async def drain(self) -> None:
         """Tell health watchers to go elsewhere."""
@@ -81,6 +73,7 @@ class GrpcFront:
 
     async def stop(self) -> None:
         """Close the listener and all connections."""
+        await self._health.stop()
         if self._server is not None:
             await self._server.stop(0.2)
             self._server = None
@@ -108,9 +101,7 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         except MeshError as error:
             told.request_id = told.request_id or pipeline.clock.request_id()
             code = answer.outcome(error).code
-            if code == "INTERNAL":
-                fields = {"request_id": told.request_id, "route": told.route}
-                log.error("request failed: %s", error.message, extra=fields)
+            log_failure(error, told)
             await refuse(context, error, told.request_id)
         finally:
             self._traffic.count(told.route, "Handle", code, started)
@@ -123,19 +114,20 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         pipeline = self._pipeline
         metadata = dict(context.invocation_metadata() or ())
         headers = [*_headers(request, metadata)]
-        head = read_head(headers, client=_peer(context.peer()), scheme="http")
+        head = read_head(headers, client=peer_address(context.peer()), scheme="http")
         told.request_id = head.request_id or pipeline.clock.request_id()
         path, _, query = (request.path or "/").partition("?")
         check_size(head, pipeline.settings, fields=len(request.headers), target_bytes=len(request.path))
-        if not path.startswith("/"):
-            raise InvalidConfig((Problem("path", f"must start with '/', not {path[:100]!r}"),))
+        if not path.startswith("/") or not request.path.isprintable():
+            raise InvalidConfig((Problem("path", f"must start with '/' and be printable, not {request.path[:100]!r}"),))
+        method = (request.method or ("POST" if request.body else "GET")).upper()
+        check_method(method)
         route = self._route(metadata.get(APPLICATION_METADATA), path.encode())
         if APPLICATION_METADATA in metadata:
             path = route.prefix + path
         told.route = route.prefix or "/"
         left_s = context.time_remaining()
         timeout_s = min(t for t in (route.timeout_s, head.timeout_s or route.timeout_s, left_s or route.timeout_s))
-        method = (request.method or ("POST" if request.body else "GET")).upper()
         frame = pb.RequestFrame()
         to = frame.open
         to.method, to.raw_path, to.query, to.root_path = method, path.encode(), query.encode(), route.prefix
@@ -144,7 +136,7 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         to.scheme, to.http_version, to.end = "http", "2", not request.body
         call = Call(frame, route.dispatcher.loop, idempotent=method in IDEMPOTENT, body_follows=bool(request.body))
         route.dispatcher.submit(call, told.request_id)
-        exchange = Exchange(pipeline, route, call, timeout_s)
+        exchange = Exchange(pipeline.exchanges, route.dispatcher, call, timeout_s)
         upload: asyncio.Task[None] | None = None
         try:
             if request.body:
@@ -174,46 +166,12 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
             if total > MESSAGE_BYTES_MAX - 64 * 1024:
                 raise answer.PayloadTooLarge("the answer does not fit one message; fetch it over HTTP")
         response = ingress_service_pb2.HandleResponse(status=head.status, body=b"".join(parts))
-        flat = list(head.headers)
-        for name, value in zip(flat[::2], flat[1::2], strict=True):
-            if name == b"x-request-id":
-                continue
+        for name, value in answer_headers(head.headers, told.request_id, framed_here=False):
             response.headers.add(name=name.decode("latin-1"), value=value.decode("latin-1"))
-        response.headers.add(name=REQUEST_ID_METADATA, value=told.request_id)
         return response
 
     def _route(self, application: str | None, raw_path: bytes) -> Route:
         return self._pipeline.route(raw_path) if application is None else self._pipeline.application(application)
-
-
-class Told:
-    """What is known of a request when it is counted and logged, however far it came."""
-
-    __slots__ = ("request_id", "route")
-
-    def __init__(self) -> None:
-        self.request_id = ""
-        self.route = ""
-
-
-async def refuse(context: Any, error: MeshError, request_id: str) -> NoReturn:
-    """End a call with the status, details and trailers that tell of `error`."""
-    told = answer.outcome(error)
-    code = grpc.StatusCode[told.code]
-    detail = answer.detail(error)
-    status = Status(code=code.value[0], message=detail)
-    status.details.append(
-        _packed(ErrorInfo(reason=told.reason, domain=ERROR_DOMAIN, metadata={"request_id": request_id}))
-    )
-    trailers: list[tuple[str, str | bytes]] = [(REQUEST_ID_METADATA, request_id)]
-    if isinstance(error, Overloaded):
-        pushback_ms = max(1, int(error.retry_after_s * 1000))
-        delay = Duration(seconds=pushback_ms // 1000, nanos=pushback_ms % 1000 * 1_000_000)
-        status.details.append(_packed(RetryInfo(retry_delay=delay)))
-        trailers.append(("grpc-retry-pushback-ms", str(pushback_ms)))
-    trailers.append(("grpc-status-details-bin", status.SerializeToString()))
-    await context.abort(code, detail, tuple(trailers))
-    raise AssertionError("abort returned")
 
 
 async def _upload(call: Call, body: bytes) -> None:
@@ -222,24 +180,12 @@ async def _upload(call: Call, body: bytes) -> None:
         await call.write(body, end=True)
 
 
-def _packed(message: Any) -> AnyMessage:
-    packed = AnyMessage()
-    packed.Pack(message)
-    return packed
-
-
 def _headers(request: Any, metadata: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
     if (given := metadata.get(REQUEST_ID_METADATA)) is not None:
         yield b"x-request-id", str(given).encode()
     for header in request.headers:
         if (name := header.name.lower()) != "content-length":  # the body says it
+            check_field(name, header.value)
             yield name.encode("latin-1", "replace"), header.value.encode("latin-1", "replace")
     if request.body:
         yield b"content-length", b"%d" % len(request.body)
-
-
-def _peer(peer: str) -> str:
-    """Return the address in grpc's "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000"."""
-    _, _, rest = peer.partition(":")
-    address = rest.rpartition(":")[0]
-    return address.replace("%5B", "").replace("%5D", "")

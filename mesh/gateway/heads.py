@@ -1,17 +1,18 @@
-"""Request heads on their way from a client to a replica: what passes, what stops, what is added.
+"""Heads on their way between clients and replicas: what passes, what stops, what is added, what is refused.
 
-Owns the rules on headers: hop-by-hop and `x-mesh-*` stop at the gateway, `X-Forwarded-*` is set, request ids and
-deadlines are read. Pure. Called by the fronts.
+Owns the rules on methods and headers: hop-by-hop and `x-mesh-*` stop at the gateway, `X-Forwarded-*` is set, request
+ids and deadlines are read, and a body's length is said by whoever frames it. Pure. Called by the fronts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mesh.errors import InvalidConfig, Problem
-from mesh.gateway.answer import HeadTooLarge, PayloadTooLarge
+from mesh.errors import HandlerFailed, InvalidConfig, Problem
+from mesh.gateway.answer import HeadTooLarge, PayloadTooLarge, Unsupported
 
 if TYPE_CHECKING:
     from mesh.settings import GatewaySettings
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
 TIMEOUT_HEADER = b"x-request-timeout-seconds"
 REQUEST_ID_HEADER = b"x-request-id"
 REQUEST_ID_CHARS_MAX = 128
+METHOD_CHARS_MAX = 32
 
 HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+    (
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"proxy-authenticate", b"proxy-authorization"),
+    )
 )
-"""RFC 9110, 7.6.1, and the one in common use beside it."""
+"""RFC 9110, 7.6.1, the one in common use beside it, and what is between a client and its proxy (11.7)."""
+_NOT_ANSWERED = HOP_BY_HOP | {REQUEST_ID_HEADER}
+_NOT_ANSWERED_FRAMED = _NOT_ANSWERED | {b"content-length"}
 _READ = frozenset((*HOP_BY_HOP, b"x-request-id", TIMEOUT_HEADER, b"content-length", b"x-forwarded-for", b"host"))
 _SET_HERE = frozenset((b"x-forwarded-proto", b"x-forwarded-host", b"expect"))
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_FIELDS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _ID_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:/+=@")
 
 
@@ -54,6 +63,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: st
     for name, value in headers:
         if name in _READ:
             if name == b"host":
+                if head.host:
+                    raise InvalidConfig((Problem("host", "must be there once"),))
                 head.host = value
                 passed += (name, value)
             elif name == b"content-length":
@@ -96,6 +107,42 @@ def check_size(head: RequestHead, settings: GatewaySettings, *, fields: int, tar
         raise PayloadTooLarge(f"the body is larger than {settings.body_bytes_max} bytes")
 
 
+def check_method(method: str) -> None:
+    """Refuse a method that is none (InvalidConfig), or that no handler gets: CONNECT, absurdly long (Unsupported)."""
+    if _TOKEN.fullmatch(method) is None:
+        raise InvalidConfig((Problem("method", f"must be a word such as GET, not {method[:40]!r}"),))
+    if method == "CONNECT" or len(method) > METHOD_CHARS_MAX:
+        raise Unsupported(f"{method[:METHOD_CHARS_MAX]} is not served here")
+
+
+def check_field(name: str, value: str) -> None:
+    """Refuse a header that HTTP could not carry. For heads that no HTTP server has parsed. Raises InvalidConfig."""
+    if _TOKEN.fullmatch(name) is None:
+        raise InvalidConfig((Problem("headers", f"{name[:40]!r} is not a header's name"),))
+    if _NOT_IN_FIELDS.search(value):
+        raise InvalidConfig((Problem("headers", f"the value of {name[:40]!r} has control characters"),))
+
+
+def answer_headers(flat: Iterable[bytes], request_id: str, *, framed_here: bool) -> list[tuple[bytes, bytes]]:
+    """Return what passes of an answer's headers, names and values in turn, with the request's id.
+
+    `framed_here`: the server that sends the body sees all of it and says how long it is. What the handler said does
+    not count then: were it wrong, the next answer on the connection would be misread.
+    """
+    dropped = _NOT_ANSWERED_FRAMED if framed_here else _NOT_ANSWERED
+    parts = iter(list(flat))
+    headers = [(name, value) for name, value in zip(parts, parts, strict=False) if name not in dropped]
+    headers.append((REQUEST_ID_HEADER, request_id.encode()))
+    return headers
+
+
+def check_answer_length(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse an answer that says more than one length, or none that is a number. Raises HandlerFailed."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if len(lengths) > 1 or not all(map(_is_length, lengths)):
+        raise HandlerFailed(f"the answer's content-length is {b', '.join(lengths)[:40]!r}")
+
+
 def given_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the request id that a client gave, or ""; for requests whose head was never read."""
     return next((request_id(value) for name, value in headers if name == REQUEST_ID_HEADER), "")
@@ -111,7 +158,7 @@ def request_id(value: bytes) -> str:
 def timeout_s(value: bytes) -> float:
     """Return the seconds a client allows. Raises InvalidConfig unless it is a number above 0."""
     try:
-        seconds = float(value)
+        seconds = 0.0 if b"_" in value else float(value)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
@@ -121,9 +168,17 @@ def timeout_s(value: bytes) -> float:
 
 
 def _length(value: bytes) -> int:
-    if not value.isdigit():
+    if not _is_length(value):
         raise InvalidConfig((Problem("content-length", "must be a whole number"),))
     return int(value)
+
+
+def _is_length(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= _LENGTH_DIGITS_MAX
+
+
+_LENGTH_DIGITS_MAX = 19
+"""What fits 64 bits. Far longer ones Python itself refuses to read."""
 
 
 def _drop(passed: list[bytes], named: frozenset[bytes]) -> None:

@@ -43,7 +43,7 @@ class RouteTable(Generic[_T]):
 
 def normalised(raw_path: bytes) -> str:
     """Decode each segment once; a slash that was encoded stays `%2F`, so that it never splits a segment."""
-    segments = raw_path.decode("ascii", "replace").split("/")
+    segments = raw_path.decode("utf-8", "replace").split("/")
     return "/".join(unquote(segment).replace("/", quote("/", safe="")) for segment in segments)
 
 

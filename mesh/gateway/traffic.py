@@ -14,6 +14,9 @@ from mesh.telemetry import REQUESTS, SECONDS
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "Handle"})
 
+_SHOWN_MAX = 1000
+"""Characters of a method or path in the access log."""
+
 log = logging.getLogger("mesh.access")
 
 
@@ -44,7 +47,12 @@ class Traffic:
         cell[-1] += seconds
 
     def log(self, method: str, path: str, code: object, started: float, request_id: str) -> None:
-        """Log one line for a request."""
+        """Log one line for a request. Clients choose method and path: what is not printable is written as escapes."""
         taken_ms = (self._clock.monotonic() - started) * 1000
         fields = {"protocol": self._protocol, "request_id": request_id}
-        log.info("%s %s %s %.1f ms", method, path, code, taken_ms, extra=fields)
+        log.info("%s %s %s %.1f ms", _shown(method), _shown(path), code, taken_ms, extra=fields)
+
+
+def _shown(text: str) -> str:
+    text = text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
+    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]

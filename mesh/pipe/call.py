@@ -41,6 +41,7 @@ class Call:
         "order",
         "repeated",
         "streams",
+        "trailers",
         "window",
     )
 
@@ -64,6 +65,8 @@ class Call:
         """The caller needs no more of it: answered, failed or cancelled."""
         self.streams = False
         """Part of its body was or will be sent by `write`, so it cannot be sent again once accepted."""
+        self.trailers: pb.Trailers | None = None
+        """Status of a gRPC call; there once its body has ended."""
         self.head: asyncio.Future[pb.Head] = loop.create_future()
         self.body = Inbound()
         self.window = Outbound()
@@ -132,6 +135,11 @@ class Call:
             return
         self.body.feed(head.data, head.end)
         self.head.set_result(head)
+
+    def finish(self, trailers: pb.Trailers) -> None:
+        """Take the end of a gRPC call's answer."""
+        self.trailers = trailers
+        self.body.feed(b"", True)
 
     def fail(self, error: MeshError) -> None:
         """End it with an error, wherever its user waits."""

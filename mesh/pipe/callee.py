@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from mesh.lifecycle import Tasks
+from mesh.liveness import Standstill
 from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
 from mesh.pipe.outbox import Outbox
 from mesh.pipe.slots import Slots
@@ -37,6 +38,7 @@ class Callee:
         self._idle: asyncio.Future[None] | None = None
         self._pipes: set[ServedPipe] = set()
         self._closing = False
+        self._standstill = Standstill()
 
     async def serve_pipe(self, context: Any) -> None:
         """Serve one pipe until its caller ends it or is lost; then cancel what it still runs."""
@@ -56,8 +58,16 @@ class Callee:
             await tasks.cancel()
 
     async def _read(self, pipe: ServedPipe, context: Any) -> None:
+        clock = asyncio.get_running_loop().time
         while (message := await context.read()) is not grpc.aio.EOF:
+            if hold_s := self._standstill.hold_s(clock()):
+                # If the caller gave this replica up meanwhile, another runs these calls; the pipe's end cancels us.
+                await asyncio.sleep(hold_s)
             pipe.receive(message.frames)
+
+    def tick(self) -> None:
+        """Time goes on; called each second, so that a standstill of this process is noticed."""
+        self._standstill.tick(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """End all pipes once what they have to say is written. For after a drain."""
@@ -248,10 +258,32 @@ class ServedCall:
         self._finish(frame, len(body))
         return True
 
-    def start(self, status: int, headers: list[bytes]) -> None:
+    def answer_grpc(self, metadata: list[bytes], message: bytes, trailers: pb.Trailers, compression: int = 0) -> bool:
+        """Send the whole answer of a gRPC call and end it, in one frame. False if `message` is too large for that.
+
+        `message` is one framed message, or b"" for none.
+        """
+        if len(message) > CHUNK_BYTES or not self.window.take_nowait(len(message)):
+            return False
+        self._pipe.answering(self._number)
+        frame = pb.ResponseFrame(call=self._number, done=True)
+        head = frame.head
+        if metadata:
+            head.headers.extend(metadata)
+        if message:
+            head.data = message
+        if compression:
+            head.compression = compression
+        head.end = True
+        head.trailers.CopyFrom(trailers)
+        self._finish(frame, len(message))
+        return True
+
+    def start(self, status: int, headers: list[bytes], compression: int = 0) -> None:
         """Send the head of an answer; its body follows by `write`."""
         self._pipe.answering(self._number)
-        self._put(pb.ResponseFrame(call=self._number, head=pb.Head(status=status, headers=headers)))
+        head = pb.Head(status=status, headers=headers, compression=compression)
+        self._put(pb.ResponseFrame(call=self._number, head=head))
 
     async def write(self, data: bytes, *, end: bool = False) -> bool:
         """Send body bytes as the reader takes them. False once nobody reads them any more."""
@@ -271,6 +303,11 @@ class ServedCall:
         """End the call: the handler raised."""
         self.window.close()
         self._finish(pb.ResponseFrame(call=self._number, done=True, failed=pb.Failed(message=message)), 0)
+
+    def finish_grpc(self, trailers: pb.Trailers) -> None:
+        """End a gRPC call whose head was sent."""
+        self.window.close()
+        self._finish(pb.ResponseFrame(call=self._number, done=True, trailers=trailers), 0)
 
     def done(self) -> None:
         """End the call; its answer, if any is owed, was sent."""

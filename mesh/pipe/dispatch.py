@@ -98,7 +98,7 @@ class Dispatcher:
             raise Unavailable(self._limits.failure)
         if (shed := self._line.offer(call)) is None:
             return
-        self._shed.inc()
+        (self._shed or SHED.labels(self.application, self.deployment, "queue_full")).inc()
         now = self._clock.monotonic()
         if (left_out := self._shed_lines.take(now)) is not None:
             fields = {"application": self.application, "deployment": self.deployment, "request_id": request_id}
@@ -261,7 +261,8 @@ class Dispatcher:
         IN_FLIGHT.labels(*labels).set_function(lambda: self._balance.in_flight)
         QUEUED.labels(*labels).set_function(lambda: len(self._line))
         self._gauges = True
-        self._shed = SHED.labels(*labels, "queue_full")
+        # One whose name is not known yet will hardly shed: no series of zeros for it.
+        self._shed = SHED.labels(*labels, "queue_full") if deployment else None
 
     def _send(self, call: Call, link: Link, *, offer: bool) -> None:
         self._budget.deposit()

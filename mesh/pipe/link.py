@@ -14,6 +14,7 @@ import grpc
 
 from mesh.backoff import Backoff
 from mesh.clock import Clock
+from mesh.liveness import pings
 from mesh.pipe.call import Call
 from mesh.pipe.outbox import Outbox
 from mesh.settings import MESSAGE_BYTES_MAX
@@ -25,12 +26,12 @@ RECONNECT = Backoff(initial_s=0.05, max_s=2.0, floor=0.2)
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    *pings(),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # The time for a connection, round trips included; the pauses are the two below.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
@@ -190,6 +191,8 @@ class Link:
                 call.accept()
             elif kind == "window":
                 call.window.add(frame.window.bytes)
+            elif kind == "trailers":
+                call.finish(frame.trailers)
             elif kind == "rejected":
                 del self._calls[number]
                 events.rejected(self, call, frame.rejected.refusal)

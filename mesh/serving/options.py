@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from mesh.model import ApplicationConfig, DeploymentConfig, DeploymentSettings
 REPLICAS_MAX = 10_000
 REQUESTS_MAX = 1_000_000
 SECONDS_MAX = 7 * 24 * 3600.0
+_SHOWN_CHARS_MAX = 80
+_LISTED_MAX = 20
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z")
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
@@ -35,13 +37,24 @@ class Range:
 
     def problem(self, value: object) -> str:
         """Return what is wrong with `value`, or ""."""
-        kind = "a whole number" if self.whole else "a number"
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
-            return f"must be {kind}, not {_shown(value)}"
+            return f"must be {self._kind}, not {shown(value)}"
         if not self.low <= value <= self.high:
-            span = f"{self.low:g} to {self.high:g}"
-            return f"must be {kind} from {span}{self.meaning}, not {_shown(value)}"
+            return f"must be {self._kind} from {self._span}, not {shown(value)}"
         return ""
+
+    @property
+    def hint(self) -> str:
+        """What mends a wrong value."""
+        return f"write {self._kind} from {self._span}"
+
+    @property
+    def _kind(self) -> str:
+        return "a whole number" if self.whole else "a number"
+
+    @property
+    def _span(self) -> str:
+        return f"{_plain(self.low)} to {_plain(self.high)}{self.meaning}"
 
 
 DEPLOYMENT_OPTIONS: Mapping[str, Range] = {
@@ -61,7 +74,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word nearest to `name`, or lists them all."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {shown(close[0])}?" if close else f"known: {_listed(known)}"
 
 
 def option_problems(options: Mapping[str, object], *, at: str = "") -> Iterator[Problem]:
@@ -72,29 +85,29 @@ def option_problems(options: Mapping[str, object], *, at: str = "") -> Iterator[
             yield from _json_problem(value, field)
         elif (allowed := DEPLOYMENT_OPTIONS.get(name)) is None:
             hint = nearest(name, [*DEPLOYMENT_OPTIONS, "name", "user_config"])
-            yield Problem(field, f"unknown option {name!r}", hint)
+            yield Problem(field, f"unknown option {shown(name)}", hint)
         elif value is not None and (wrong := allowed.problem(value)):
-            yield Problem(field, wrong)
+            yield Problem(field, wrong, allowed.hint)
 
 
 def deployment_problems(config: DeploymentConfig, *, at: str) -> Iterator[Problem]:
     """Yield what is wrong with one deployment's config."""
     if wrong := name_problem(config.name):
-        yield Problem(f"{at}.name", wrong)
+        yield Problem(f"{at}.name", wrong, "name the deployment as the code does")
     for name, allowed in DEPLOYMENT_OPTIONS.items():
         value = getattr(config, name)
         if value is not None and (wrong := allowed.problem(value)):
-            yield Problem(f"{at}.{name}", wrong)
+            yield Problem(f"{at}.{name}", wrong, allowed.hint)
 
 
 def application_problems(config: ApplicationConfig, *, at: str) -> Iterator[Problem]:
     """Yield what is wrong with one application's config, taken alone."""
     if wrong := name_problem(config.name):
-        yield Problem(f"{at}.name", wrong)
+        yield Problem(f"{at}.name", wrong, "choose a name such as 'shop' or 'shop-v2'")
     if wrong := route_problem(config.route_prefix):
-        yield Problem(f"{at}.route_prefix", wrong)
+        yield Problem(f"{at}.route_prefix", wrong, "write a path such as '/' or '/shop'")
     if wrong := import_path_problem(config.import_path):
-        yield Problem(f"{at}.import_path", wrong)
+        yield Problem(f"{at}.import_path", wrong, "write a module and what it binds, such as 'shop.main:app'")
     if config.runtime_env.pip:
         hint = "install the packages where the worker runs"
         yield Problem(f"{at}.runtime_env.pip", "environments with pip are not built yet", hint)
@@ -103,7 +116,8 @@ def application_problems(config: ApplicationConfig, *, at: str) -> Iterator[Prob
         where = f"{at}.deployments[{i}]"
         yield from deployment_problems(deployment, at=where)
         if (first := seen.setdefault(deployment.name, i)) != i:
-            yield Problem(f"{where}.name", f"{deployment.name!r} stands twice (also in {at}.deployments[{first}])")
+            text = f"{shown(deployment.name)} stands twice (also in {at}.deployments[{first}])"
+            yield Problem(f"{where}.name", text, "remove one of the two")
 
 
 def applications_problems(configs: Iterable[ApplicationConfig]) -> Iterator[Problem]:
@@ -114,9 +128,10 @@ def applications_problems(configs: Iterable[ApplicationConfig]) -> Iterator[Prob
         at = f"applications[{i}]"
         yield from application_problems(config, at=at)
         if (first := names.setdefault(config.name, i)) != i:
-            yield Problem(f"{at}.name", f"name {config.name!r} stands twice (also in applications[{first}])")
+            text = f"name {shown(config.name)} stands twice (also in applications[{first}])"
+            yield Problem(f"{at}.name", text, "give each application a name of its own")
         if config.route_prefix and (first := routes.setdefault(config.route_prefix, i)) != i:
-            text = f"route_prefix {config.route_prefix!r} stands twice (also in applications[{first}])"
+            text = f"route_prefix {shown(config.route_prefix)} stands twice (also in applications[{first}])"
             yield Problem(f"{at}.route_prefix", text, "give each application a route of its own")
 
 
@@ -124,7 +139,7 @@ def name_problem(name: str) -> str:
     """Return what is wrong with the name of an application, a deployment or a worker, or ""."""
     if NAME.match(name):
         return ""
-    return f"must be 1 to 63 letters, digits, '-', '_' or '.', with a letter or digit at each end, not {name!r}"
+    return f"must be 1 to 63 letters, digits, '-', '_' or '.', with a letter or digit at each end, not {shown(name)}"
 
 
 def route_problem(route: str) -> str:
@@ -132,11 +147,11 @@ def route_problem(route: str) -> str:
     if route in ("", "/"):
         return ""
     if not route.startswith("/"):
-        return f"must start with '/', not {route!r}"
+        return f"must start with '/', not {shown(route)}"
     if route.endswith("/"):
-        return f"must not end with '/', as {route!r} does"
+        return f"must not end with '/', as {shown(route)} does"
     if re.search(r"[{}?#%\s]|//", route):
-        return f"must be plain path segments, not {route!r}"
+        return f"must be plain path segments, not {shown(route)}"
     if route == "/-" or route.startswith("/-/"):
         return "'/-/' is mesh's own"
     return ""
@@ -146,7 +161,7 @@ def import_path_problem(path: str) -> str:
     """Return what is wrong with an import path, or ""."""
     if IMPORT_PATH.match(path):
         return ""
-    return f"must look like 'package.module:attribute', not {path!r}"
+    return f"must look like 'package.module:attribute', not {shown(path)}"
 
 
 def resolve(code: DeploymentConfig, override: DeploymentConfig | None) -> DeploymentSettings:
@@ -164,9 +179,20 @@ def _json_problem(value: object, field: str) -> Iterator[Problem]:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        yield Problem(field, f"must be a JSON value: {error}")
+        yield Problem(field, f"must be a JSON value: {error}", "write numbers, texts, lists and mappings only")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as an error shows it: quoted if it is text, and never long."""
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 1] + "…"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > _LISTED_MAX else ""
+    return ", ".join(name if len(name) <= _SHOWN_CHARS_MAX else shown(name) for name in names[:_LISTED_MAX]) + more
+
+
+def _plain(number: float) -> str:
+    """Return a number without an exponent: 1000000, 0.001."""
+    return str(int(number)) if number == int(number) else str(number)

@@ -388,6 +388,38 @@ class DeploymentConfig(_message.Message):
 Global___DeploymentConfig: _TypeAlias = DeploymentConfig  # noqa: Y015
 
 @_typing.final
+class Interface(_message.Message):
+    """What a deployment answers to, as a build found it in its code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRPC_ONLY_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
+    grpc_only: _builtins.bool
+    """It is called over gRPC only: it has no HTTP handler."""
+    descriptor_set: _builtins.bytes
+    """Their FileDescriptorSet, compressed with zlib; empty without services."""
+    @_builtins.property
+    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Full names of its gRPC services."""
+
+    def __init__(
+        self,
+        *,
+        grpc_only: _builtins.bool = ...,
+        services: _abc.Iterable[_builtins.str] | None = ...,
+        descriptor_set: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor_set", b"descriptor_set", "grpc_only", b"grpc_only", "services", b"services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interface: _TypeAlias = Interface  # noqa: Y015
+
+@_typing.final
 class DeploymentSpec(_message.Message):
     """A deployment with every option resolved, as a build reported it."""
 
@@ -397,6 +429,7 @@ class DeploymentSpec(_message.Message):
     INGRESS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ingress: _builtins.bool
     """The deployment that serves the application's route."""
@@ -404,6 +437,8 @@ class DeploymentSpec(_message.Message):
     """Digest of all that needs new replicas when it changes. Same version, same process."""
     @_builtins.property
     def settings(self) -> Global___DeploymentSettings: ...
+    @_builtins.property
+    def interface(self) -> Global___Interface: ...
     def __init__(
         self,
         *,
@@ -411,10 +446,11 @@ class DeploymentSpec(_message.Message):
         ingress: _builtins.bool = ...,
         version: _builtins.str = ...,
         settings: Global___DeploymentSettings | None = ...,
+        interface: Global___Interface | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "name", b"name", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "interface", b"interface", "name", b"name", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -498,6 +534,64 @@ class Plan(_message.Message):
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
+class Failure(_message.Message):
+    """Why a build, a start or a revision failed, for the people who deploy. Nothing of it reaches clients of the application."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """One line; where user code raised it ends with file and line."""
+    field: _builtins.str
+    """Path of the field of ApplicationConfig that is to blame, such as "import_path" or "deployments[0].name"; empty: none."""
+    hint: _builtins.str
+    """What mends it."""
+    details: _builtins.str
+    """The traceback, or what the process printed last."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        field: _builtins.str = ...,
+        hint: _builtins.str = ...,
+        details: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "field", b"field", "hint", b"hint", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Failure: _TypeAlias = Failure  # noqa: Y015
+
+@_typing.final
+class Awaited(_message.Message):
+    """An application that must be ready, at this revision or a later one, before something else happens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    application: _builtins.str
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        application: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Awaited: _TypeAlias = Awaited  # noqa: Y015
+
+@_typing.final
 class Application(_message.Message):
     """Stored goal state of one application."""
 
@@ -507,17 +601,21 @@ class Application(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
-    FAILURE_FIELD_NUMBER: _builtins.int
     DELETING_FIELD_NUMBER: _builtins.int
     APPLIED_AT_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    AWAITS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Counts accepted changes, from 1."""
-    failure: _builtins.str
-    """Why `revision` failed; empty while it has not."""
     deleting: _builtins.bool
     applied_at: _builtins.float
     """Unix time in seconds."""
+    leaving: _builtins.bool
+    """Left out by an apply, and to be deleted once all of `awaits` is ready. Until then it runs on as it is; if one of them
+    fails it stays, awaiting nothing, until the next apply.
+    """
     @_builtins.property
     def config(self) -> Global___ApplicationConfig: ...
     @_builtins.property
@@ -534,6 +632,16 @@ class Application(_message.Message):
     def superseded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plan]:
         """Plans that were replaced before they were wholly ready, newest first, while replicas of theirs still serve."""
 
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why `revision` failed; absent while it has not."""
+
+    @_builtins.property
+    def awaits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Awaited]:
+        """What the same apply brought. While there are any, the application keeps the route that it has: it gives one up, or
+        takes one over, together with all others of that apply, or fails with them.
+        """
+
     def __init__(
         self,
         *,
@@ -541,14 +649,16 @@ class Application(_message.Message):
         revision: _builtins.int = ...,
         plan: Global___Plan | None = ...,
         serving: Global___Plan | None = ...,
-        failure: _builtins.str = ...,
         deleting: _builtins.bool = ...,
         applied_at: _builtins.float = ...,
         superseded: _abc.Iterable[Global___Plan] | None = ...,
+        failure: Global___Failure | None = ...,
+        leaving: _builtins.bool = ...,
+        awaits: _abc.Iterable[Global___Awaited] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "plan", b"plan", "serving", b"serving"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "failure", b"failure", "plan", b"plan", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "config", b"config", "deleting", b"deleting", "failure", b"failure", "plan", b"plan", "revision", b"revision", "serving", b"serving", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "awaits", b"awaits", "config", b"config", "deleting", b"deleting", "failure", b"failure", "leaving", b"leaving", "plan", b"plan", "revision", b"revision", "serving", b"serving", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -653,6 +763,7 @@ class ReplicaStatus(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     ONGOING_REQUESTS_FIELD_NUMBER: _builtins.int
     ADMIN_ADDRESS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     state: Global___ReplicaState.ValueType
     address: _builtins.str
@@ -663,12 +774,16 @@ class ReplicaStatus(_message.Message):
     crashes: _builtins.int
     """Exits after having been ready."""
     message: _builtins.str
-    """Why it is in this state, for people: the last lines of a traceback, an exit code."""
+    """Why it is in this state, for people, in one line: what was raised and where, an exit code."""
     since: _builtins.float
     """Unix time in seconds at which this state began."""
     ongoing_requests: _builtins.int
     admin_address: _builtins.str
     """host:port of its metrics and probes; empty before it is ready."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why its last start failed; absent once it is ready."""
+
     def __init__(
         self,
         *,
@@ -682,10 +797,11 @@ class ReplicaStatus(_message.Message):
         since: _builtins.float = ...,
         ongoing_requests: _builtins.int = ...,
         admin_address: _builtins.str = ...,
+        failure: Global___Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "crashes", b"crashes", "failed_starts", b"failed_starts", "message", b"message", "ongoing_requests", b"ongoing_requests", "pid", b"pid", "replica_id", b"replica_id", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "crashes", b"crashes", "failed_starts", b"failed_starts", "failure", b"failure", "message", b"message", "ongoing_requests", b"ongoing_requests", "pid", b"pid", "replica_id", b"replica_id", "since", b"since", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -764,6 +880,8 @@ class ApplicationStatus(_message.Message):
     SERVING_REVISION_FIELD_NUMBER: _builtins.int
     APPLIED_AT_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     route_prefix: _builtins.str
     state: Global___ApplicationState.ValueType
@@ -772,8 +890,14 @@ class ApplicationStatus(_message.Message):
     serving_revision: _builtins.int
     """The revision whose replicas answer requests; 0 while there is none."""
     applied_at: _builtins.float
+    leaving: _builtins.bool
+    """To be deleted once what the same apply brought is ready; if that fails, it stays."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentStatus]: ...
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Set while the state is DEPLOY_FAILED."""
+
     def __init__(
         self,
         *,
@@ -785,10 +909,12 @@ class ApplicationStatus(_message.Message):
         serving_revision: _builtins.int = ...,
         applied_at: _builtins.float = ...,
         deployments: _abc.Iterable[Global___DeploymentStatus] | None = ...,
+        failure: Global___Failure | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "deployments", b"deployments", "message", b"message", "name", b"name", "revision", b"revision", "route_prefix", b"route_prefix", "serving_revision", b"serving_revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "deployments", b"deployments", "failure", b"failure", "leaving", b"leaving", "message", b"message", "name", b"name", "revision", b"revision", "route_prefix", b"route_prefix", "serving_revision", b"serving_revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -139,16 +139,20 @@ class GetConfigResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    stale: _builtins.str
+    """Set when the leader could not be asked: why. The config is then what this instance last read."""
     @_builtins.property
     def config(self) -> _deployment_pb2.Config: ...
     def __init__(
         self,
         *,
         config: _deployment_pb2.Config | None = ...,
+        stale: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,11 +207,16 @@ class Status(_message.Message):
     LEADER_FIELD_NUMBER: _builtins.int
     GATEWAYS_FIELD_NUMBER: _builtins.int
     GATEWAYS_BEHIND_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     leader: _builtins.str
     """host:port of the leading control plane."""
     gateways: _builtins.int
     gateways_behind: _builtins.int
     """Gateways that do not route by the newest snapshot yet."""
+    stale: _builtins.str
+    """Set when the leader could not be asked: why. Applications and replicas are then what this instance last read
+    in the store; workers and gateways are not known.
+    """
     @_builtins.property
     def applications(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.ApplicationStatus]: ...
     @_builtins.property
@@ -220,10 +229,11 @@ class Status(_message.Message):
         leader: _builtins.str = ...,
         gateways: _builtins.int = ...,
         gateways_behind: _builtins.int = ...,
+        stale: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "gateways", b"gateways", "gateways_behind", b"gateways_behind", "leader", b"leader", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "gateways", b"gateways", "gateways_behind", b"gateways_behind", "leader", b"leader", "stale", b"stale", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

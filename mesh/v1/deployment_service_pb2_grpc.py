@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class DeploymentServiceStub:
     """The control plane's API for people and tools. Any instance answers: one that does not lead
-    passes the call to the one that does.
+    passes the call to the one that does. While that is away (nobody leads, the store is away, the leader does
+    not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
     else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
@@ -78,7 +79,8 @@ class DeploymentServiceStub:
 
 class DeploymentServiceServicer:
     """The control plane's API for people and tools. Any instance answers: one that does not lead
-    passes the call to the one that does.
+    passes the call to the one that does. While that is away (nobody leads, the store is away, the leader does
+    not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
     else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
@@ -87,7 +89,8 @@ class DeploymentServiceServicer:
     def Apply(self, request, context):
         """Makes the goal state equal to the config: adds, changes and, unless `keep_others` is set, deletes
         applications. All or nothing. The same config twice changes nothing. Returns when the goal state is
-        stored; follow WatchStatus to see it come true.
+        stored; follow WatchStatus to see it come true. What it takes away (applications, routes of others) it
+        takes when all that it brings is ready, else not at all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +184,8 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DeploymentService:
     """The control plane's API for people and tools. Any instance answers: one that does not lead
-    passes the call to the one that does.
+    passes the call to the one that does. While that is away (nobody leads, the store is away, the leader does
+    not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
     else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).

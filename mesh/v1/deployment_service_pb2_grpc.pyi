@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class DeploymentServiceStub:
     """The control plane's API for people and tools. Any instance answers: one that does not lead
-    passes the call to the one that does.
+    passes the call to the one that does. While that is away (nobody leads, the store is away, the leader does
+    not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
     else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
@@ -41,7 +42,8 @@ class DeploymentServiceStub:
     Apply: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ApplyRequest, _deployment_service_pb2.ApplyResponse]
     """Makes the goal state equal to the config: adds, changes and, unless `keep_others` is set, deletes
     applications. All or nothing. The same config twice changes nothing. Returns when the goal state is
-    stored; follow WatchStatus to see it come true.
+    stored; follow WatchStatus to see it come true. What it takes away (applications, routes of others) it
+    takes when all that it brings is ready, else not at all.
     """
     GetConfig: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.GetConfigRequest, _deployment_service_pb2.GetConfigResponse]
     """Returns the goal state as it was applied: of one application, or of all."""
@@ -57,7 +59,8 @@ class DeploymentServiceStub:
 @_typing.type_check_only
 class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """The control plane's API for people and tools. Any instance answers: one that does not lead
-    passes the call to the one that does.
+    passes the call to the one that does. While that is away (nobody leads, the store is away, the leader does
+    not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
     else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
@@ -67,7 +70,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     Apply: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ApplyRequest, _deployment_service_pb2.ApplyResponse]  # type: ignore[assignment]
     """Makes the goal state equal to the config: adds, changes and, unless `keep_others` is set, deletes
     applications. All or nothing. The same config twice changes nothing. Returns when the goal state is
-    stored; follow WatchStatus to see it come true.
+    stored; follow WatchStatus to see it come true. What it takes away (applications, routes of others) it
+    takes when all that it brings is ready, else not at all.
     """
     GetConfig: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetConfigRequest, _deployment_service_pb2.GetConfigResponse]  # type: ignore[assignment]
     """Returns the goal state as it was applied: of one application, or of all."""
@@ -82,7 +86,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     """The control plane's API for people and tools. Any instance answers: one that does not lead
-    passes the call to the one that does.
+    passes the call to the one that does. While that is away (nobody leads, the store is away, the leader does
+    not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
     else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
@@ -96,7 +101,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_deployment_service_pb2.ApplyResponse, _abc.Awaitable[_deployment_service_pb2.ApplyResponse]]:
         """Makes the goal state equal to the config: adds, changes and, unless `keep_others` is set, deletes
         applications. All or nothing. The same config twice changes nothing. Returns when the goal state is
-        stored; follow WatchStatus to see it come true.
+        stored; follow WatchStatus to see it come true. What it takes away (applications, routes of others) it
+        takes when all that it brings is ready, else not at all.
         """
 
     @_abc_1.abstractmethod

@@ -49,21 +49,29 @@ class StreamSnapshotsResponse(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     REDIRECT_FIELD_NUMBER: _builtins.int
+    WELCOME_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> Global___Snapshot: ...
     @_builtins.property
     def redirect(self) -> _worker_service_pb2.Redirect: ...
+    @_builtins.property
+    def welcome(self) -> _worker_service_pb2.Welcome: ...
+    @_builtins.property
+    def heartbeat(self) -> _worker_service_pb2.Heartbeat: ...
     def __init__(
         self,
         *,
         snapshot: Global___Snapshot | None = ...,
         redirect: _worker_service_pb2.Redirect | None = ...,
+        welcome: _worker_service_pb2.Welcome | None = ...,
+        heartbeat: _worker_service_pb2.Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "redirect", b"redirect", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "snapshot", b"snapshot", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "redirect", b"redirect", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "snapshot", b"snapshot", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["snapshot", "redirect"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["snapshot", "redirect", "welcome", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -112,7 +120,9 @@ class RoutedApplication(_message.Message):
     ingress: _builtins.str
     """Name of the deployment that serves the route; empty while no revision was ever built."""
     failure: _builtins.str
-    """Set when no replica could ever serve: requests are answered UNAVAILABLE with this reason."""
+    """Set when no replica could ever serve: requests are answered UNAVAILABLE with this sentence, which tells clients
+    nothing of the code behind it.
+    """
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutedDeployment]: ...
     def __init__(
@@ -141,6 +151,7 @@ class RoutedDeployment(_message.Message):
     MAX_QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
     REQUEST_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     max_ongoing_requests: _builtins.int
     max_queued_requests: _builtins.int
@@ -148,6 +159,10 @@ class RoutedDeployment(_message.Message):
     """0: the snapshot's holds."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]: ...
+    @_builtins.property
+    def interface(self) -> _deployment_pb2.Interface:
+        """What all of its endpoints answer to."""
+
     def __init__(
         self,
         *,
@@ -156,10 +171,11 @@ class RoutedDeployment(_message.Message):
         max_queued_requests: _builtins.int = ...,
         request_timeout_s: _builtins.float = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        interface: _deployment_pb2.Interface | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "interface", b"interface", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

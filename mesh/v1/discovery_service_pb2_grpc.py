@@ -49,9 +49,12 @@ class DiscoveryServiceServicer:
     def StreamSnapshots(self, request_iterator, context):
         """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
         from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
-        A control plane that does not lead answers Redirect and ends the stream. The leader sends a whole
-        Snapshot at once and after each change; a newer one replaces one not sent yet. A gateway ignores a
-        snapshot that is older than what it holds, and serves on from the last one when the stream breaks.
+        A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
+        sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
+        Heartbeat when it has been silent for `heartbeat_interval_s`; a gateway that has heard nothing for three
+        intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
+        and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
+        learns by HTTP/2 pings.)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

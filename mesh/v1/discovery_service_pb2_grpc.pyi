@@ -36,9 +36,12 @@ class DiscoveryServiceStub:
     StreamSnapshots: _grpc.StreamStreamMultiCallable[_discovery_service_pb2.StreamSnapshotsRequest, _discovery_service_pb2.StreamSnapshotsResponse]
     """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
     from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
-    A control plane that does not lead answers Redirect and ends the stream. The leader sends a whole
-    Snapshot at once and after each change; a newer one replaces one not sent yet. A gateway ignores a
-    snapshot that is older than what it holds, and serves on from the last one when the stream breaks.
+    A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
+    sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
+    Heartbeat when it has been silent for `heartbeat_interval_s`; a gateway that has heard nothing for three
+    intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
+    and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
+    learns by HTTP/2 pings.)
     """
 
 @_typing.type_check_only
@@ -49,9 +52,12 @@ class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
     StreamSnapshots: _aio.StreamStreamMultiCallable[_discovery_service_pb2.StreamSnapshotsRequest, _discovery_service_pb2.StreamSnapshotsResponse]  # type: ignore[assignment]
     """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
     from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
-    A control plane that does not lead answers Redirect and ends the stream. The leader sends a whole
-    Snapshot at once and after each change; a newer one replaces one not sent yet. A gateway ignores a
-    snapshot that is older than what it holds, and serves on from the last one when the stream breaks.
+    A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
+    sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
+    Heartbeat when it has been silent for `heartbeat_interval_s`; a gateway that has heard nothing for three
+    intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
+    and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
+    learns by HTTP/2 pings.)
     """
 
 class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,9 +71,12 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_discovery_service_pb2.StreamSnapshotsResponse], _abc.AsyncIterator[_discovery_service_pb2.StreamSnapshotsResponse]]:
         """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
         from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
-        A control plane that does not lead answers Redirect and ends the stream. The leader sends a whole
-        Snapshot at once and after each change; a newer one replaces one not sent yet. A gateway ignores a
-        snapshot that is older than what it holds, and serves on from the last one when the stream breaks.
+        A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
+        sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
+        Heartbeat when it has been silent for `heartbeat_interval_s`; a gateway that has heard nothing for three
+        intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
+        and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
+        learns by HTTP/2 pings.)
         """
 
 def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

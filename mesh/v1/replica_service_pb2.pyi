@@ -119,6 +119,7 @@ class Open(_message.Message):
     SCHEME_FIELD_NUMBER: _builtins.int
     HTTP_VERSION_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     raw_path: _builtins.bytes
     """Path as the client sent it, percent-encoded, without the query."""
@@ -138,6 +139,10 @@ class Open(_message.Message):
     http_version: _builtins.str
     client: _builtins.str
     """host:port of the client; empty when not known."""
+    grpc: _builtins.bool
+    """A gRPC call: `raw_path` is "/package.Service/Method", `headers` is its metadata (values of names that end in
+    "-bin" as they are, not in base64); method, query, root_path, scheme and http_version are empty.
+    """
     @_builtins.property
     def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Header names (lower case) and values in turn."""
@@ -158,10 +163,11 @@ class Open(_message.Message):
         scheme: _builtins.str = ...,
         http_version: _builtins.str = ...,
         client: _builtins.str = ...,
+        grpc: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "data", b"data", "end", b"end", "headers", b"headers", "http_version", b"http_version", "method", b"method", "offer", b"offer", "query", b"query", "raw_path", b"raw_path", "request_id", b"request_id", "root_path", b"root_path", "scheme", b"scheme", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "data", b"data", "end", b"end", "grpc", b"grpc", "headers", b"headers", "http_version", b"http_version", "method", b"method", "offer", b"offer", "query", b"query", "raw_path", b"raw_path", "request_id", b"request_id", "root_path", b"root_path", "scheme", b"scheme", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,6 +279,7 @@ class ResponseFrame(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
+    TRAILERS_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     done: _builtins.bool
     """The call is over and its slot is free."""
@@ -290,6 +297,10 @@ class ResponseFrame(_message.Message):
     def window(self) -> Global___Window: ...
     @_builtins.property
     def offer(self) -> Global___Offer: ...
+    @_builtins.property
+    def trailers(self) -> Global___Trailers:
+        """The end of a gRPC call's answer."""
+
     def __init__(
         self,
         *,
@@ -302,12 +313,13 @@ class ResponseFrame(_message.Message):
         failed: Global___Failed | None = ...,
         window: Global___Window | None = ...,
         offer: Global___Offer | None = ...,
+        trailers: Global___Trailers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "data", b"data", "failed", b"failed", "head", b"head", "kind", b"kind", "offer", b"offer", "rejected", b"rejected", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "data", b"data", "failed", b"failed", "head", b"head", "kind", b"kind", "offer", b"offer", "rejected", b"rejected", "trailers", b"trailers", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "data", b"data", "done", b"done", "failed", b"failed", "head", b"head", "kind", b"kind", "offer", b"offer", "rejected", b"rejected", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "data", b"data", "done", b"done", "failed", b"failed", "head", b"head", "kind", b"kind", "offer", b"offer", "rejected", b"rejected", "trailers", b"trailers", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "rejected", "head", "data", "failed", "window", "offer"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "rejected", "head", "data", "failed", "window", "offer", "trailers"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -355,14 +367,22 @@ class Head(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    TRAILERS_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     data: _builtins.bytes
     """First bytes of the body."""
     end: _builtins.bool
     """The body is complete with `data`."""
+    compression: _builtins.int
+    """How the caller is asked to compress the messages of a gRPC answer, as a number of grpc.Compression."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Header names (lower case) and values in turn."""
+
+    @_builtins.property
+    def trailers(self) -> Global___Trailers:
+        """Of a gRPC call whose answer is complete with `data`."""
 
     def __init__(
         self,
@@ -371,14 +391,47 @@ class Head(_message.Message):
         headers: _abc.Iterable[_builtins.bytes] | None = ...,
         data: _builtins.bytes = ...,
         end: _builtins.bool = ...,
+        trailers: Global___Trailers | None = ...,
+        compression: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trailers", b"trailers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "headers", b"headers", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "data", b"data", "end", b"end", "headers", b"headers", "status", b"status", "trailers", b"trailers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Head: _TypeAlias = Head  # noqa: Y015
+
+@_typing.final
+class Trailers(_message.Message):
+    """The status of a gRPC call, as user code set it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """0 to 16."""
+    message: _builtins.str
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Names and values of the trailing metadata in turn."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        metadata: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "metadata", b"metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trailers: _TypeAlias = Trailers  # noqa: Y015
 
 @_typing.final
 class Failed(_message.Message):

@@ -53,6 +53,12 @@ class ReplicaServiceStub:
     Offer (call 0), which reserves the slot for that caller for one second. The caller takes it with an
     Open that has `offer` set, or gives it back with Decline (call 0). One Offer follows each Rejected.
 
+    A gRPC call travels in the same way. Its body in either direction is its messages, each after five bytes as on
+    gRPC's own wire: a flag (1: not to be compressed on its way to the client, else 0) and the length (big-endian).
+    Messages do not heed the bounds of Data frames.
+    Its answer always has a Head, and ends with Trailers: in Head itself where the answer is whole, else in a frame
+    of their own, which stands for the Data with `end`.
+
     Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
     did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has
     ended.
@@ -84,6 +90,12 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     that is Rejected is remembered, in order of refusal; when a slot comes free for it the replica sends
     Offer (call 0), which reserves the slot for that caller for one second. The caller takes it with an
     Open that has `offer` set, or gives it back with Decline (call 0). One Offer follows each Rejected.
+
+    A gRPC call travels in the same way. Its body in either direction is its messages, each after five bytes as on
+    gRPC's own wire: a flag (1: not to be compressed on its way to the client, else 0) and the length (big-endian).
+    Messages do not heed the bounds of Data frames.
+    Its answer always has a Head, and ends with Trailers: in Head itself where the answer is whole, else in a frame
+    of their own, which stands for the Data with `end`.
 
     Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
     did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has
@@ -119,6 +131,12 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         that is Rejected is remembered, in order of refusal; when a slot comes free for it the replica sends
         Offer (call 0), which reserves the slot for that caller for one second. The caller takes it with an
         Open that has `offer` set, or gives it back with Decline (call 0). One Offer follows each Rejected.
+
+        A gRPC call travels in the same way. Its body in either direction is its messages, each after five bytes as on
+        gRPC's own wire: a flag (1: not to be compressed on its way to the client, else 0) and the length (big-endian).
+        Messages do not heed the bounds of Data frames.
+        Its answer always has a Head, and ends with Trailers: in Head itself where the answer is whole, else in a frame
+        of their own, which stands for the Data with `end`.
 
         Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
         did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has

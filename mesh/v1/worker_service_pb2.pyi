@@ -120,6 +120,8 @@ Global___Report: _TypeAlias = Report  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
+    """A sign of life, for either side."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -155,23 +157,25 @@ class BuildResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUILD_ID_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     build_id: _builtins.str
-    error: _builtins.str
-    """Set if and only if the build failed: the end of the traceback, for people."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuiltDeployment]: ...
+    @_builtins.property
+    def failure(self) -> _deployment_pb2.Failure:
+        """Set if and only if the build failed."""
+
     def __init__(
         self,
         *,
         build_id: _builtins.str = ...,
-        error: _builtins.str = ...,
         deployments: _abc.Iterable[Global___BuiltDeployment] | None = ...,
+        failure: _deployment_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "deployments", b"deployments", "error", b"error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "deployments", b"deployments", "failure", b"failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,18 +189,22 @@ class BuiltDeployment(_message.Message):
 
     INGRESS_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
     ingress: _builtins.bool
     @_builtins.property
     def config(self) -> _deployment_pb2.DeploymentConfig: ...
+    @_builtins.property
+    def interface(self) -> _deployment_pb2.Interface: ...
     def __init__(
         self,
         *,
         ingress: _builtins.bool = ...,
         config: _deployment_pb2.DeploymentConfig | None = ...,
+        interface: _deployment_pb2.Interface | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "interface", b"interface"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "ingress", b"ingress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "ingress", b"ingress", "interface", b"interface"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +218,8 @@ class SessionResponse(_message.Message):
     REDIRECT_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     BUILD_FIELD_NUMBER: _builtins.int
+    CANCEL_BUILD_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -218,6 +228,10 @@ class SessionResponse(_message.Message):
     def assignments(self) -> Global___Assignments: ...
     @_builtins.property
     def build(self) -> Global___Build: ...
+    @_builtins.property
+    def cancel_build(self) -> Global___CancelBuild: ...
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat: ...
     def __init__(
         self,
         *,
@@ -225,12 +239,14 @@ class SessionResponse(_message.Message):
         redirect: Global___Redirect | None = ...,
         assignments: Global___Assignments | None = ...,
         build: Global___Build | None = ...,
+        cancel_build: Global___CancelBuild | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "cancel_build", b"cancel_build", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "cancel_build", b"cancel_build", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "redirect", "assignments", "build"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "redirect", "assignments", "build", "cancel_build", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -242,6 +258,7 @@ class Welcome(_message.Message):
 
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _builtins.int
     heartbeat_interval_s: _builtins.float
+    """Holds for both sides."""
     def __init__(
         self,
         *,
@@ -326,3 +343,22 @@ class Build(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Build: _TypeAlias = Build  # noqa: Y015
+
+@_typing.final
+class CancelBuild(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_ID_FIELD_NUMBER: _builtins.int
+    build_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        build_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelBuild: _TypeAlias = CancelBuild  # noqa: Y015

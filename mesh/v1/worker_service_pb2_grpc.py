@@ -55,17 +55,22 @@ class WorkerServiceServicer:
         drained and stopped, what is in it and not running is to be started, what runs with other settings
         is to be configured. An Assignments whose generation is not newer than the last one is ignored.
 
-        The worker sends Report after each change of a replica (whole again) and Heartbeat when it has been
-        silent for `heartbeat_interval_s`. A control plane that has heard nothing for three intervals ends
-        the stream. A broken stream removes nothing: the worker keeps its replicas serving and connects
-        again with a jittered back-off; the control plane counts them as running until the grace period ends.
+        The worker sends Report after each change of a replica (whole again). Each side sends Heartbeat when
+        it has been silent for `heartbeat_interval_s`, and gives the other up when it has heard nothing for
+        three intervals: the control plane ends the stream, the worker looks for the leader elsewhere (the one
+        it had may be frozen, and another lead by then). A broken stream removes nothing: the worker keeps its
+        replicas serving and connects again with a jittered back-off; the control plane counts them as running
+        until the grace period ends, and a new leader until every worker had the time to find it. Replicas of a
+        worker that stays away longer are replaced, but not forgotten before as many others are ready: if it
+        comes back meanwhile they count again, and what is too many by then is stopped, unready ones first.
         A Hello with a new incarnation ends an older stream of the same worker; one with an older
         incarnation (smaller `started_at`) is refused with ABORTED.
 
         A worker that is told to end drains its replicas, says Leaving and ends the stream.
 
         Build asks the worker to import an application in a process of its own and to say what is in it.
-        Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks.
+        Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks or CancelBuild comes
+        first: its answer is not wanted any more, and the worker ends the build's process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -13,27 +13,22 @@ from dataclasses import dataclass
 import grpc
 
 from mesh import model, wire
-from mesh.backoff import Backoff
 from mesh.clock import Clock
+from mesh.connection import connect
 from mesh.errors import Unreachable
+from mesh.leader_search import LeaderSearch
+from mesh.liveness import ANSWER_TIMEOUT_S, RECONNECT, STOOD_S, pings
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.v1.worker_service_pb2_grpc import WorkerServiceStub
 from mesh.worker.builds import Builds
-from mesh.worker.stream import Call, Stream, replica_statuses
+from mesh.worker.stream import Call, Heart, Stream, replica_statuses
 from mesh.worker.supervisor import Supervisor
 
 log = logging.getLogger("mesh.worker")
 
-RECONNECT = Backoff(initial_s=0.2, max_s=5.0, floor=0.1)
-WELCOME_TIMEOUT_S = 5.0
-_REDIRECTS_MAX = 3
-"""Redirects followed in a row without a pause; more means that the control planes do not agree."""
 _OPTIONS = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
+    *pings(),
     ("grpc.enable_http_proxy", 0),
     # Channels to one address would otherwise share gRPC's own, much longer, reconnect pauses.
     ("grpc.use_local_subchannel_pool", 1),
@@ -77,30 +72,23 @@ class Agent:
 
     async def run(self) -> None:
         """Keep a session with whoever leads, until told to leave or cancelled."""
-        turn = attempt = redirects = 0
-        leader = ""
+        search = LeaderSearch(self._control)
         while not self._left:
-            address = leader or self._control[turn % len(self._control)]
+            address, rounds = search.address, search.rounds
             began = self._clock.monotonic()
             try:
                 leader = await self._connect(address)
                 log.debug("control plane %s does not lead; leader: %s", address, leader or "nobody")
+                search.redirected(leader)
             except _Ended as ended:
-                leader, redirects = ended.leader, 0
-                # One that welcomes and hangs up at once must not be asked again at once for ever.
-                attempt = 0 if self._clock.monotonic() - began > RECONNECT.max_s else attempt
-                log.warning("session with the control plane %s ended: %s", address, ended.reason)
+                self._log_end(address, ended.reason)
+                search.lost(ended.leader, stood=self._clock.monotonic() - began > STOOD_S)
             except Unreachable as error:
-                leader = ""
-                log.log(
-                    logging.WARNING if attempt == 0 else logging.DEBUG, "control plane %s; trying again", error.message
-                )
-            if leader and redirects < _REDIRECTS_MAX:
-                redirects += 1
-                continue
-            leader, redirects, turn = "", 0, turn + 1
-            await asyncio.sleep(RECONNECT.pause_s(attempt, self._clock.random))
-            attempt += 1
+                level = logging.WARNING if rounds == 0 else logging.DEBUG
+                log.log(level, "control plane %s; trying again", error.message)
+                search.failed()
+            if search.round_over:
+                await asyncio.sleep(RECONNECT.pause_s(max(0, search.rounds - 1), self._clock.random))
 
     async def leave(self) -> None:
         """Tell the leader that this worker and its replicas are going, and connect no more."""
@@ -108,12 +96,17 @@ class Agent:
         if self._stream is not None:
             await self._stream.leave()
 
+    def _log_end(self, address: str, reason: str) -> None:
+        level = logging.DEBUG if self._left else logging.WARNING
+        log.log(level, "session with the control plane %s ended: %s", address, reason)
+
     async def _connect(self, address: str) -> str:
         """Hold one session. Returns the leader to ask instead, "" if nobody leads.
 
         Raises Unreachable if there was no session, _Ended when it is over.
         """
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            await connect(channel, address)
             call = WorkerServiceStub(channel).Session()
             said = self._supervisor.statuses()
             welcome = await self._greet(call, address, said)
@@ -121,7 +114,8 @@ class Agent:
                 call.cancel()
                 return welcome.redirect.leader
             log.info("registered as %s with the control plane %s", self._identity.worker_id, address)
-            stream = Stream(call, welcome.welcome.heartbeat_interval_s, said, self._supervisor, self._builds)
+            heart = Heart(welcome.welcome.heartbeat_interval_s, self._clock)
+            stream = Stream(call, heart, said, self._supervisor, self._builds)
             self.welcomed, self._stream = True, stream
             try:
                 reason = await stream.run()
@@ -143,13 +137,13 @@ class Agent:
             version=identity.version,
         )
         try:
-            async with asyncio.timeout(WELCOME_TIMEOUT_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await call.write(worker_service_pb2.SessionRequest(hello=hello))
                 answer = await call.read()
         except grpc.aio.AioRpcError as error:
             raise Unreachable(f"{address}: {error.code().name}: {error.details()}") from error
         except TimeoutError as error:
-            raise Unreachable(f"{address} did not answer within {WELCOME_TIMEOUT_S:g} s") from error
+            raise Unreachable(f"{address} did not answer within {ANSWER_TIMEOUT_S:g} s") from error
         except asyncio.InvalidStateError as error:
             raise Unreachable(f"{address} ended the session at once") from error
         if not isinstance(answer, worker_service_pb2.SessionResponse):

@@ -7,12 +7,15 @@ one for each Build, and ends it. Never imports grpc.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 
 from mesh import lifecycle, model, wire
-from mesh.errors import MeshError, Unreachable, UserCodeError
+from mesh.errors import MeshError, Unreachable
 from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.worker.failures import failure_of
+from mesh.worker.interface import interface_of
 from mesh.worker.launch import framed, read_message, take_stdin
 from mesh.worker.user_code import load_application, user_error
 
@@ -37,21 +40,23 @@ def main(arguments: list[str] | None = None) -> int:
     result = build(config)
     with open(options.status_fd, "wb") as status:
         status.write(framed(result.SerializeToString()))
-    return 1 if result.error else 0
+    return 1 if result.HasField("failure") else 0
 
 
 def build(config: model.ApplicationConfig) -> worker_service_pb2.BuildResult:
     """Load the application that `config` names and return what is in it, or why it cannot be loaded."""
     result = worker_service_pb2.BuildResult()
     try:
-        for deployment in load_application(config).built():
-            result.deployments.append(wire.to_proto(deployment, worker_service_pb2.BuiltDeployment))
-    except UserCodeError as error:
-        result.error = f"{error.message}\n{error.traceback}" if error.traceback else error.message
+        application = load_application(config)
+        bound = application.bound()
+        for deployment in application.built():
+            interface = interface_of(bound[deployment.config.name].deployment.target)
+            built = dataclasses.replace(deployment, interface=interface)
+            result.deployments.append(wire.to_proto(built, worker_service_pb2.BuiltDeployment))
     except MeshError as error:
-        result.error = f"{error.message}; {error.hint}" if error.hint else error.message
+        result.failure.CopyFrom(wire.to_proto(failure_of(error), deployment_pb2.Failure))
     except Exception as error:
-        result.error = user_error(error).message
+        result.failure.CopyFrom(wire.to_proto(failure_of(user_error(error)), deployment_pb2.Failure))
     return result
 
 

@@ -7,12 +7,16 @@ or takes too long. Called by the agent.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from google.protobuf.message import DecodeError
 
+from mesh import wire
 from mesh.clock import Clock
-from mesh.errors import DeployFailed
-from mesh.v1 import worker_service_pb2
+from mesh.errors import DeployFailed, InvalidConfig
+from mesh.model import Failure
+from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.worker.failures import failure_of, process_failure
 from mesh.worker.launch import LENGTH_BYTES
 from mesh.worker.output import Output
 from mesh.worker.process import Child, Launch
@@ -25,6 +29,8 @@ PENDING_MAX = 64
 """Builds asked for and not answered, the running ones included."""
 _RESULT_BYTES_MAX = 4 * 1024 * 1024
 _TAIL_LINES = 20
+
+log = logging.getLogger("mesh.worker")
 
 
 class Builds:
@@ -39,7 +45,8 @@ class Builds:
     async def build(self, request: worker_service_pb2.Build) -> worker_service_pb2.BuildResult:
         """Return the result of one build, good or bad. Cancelling ends its process."""
         if self._pending >= PENDING_MAX:
-            return _failure(request, f"the worker has {PENDING_MAX} builds to do already; try again later")
+            text = f"the worker has {PENDING_MAX} builds to do already"
+            return _failed(request, Failure(text, hint="try again later"))
         self._pending += 1
         try:
             async with asyncio.timeout(request.timeout_s):
@@ -47,8 +54,8 @@ class Builds:
                     return await self._run(request)
         except TimeoutError:
             path = request.config.import_path
-            text = f"importing {path!r} did not end within {request.timeout_s:g} s; move slow work into the constructor"
-            return _failure(request, text)
+            text = f"importing {path!r} did not end within {request.timeout_s:g} s"
+            return _failed(request, Failure(text, "import_path", "move slow work into the constructor"))
         finally:
             self._pending -= 1
 
@@ -73,8 +80,8 @@ class Builds:
 
         try:
             child = Child(launch, self._watchdog, on_output=printed, on_status=hear)
-        except DeployFailed as error:
-            return _failure(request, error.message)
+        except (DeployFailed, InvalidConfig) as error:
+            return _failed(request, failure_of(error))
         try:
             ending = await child.wait()
         finally:
@@ -84,10 +91,12 @@ class Builds:
         try:
             result = _parsed(bytes(said))
         except DecodeError:
-            tail = output.tail(_TAIL_LINES)
             text = f"importing {request.config.import_path!r} ended the process: it {_past(ending)}"
-            return _failure(request, f"{text}; it printed last:\n{tail}" if tail else text)
+            return _failed(request, process_failure(text, output.tail(_TAIL_LINES)))
         result.build_id = request.build_id
+        if result.HasField("failure"):
+            told = {**labels, **({"traceback": result.failure.details} if result.failure.details else {})}
+            log.error("build failed: %s", result.failure.message, extra=told)
         return result
 
 
@@ -99,8 +108,9 @@ def _parsed(said: bytes) -> worker_service_pb2.BuildResult:
     return worker_service_pb2.BuildResult.FromString(body)
 
 
-def _failure(request: worker_service_pb2.Build, text: str) -> worker_service_pb2.BuildResult:
-    return worker_service_pb2.BuildResult(build_id=request.build_id, error=text)
+def _failed(request: worker_service_pb2.Build, failure: Failure) -> worker_service_pb2.BuildResult:
+    message = wire.to_proto(failure, deployment_pb2.Failure)
+    return worker_service_pb2.BuildResult(build_id=request.build_id, failure=message)
 
 
 def _past(ending: str) -> str:

@@ -1,6 +1,6 @@
 """Runs user code for calls: builds the request, calls the instance, and sends what it returns.
 
-Owns the meaning of return values and errors, and the thread pool for sync code. Knows nothing of slots or of
+Owns the meaning of return values and errors. Knows nothing of slots or of
 the wire: it gets `ServedCall`s and ends each exactly once. Called by `replica`.
 """
 
@@ -12,8 +12,7 @@ import inspect
 import json
 import logging
 import traceback
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -25,10 +24,14 @@ from starlette.types import Message, Scope
 from mesh.lifecycle import Tasks
 from mesh.pipe.callee import ServedCall
 from mesh.telemetry import REPLICA_REQUESTS
+from mesh.worker.threads import Threads
 
 _TEXT = [b"content-type", b"text/plain; charset=utf-8"]
 _BYTES = [b"content-type", b"application/octet-stream"]
 _JSON = [b"content-type", b"application/json"]
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+"""`json.dumps` makes a new encoder at each call. NaN is not JSON: it raises ValueError."""
 
 log = logging.getLogger("mesh.replica")
 
@@ -36,22 +39,17 @@ log = logging.getLogger("mesh.replica")
 class Handler:
     """Calls `target`, an instance or a function, for HTTP-shaped calls."""
 
-    def __init__(self, application: str, deployment: str, target: Callable[..., Any], threads: int) -> None:
+    def __init__(self, application: str, deployment: str, target: Callable[..., Any], threads: Threads) -> None:
         self._target = target
         self._takes_request = _takes_request(target)
         self._async = _is_async(target)
         self._tasks = Tasks()
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=deployment)
+        self._threads = threads
         self._loop = asyncio.get_running_loop()
         labels = (application, deployment)
         self._ok = REPLICA_REQUESTS.labels(*labels, "ok").inc
         self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
         self._cancelled = REPLICA_REQUESTS.labels(*labels, "cancelled").inc
-
-    def resize(self, threads: int) -> None:
-        """Let as many sync calls run at once as there are slots."""
-        # The pool starts threads on demand up to this number; it has no public way to change it.
-        self._pool._max_workers = threads
 
     def serve(self, call: ServedCall) -> Callable[[], object]:
         """Start `call` and return what cancels it."""
@@ -62,7 +60,6 @@ class Handler:
     async def close(self) -> None:
         """Cancel what runs. Threads of sync calls are left to end by themselves."""
         await self._tasks.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _serve_async(self, call: ServedCall) -> None:
         try:
@@ -83,7 +80,7 @@ class Handler:
         try:
             context = contextvars.copy_context()
             arguments = (Request(scope(call), call_receive(call)),) if self._takes_request else ()
-            future = self._loop.run_in_executor(self._pool, _run, context, self._target, arguments)
+            future = self._loop.run_in_executor(self._threads, _run, context, self._target, arguments)
         except Exception as error:
             self._failed(call, error)
             return _nothing
@@ -140,7 +137,7 @@ class Handler:
         return True
 
     def _answer_response(self, call: ServedCall, result: Response) -> bool:
-        headers = [part for pair in result.raw_headers for part in pair]
+        headers = _headers(result.raw_headers)
         if not call.answer(result.status_code, headers, bytes(result.body)):
             return False
         self._ok()
@@ -271,13 +268,28 @@ def call_send(call: ServedCall) -> Callable[[Message], Any]:
     async def send(message: Message) -> None:
         nonlocal complete
         if message["type"] == "http.response.start":
-            call.start(message["status"], [part for pair in message.get("headers", ()) for part in pair])
+            call.start(message["status"], _headers(message.get("headers", ())))
         elif message["type"] == "http.response.body" and not complete:
             complete = not message.get("more_body", False)
             if not await call.write(bytes(message.get("body", b"")), end=complete) and not complete:
                 raise OSError("the client went away")
 
     return send
+
+
+def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return an answer's headers, names and values in turn, without what its Connection header names.
+
+    Names go in lower case whatever user code wrote: the gateway knows by them what may not pass.
+    """
+    headers = [part for name, value in pairs for part in (name.lower(), value)]
+    names = headers[::2]
+    if b"connection" not in names:
+        return headers
+    values = headers[1::2]
+    lists = [value.lower().split(b",") for name, value in zip(names, values, strict=True) if name == b"connection"]
+    named = {b"connection", *(each.strip() for parts in lists for each in parts)}
+    return [part for pair in zip(names, values, strict=True) if pair[0] not in named for part in pair]
 
 
 def _is_whole(result: Any) -> bool:
@@ -299,7 +311,10 @@ def _chunk(chunk: Any) -> bytes:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        return _encode_json(value).encode()
+    except ValueError as error:
+        raise ValueError(f"the handler's result is not JSON, which has no NaN and no infinity: {error}") from None
 
 
 def _unquoted(raw: bytes) -> str:

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from mesh.errors import UserCodeError
 from mesh.model import ReplicaSpec
+from mesh.transcode.collect import collect, handlers
 from mesh.worker.user_code import load_application, user_error
 
 
 class Instance:
-    """User code that is ready to be called by `target`."""
+    """User code that is ready to be called: `target`, if it is callable, for HTTP; `methods` for gRPC."""
 
-    def __init__(self, deployment: str, target: Callable[..., Any]) -> None:
+    def __init__(
+        self, deployment: str, target: Any, field: str = "import_path", methods: Mapping[str, Any] | None = None
+    ) -> None:
+        """`field` is what sets the user_config, as a path in the application's config."""
         self.target = target
+        self.methods = methods or {}
+        """grpcio's handler of each method by "/package.Service/Method"."""
         self._deployment = deployment
+        self._field = field
         self._user_config_json = ""
 
     async def reconfigure(self, user_config_json: str) -> None:
@@ -34,7 +41,7 @@ class Instance:
         hook = getattr(self.target, "reconfigure", None)
         if not callable(hook):
             text = f"user_config is set, but {self._deployment} has no method reconfigure(self, user_config)"
-            raise UserCodeError(text, traceback=text)
+            raise UserCodeError(text, field=self._field, hint="leave user_config out, or add the method")
         try:
             result = hook(json.loads(user_config_json) if user_config_json else None)
             if inspect.isawaitable(result):
@@ -45,16 +52,30 @@ class Instance:
 
 
 def construct(spec: ReplicaSpec) -> Instance:
-    """Import the application and make this deployment's instance. Raises UserCodeError or DeployFailed."""
+    """Import the application and make this deployment's instance. Raises UserCodeError or InvalidConfig."""
     bound = load_application(spec.config).bound()[spec.deployment]
-    target = bound.deployment.target
+    target, field = bound.deployment.target, _user_config_field(spec)
     if not isinstance(target, type):
-        return Instance(spec.deployment, target)
+        return Instance(spec.deployment, target, field)
     try:
         made = target(*bound.args, **bound.kwargs)
     except (Exception, SystemExit) as error:
         raise user_error(error) from None
-    if not callable(made):
-        text = f"{spec.deployment} has no __call__ method, so it cannot answer requests"
-        raise UserCodeError(text, traceback=text)
-    return Instance(spec.deployment, made)
+    collected = collect(target)
+    if collected is None and not callable(made):
+        text = f"{spec.deployment} has no __call__ method and is no gRPC servicer, so it cannot answer requests"
+        raise UserCodeError(text, hint=f"give {spec.deployment} a method __call__(self, request)")
+    methods = {
+        f"/{service.full_name}/{name}": handler
+        for service in (collected.services if collected is not None else ())
+        for name, handler in handlers(made, service).items()
+    }
+    return Instance(spec.deployment, made, field, methods)
+
+
+def _user_config_field(spec: ReplicaSpec) -> str:
+    """Return the field that sets the user_config: in the config if it does, else in the code."""
+    for i, override in enumerate(spec.config.deployments):
+        if override.name == spec.deployment and override.user_config_json is not None:
+            return f"deployments[{i}].user_config"
+    return "import_path"

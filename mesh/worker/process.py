@@ -20,8 +20,9 @@ from functools import partial
 from typing import cast
 
 from mesh import settings
-from mesh.errors import DeployFailed
+from mesh.errors import DeployFailed, InvalidConfig
 from mesh.lifecycle import Tasks
+from mesh.worker.failures import directory_problem
 from mesh.worker.launch import framed
 from mesh.worker.watchdog import Watchdog
 
@@ -53,7 +54,10 @@ class Child:
         on_output: Callable[[bytes], None],
         on_status: Callable[[bytes], None],
     ) -> None:
-        """Start the process; what it prints and what it says goes to the callbacks. Raises DeployFailed."""
+        """Start the process; what it prints and what it says goes to the callbacks.
+
+        Raises InvalidConfig if its working directory cannot be used, else DeployFailed.
+        """
         self._loop = asyncio.get_running_loop()
         self._watchdog = watchdog
         self._lock = threading.Lock()
@@ -70,8 +74,11 @@ class Child:
         except (OSError, ValueError) as error:
             for fd in (self._stdin, self._output, self._status):
                 os.close(fd)
-            place = f" in {launch.working_dir}" if launch.working_dir else ""
-            raise DeployFailed(f"cannot start a process{place}: {getattr(error, 'strerror', None) or error}") from error
+            why = str(getattr(error, "strerror", None) or error)
+            if launch.working_dir and getattr(error, "filename", None) == launch.working_dir:
+                problem = directory_problem("runtime_env.working_dir", launch.working_dir, why)
+                raise InvalidConfig((problem,)) from error
+            raise DeployFailed(f"cannot start a process: {why}") from error
         finally:
             for fd in (stdin, output, status):
                 os.close(fd)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -22,14 +24,18 @@ from grpc_health.v1.health import aio as health_aio
 
 from mesh import lifecycle, wire
 from mesh.errors import MeshError, UserCodeError
+from mesh.liveness import pings_served
 from mesh.model import DeploymentSettings, ReplicaSpec
-from mesh.pipe.callee import Callee
+from mesh.pipe.callee import Callee, ServedCall
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
+from mesh.worker.failures import failure_of
+from mesh.worker.grpc_calls import GrpcCalls
 from mesh.worker.handler import Handler
 from mesh.worker.instance import Instance, construct
 from mesh.worker.launch import read_message, take_stdin
+from mesh.worker.threads import Threads
 
 log = logging.getLogger("mesh.replica")
 
@@ -40,8 +46,7 @@ SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    *pings_served(),
 )
 
 
@@ -51,9 +56,12 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
     def __init__(self, spec: ReplicaSpec, instance: Instance) -> None:
         settings = spec.settings
         self.settings = settings
-        self.handler = Handler(spec.application, spec.deployment, instance.target, settings.max_ongoing_requests)
         self._instance = instance
-        self.callee = Callee(settings.max_ongoing_requests, self.handler.serve)
+        self._threads = Threads(settings.max_ongoing_requests, thread_name_prefix=spec.deployment)
+        labels = (spec.application, spec.deployment)
+        self._methods = GrpcCalls(*labels, instance.methods, self._threads)
+        self._handler = Handler(*labels, instance.target, self._threads) if callable(instance.target) else None
+        self.callee = Callee(settings.max_ongoing_requests, self._serve)
         gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
         gauge.set_function(lambda: self.callee.slots.ongoing)
 
@@ -68,9 +76,30 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
             log.error("reconfigure failed: %s", error.message, extra={"traceback": error.traceback})
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"reconfigure failed: {error.message}")
         self.settings = settings
-        self.handler.resize(self.settings.max_ongoing_requests)
+        self._threads.resize(self.settings.max_ongoing_requests)
         self.callee.resize(self.settings.max_ongoing_requests)
         return replica_service_pb2.ConfigureResponse()
+
+    async def close(self) -> None:
+        """Cancel what still runs and end the pipes."""
+        await self._methods.close()
+        if self._handler is not None:
+            await self._handler.close()
+        self._threads.close()
+        self.callee.close()
+
+    def _serve(self, call: ServedCall) -> Callable[[], object]:
+        if call.head.grpc:
+            return self._methods.serve(call)
+        if self._handler is not None:
+            return self._handler.serve(call)
+        # The gateway knows what a deployment serves; it asked by an older snapshot.
+        call.answer(404, [b"content-type", b"text/plain"], b"this deployment serves gRPC only\n")
+        return _nothing
+
+
+def _nothing() -> None:
+    """Cancel a call that is over."""
 
 
 class Status:
@@ -107,8 +136,7 @@ async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.St
     async with lifecycle.deadline(replica.settings.graceful_shutdown_timeout_s, "running requests"):
         await replica.callee.drain()
     await tasks.cancel()
-    await replica.handler.close()
-    replica.callee.close()
+    await replica.close()
     await server.stop(STOP_S)
     admin.stop()
     return 0
@@ -118,6 +146,7 @@ async def report_load(replica: Replica, status: Status) -> None:
     """Tell the supervisor how many requests run, at most once a second and only if that changed."""
     told = 0
     while True:
+        replica.callee.tick()
         await asyncio.sleep(LOAD_REPORT_S)
         if (ongoing := replica.callee.slots.ongoing) != told:
             told = ongoing
@@ -140,11 +169,8 @@ def main() -> None:
     status = Status(arguments.status_fd)
     try:
         code = lifecycle.run(lambda stop: serve(spec, arguments.host, status, stop))
-    except UserCodeError as error:
-        status.send(state="failed", message=error.message, traceback=error.traceback)
-        sys.exit(1)
     except MeshError as error:
-        status.send(state="failed", message=error.message, traceback="")
+        status.send(state="failed", **dataclasses.asdict(failure_of(error)))
         sys.exit(1)
     # Threads of sync handlers that never return must not keep the process.
     sys.stdout.flush()

@@ -10,12 +10,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh import wire
 from mesh.errors import Unreachable
+from mesh.liveness import CONNECT_TIMEOUT_S, pings
 from mesh.model import DeploymentSettings
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
 
 _CONFIGURE_TIMEOUT_S = 30.0
 _OPTIONS = (
+    *pings(),
+    # The time for a connection: a process that stands still takes none, and says so by that.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT_S * 1000)),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),

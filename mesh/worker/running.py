@@ -14,8 +14,9 @@ from mesh.backoff import Backoff
 from mesh.clock import Clock
 from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
-from mesh.model import DeploymentSettings, ReplicaSpec
+from mesh.model import DeploymentSettings, Failure, ReplicaSpec
 from mesh.v1 import deployment_pb2
+from mesh.worker.failures import cut_front, process_failure
 from mesh.worker.output import Output
 from mesh.worker.process import Child, Launch
 from mesh.worker.replica_client import ReplicaClient
@@ -25,7 +26,8 @@ from mesh.worker.watchdog import Watchdog
 MODULE = "mesh.worker.replica"
 _STATUS_BYTES_MAX = 1024 * 1024
 _TAIL_LINES = 10
-_TRACEBACK_CHARS_MAX = 3000
+_DETAILS_CHARS_MAX = 3000
+"""Of a replica's failure: it goes with each report."""
 _CONFIGURE_AGAIN = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
 
 
@@ -38,7 +40,7 @@ class Events(Protocol):
     def loaded(self, replica_id: str, ongoing_requests: int) -> None:
         """It says how many requests it runs."""
 
-    def failed(self, replica_id: str, message: str) -> None:
+    def failed(self, replica_id: str, failure: Failure) -> None:
         """It says why it is going to exit."""
 
     def probed(self, replica_id: str, failure: str) -> None:
@@ -70,7 +72,7 @@ class Running:
         self._configuring: asyncio.Task[None] | None = None
 
     def start(self, host: str, watchdog: Watchdog) -> int:
-        """Start the process and return its id. Raises DeployFailed."""
+        """Start the process and return its id. Raises DeployFailed or InvalidConfig."""
         environment = self._spec.config.runtime_env
         launch = Launch(
             module=MODULE,
@@ -94,7 +96,7 @@ class Running:
         if self._child is not None:
             self._child.kill()
 
-    async def wait(self) -> str:
+    async def wait(self) -> Failure:
         """Wait until it and all around it are gone. Returns how it ended, with its last lines if it never was ready."""
         assert self._child is not None
         try:
@@ -107,8 +109,7 @@ class Running:
             await self._client.close()
         for line in self._output.end():
             log_line(line, self.labels)
-        tail = self._output.tail(_TAIL_LINES)
-        return ending if was_ready or not tail else f"{ending}; it printed last:\n{tail}"
+        return process_failure(ending, "" if was_ready else self._output.tail(_TAIL_LINES))
 
     def configure(self, settings: DeploymentSettings) -> None:
         """Put settings in force, again and again until it takes them or others are given."""
@@ -166,5 +167,6 @@ class Running:
         elif said.get("state") == "load":
             self._events.loaded(self.replica_id, int(said["ongoing_requests"]))
         elif said.get("state") == "failed":
-            parts = (str(said.get("message", "")), str(said.get("traceback", ""))[-_TRACEBACK_CHARS_MAX:])
-            self._events.failed(self.replica_id, "\n".join(part for part in parts if part))
+            message, field, hint, details = (str(said.get(k, "")) for k in ("message", "field", "hint", "details"))
+            failure = Failure(message, field, hint, cut_front(details, _DETAILS_CHARS_MAX))
+            self._events.failed(self.replica_id, failure)

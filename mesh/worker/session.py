@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mesh.backoff import Backoff
-from mesh.model import DeploymentSettings, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
 
 RESTART = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
 HEALTHY_AFTER_S = 60.0
@@ -87,6 +87,8 @@ class _Life:
     message: str = ""
     cause: str = ""
     """Why the process is about to end, if that is known before it does."""
+    failure: Failure | None = None
+    """Why the last start failed."""
     failed_starts: int = 0
     crashes: int = 0
     pauses: int = 0
@@ -132,6 +134,7 @@ class Roster:
                 since=epoch + life.since,
                 ongoing_requests=life.ongoing_requests,
                 admin_address=life.admin_address,
+                failure=life.failure,
             )
             for replica_id, life in self._lives.items()
         )
@@ -168,16 +171,18 @@ class Roster:
         life.enter(ReplicaState.READY, now, None)
         life.address, life.admin_address = address, admin_address
         life.failed_starts = life.health_failures = 0
+        life.failure = None
         return self._reconfigure(life)
 
     def loaded(self, replica_id: str, ongoing_requests: int) -> None:
         """Its process said how many requests it runs."""
         self._lives[replica_id].ongoing_requests = ongoing_requests
 
-    def failed(self, replica_id: str, message: str, now: float) -> None:
+    def failed(self, replica_id: str, failure: Failure, now: float) -> None:
         """The replica's process says why it is going to exit; one that then stays on is killed."""
         life = self._lives[replica_id]
-        life.cause = life.cause or message
+        if not life.cause:
+            life.cause, life.failure = failure.message, failure
         if life.state is ReplicaState.STARTING:
             life.deadline = now + KILL_GRACE_S
 
@@ -207,10 +212,12 @@ class Roster:
         life.cause = f"failed {HEALTH_FAILURES_MAX} health checks in a row: {failure}"
         return (Kill(replica_id, life.cause),)
 
-    def exited(self, replica_id: str, reason: str, now: float) -> tuple[Action, ...]:
-        """The replica's process, and its group, are gone. `reason` is an exit code or signal, in words."""
+    def exited(self, replica_id: str, ending: Failure, now: float) -> tuple[Action, ...]:
+        """The replica's process, and its group, are gone. `ending` is an exit code or signal, in words."""
         life = self._lives[replica_id]
-        reason, life.cause = life.cause or reason, ""
+        if not life.cause and life.state is ReplicaState.STARTING:
+            life.failure = ending
+        reason, life.cause = life.cause or ending.message, ""
         if life.state is ReplicaState.DRAINING:
             if life.wanted and not self.closing:
                 return self._start(life, now, "assigned again while it drained")
@@ -232,7 +239,9 @@ class Roster:
             if life.state is ReplicaState.BACKOFF:
                 actions += self._start(life, now, life.message)
             elif life.state is ReplicaState.STARTING:
-                life.cause = life.cause or f"not ready within {life.spec.settings.startup_timeout_s:g} s of its start"
+                if not life.cause:
+                    life.cause = f"not ready within {life.spec.settings.startup_timeout_s:g} s of its start"
+                    life.failure = Failure(life.cause, hint="allow more with startup_timeout_s, or start faster")
                 actions.append(Kill(replica_id, life.cause))
             elif life.state is ReplicaState.DRAINING:
                 life.cause = f"killed: it had not drained within {now - life.since:.0f} s"

@@ -1,4 +1,4 @@
-"""One session stream after its Welcome: reads orders, writes reports, heartbeats and build results.
+"""One session stream after its Welcome: reads orders, writes reports, heartbeats and build results, watches silence.
 
 Owns what is on its way on this stream, nothing beyond it. Called by the agent.
 """
@@ -15,7 +15,9 @@ from typing import TypeAlias
 import grpc
 
 from mesh import model, wire
+from mesh.clock import Clock
 from mesh.lifecycle import Tasks
+from mesh.liveness import Silence
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.v1.worker_service_pb2 import Heartbeat, Leaving, Report, SessionRequest, SessionResponse
 from mesh.worker.builds import Builds
@@ -35,13 +37,32 @@ def replica_statuses(statuses: Iterable[model.ReplicaStatus]) -> list[deployment
     return [wire.to_proto(status, deployment_pb2.ReplicaStatus) for status in statuses]
 
 
+class Heart:
+    """How often this side speaks, and for how long the other side may be silent."""
+
+    def __init__(self, interval_s: float, clock: Clock) -> None:
+        self.interval_s = max(_HEARTBEAT_MIN_S, interval_s)
+        self._clock = clock
+        self._silence = Silence(self.interval_s, clock.monotonic())
+
+    def heard(self) -> None:
+        """The other side said something."""
+        self._silence.heard(self._clock.monotonic())
+
+    async def stopped(self) -> str:
+        """Wait until the other side was silent for too long. Returns that in words."""
+        while (wait_s := self._silence.wait_s(self._clock.monotonic())) > 0:  # noqa: ASYNC110 - time is what it waits for
+            await asyncio.sleep(wait_s)
+        return f"nothing was heard for {self._silence.limit_s:g} s"
+
+
 class Stream:
     """A session that stands. `said` is what Hello told of the replicas."""
 
     def __init__(
         self,
         call: Call,
-        heartbeat_interval_s: float,
+        heart: Heart,
         said: tuple[model.ReplicaStatus, ...],
         supervisor: Supervisor,
         builds: Builds,
@@ -49,11 +70,12 @@ class Stream:
         self.leader = ""
         """Whom to ask next, if the other side said so."""
         self._call = call
-        self._heartbeat_interval_s = max(_HEARTBEAT_MIN_S, heartbeat_interval_s)
+        self._heart = heart
         self._said = said
         self._supervisor = supervisor
         self._builds = builds
         self._results: deque[worker_service_pb2.BuildResult] = deque()
+        self._building: dict[str, asyncio.Task[None]] = {}
         self._leaving = False
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
@@ -70,6 +92,7 @@ class Stream:
         ends = [
             self._tasks.spawn(self._read(), name="session-reader"),
             self._tasks.spawn(self._write(), name="session-writer"),
+            self._tasks.spawn(self._heart.stopped(), name="session-silence"),
         ]
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -91,6 +114,7 @@ class Stream:
     async def _read(self) -> str:
         try:
             while isinstance(response := await self._call.read(), SessionResponse):
+                self._heart.heard()
                 self._obey(response)
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name}: {error.details()}"
@@ -104,12 +128,17 @@ class Stream:
             if not self._supervisor.assign(generation, specs):
                 log.info("assignments %d.%d are not newer: ignored", generation.epoch, generation.number)
         elif kind == "build":
-            self._tasks.spawn(self._build(response.build), name=f"build-{response.build.build_id}")
+            build_id = response.build.build_id
+            self._building[build_id] = self._tasks.spawn(self._build(response.build), name=f"build-{build_id}")
+        elif kind == "cancel_build":
+            if (building := self._building.pop(response.cancel_build.build_id, None)) is not None:
+                building.cancel()
         elif kind == "redirect":
             self.leader = response.redirect.leader
 
     async def _build(self, request: worker_service_pb2.Build) -> None:
         self._results.append(await self._builds.build(request))
+        self._building.pop(request.build_id, None)
         self._wake.set()
 
     async def _write(self) -> str:
@@ -123,7 +152,7 @@ class Stream:
                     await self._call.done_writing()
                     await self._over.wait()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._heartbeat_interval_s):
+                    async with asyncio.timeout(self._heart.interval_s):
                         await self._wake.wait()
         except grpc.aio.AioRpcError as error:
             return f"{error.code().name}: {error.details()}"

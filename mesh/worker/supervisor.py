@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 
 from mesh import lifecycle
 from mesh.clock import Clock
-from mesh.errors import DeployFailed
+from mesh.errors import DeployFailed, InvalidConfig
 from mesh.lifecycle import Tasks
-from mesh.model import DeploymentSettings, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
 from mesh.telemetry import REPLICA_CRASHES, REPLICA_STARTS
+from mesh.worker.failures import failure_of
 from mesh.worker.output import Output
 from mesh.worker.running import Running
 from mesh.worker.session import Action, Configure, Kill, Roster, Start, Terminate
@@ -90,9 +91,11 @@ class Supervisor:
         """It says how much it runs; that goes with the next report or heartbeat."""
         self._roster.loaded(replica_id, ongoing_requests)
 
-    def failed(self, replica_id: str, message: str) -> None:
+    def failed(self, replica_id: str, failure: Failure) -> None:
         """It says why it is going to exit."""
-        self._roster.failed(replica_id, message, self._clock.monotonic())
+        told = {"traceback": failure.details} if failure.details else {}
+        log.error("replica failed: %s", failure.message, extra={**self._running[replica_id].labels, **told})
+        self._roster.failed(replica_id, failure, self._clock.monotonic())
         self._wake.set()
 
     def probed(self, replica_id: str, failure: str) -> None:
@@ -150,8 +153,8 @@ class Supervisor:
         running = Running(spec, output, self, self._clock)
         try:
             pid = running.start(self._host, self._watchdog)
-        except DeployFailed as error:
-            self._exited(running, spec, error.message)
+        except (DeployFailed, InvalidConfig) as error:
+            self._exited(running, spec, failure_of(error))
             return
         self._running[spec.replica_id] = running
         self._roster.started(spec.replica_id, pid)
@@ -159,14 +162,14 @@ class Supervisor:
         log.info("replica started", extra={**running.labels, "pid": pid})
 
     async def _follow(self, running: Running, spec: ReplicaSpec) -> None:
-        ending = "lost"
+        ending = Failure("lost")
         try:
             ending = await running.wait()
         finally:
             del self._running[spec.replica_id], self._ended[spec.replica_id]
             self._exited(running, spec, ending)
 
-    def _exited(self, running: Running, spec: ReplicaSpec, ending: str) -> None:
+    def _exited(self, running: Running, spec: ReplicaSpec, ending: Failure) -> None:
         asked = self._roster.state(spec.replica_id) is ReplicaState.DRAINING
         actions = self._roster.exited(spec.replica_id, ending, self._clock.monotonic())
         reason = next(status.message for status in self.statuses() if status.replica_id == spec.replica_id)

@@ -19,19 +19,21 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from mesh import model
-from mesh.errors import DeployFailed, MeshError, UserCodeError
+from mesh.errors import InvalidConfig, MeshError, UserCodeError
 from mesh.serving.deployment import Application, Deployment
+from mesh.serving.options import shown
+from mesh.worker.failures import DETAILS_CHARS_MAX, MEND, cut_front, directory_problem, one_line
 
 _OWN_FILES = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_MESSAGE_CHARS_MAX = 2000
-_TRACEBACK_CHARS_MAX = 16_000
+_SAID_CHARS_MAX = 400
+"""Of what an exception says; its place comes after that."""
 
 
 def load_application(config: model.ApplicationConfig) -> Application:
     """Import what `config.import_path` names and return it bound.
 
     Changes this process: the import path and the working directory are those of `config.runtime_env`. Raises
-    UserCodeError if user code raised or names no application, DeployFailed if a directory is missing.
+    UserCodeError if user code raised or names no application, InvalidConfig if a directory is missing.
     """
     _enter(config.runtime_env)
     module_name, _, attribute = config.import_path.partition(":")
@@ -45,15 +47,15 @@ def user_error(error: BaseException) -> UserCodeError:
     if isinstance(error, UserCodeError):
         return error
     if isinstance(error, MeshError):
-        said = f"{error.message}; {error.hint}" if error.hint else error.message
+        said = error.message
     elif isinstance(error, SyntaxError):
         said = f"{type(error).__name__}: {error.msg}"
     else:
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SystemExit):
         said += ", the code ended its process"
-    message = f"{_cut(said, _MESSAGE_CHARS_MAX)}{_place(error)}"
-    return UserCodeError(message, traceback=user_traceback(error))
+    message = f"{_cut(one_line(said), _SAID_CHARS_MAX)}{_place(error)}"
+    return UserCodeError(message, traceback=user_traceback(error), hint=_hint(error))
 
 
 def user_traceback(error: BaseException) -> str:
@@ -67,16 +69,25 @@ def user_traceback(error: BaseException) -> str:
         seen.add(id(part))
         part.stack[:] = [frame for frame in part.stack if _is_user_file(frame.filename)]
         pending += [linked for linked in (part.__cause__, part.__context__) if linked is not None]
-    return _cut_front("".join(told.format()).rstrip(), _TRACEBACK_CHARS_MAX)
+    return cut_front("".join(told.format()).rstrip(), DETAILS_CHARS_MAX)
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, MeshError) and error.hint:
+        return error.hint
+    if isinstance(error, ModuleNotFoundError):
+        return "install it where the workers run, or name its directory in runtime_env.py_modules"
+    return MEND
 
 
 def _enter(runtime_env: model.RuntimeEnv) -> None:
-    directories = [path for path in (runtime_env.working_dir, *runtime_env.py_modules) if path]
-    for path in directories:
+    fields = {"runtime_env.working_dir": runtime_env.working_dir}
+    fields |= {f"runtime_env.py_modules[{i}]": path for i, path in enumerate(runtime_env.py_modules)}
+    directories = {field: path for field, path in fields.items() if path}
+    for field, path in directories.items():
         if not os.path.isdir(path):
-            hint = "it has to be present on every worker"
-            raise DeployFailed(f"directory {path!r} of runtime_env does not exist here", hint=hint)
-    sys.path[:0] = [os.path.abspath(path) for path in directories]
+            raise InvalidConfig((directory_problem(field, path, "there is no such directory"),))
+    sys.path[:0] = [os.path.abspath(path) for path in directories.values()]
     if runtime_env.working_dir:
         os.chdir(runtime_env.working_dir)
 
@@ -98,7 +109,8 @@ def _no_module(name: str) -> UserCodeError:
     places = list(getattr(spec, "__path__", ())) if parent else sys.path[:1]
     names = sorted({found for place in places for found in _modules_in(place)})
     where = f" in {places[0]}" if places else ""
-    return UserCodeError(f"there is no module {name!r}{where}{_similar(last, names)}", traceback="")
+    hint = _similar(last, names, "the modules there") or "name another module, or set runtime_env.working_dir"
+    return UserCodeError(f"there is no module {shown(name)}{where}", hint=hint)
 
 
 def _modules_in(directory: str) -> Iterator[str]:
@@ -119,9 +131,10 @@ def _attribute(module: ModuleType, path: str, import_path: str) -> Any:
             found = getattr(found, name)
         except AttributeError:
             names = [known for known in dir(found) if not known.startswith("_")]
-            holder = f"module {module.__name__!r}" if found is module else repr(found)
-            text = f"{holder} has no attribute {name!r}, which {import_path!r} names{_similar(name, names)}"
-            raise UserCodeError(text, traceback="") from None
+            holder = f"module {module.__name__!r}" if found is module else shown(found)
+            text = f"{holder} has no attribute {shown(name)}, which {shown(import_path)} names"
+            hint = _similar(name, names, "it has") or f"define {name[:60]} there, or name another attribute"
+            raise UserCodeError(text, hint=hint) from None
         except Exception as error:
             raise user_error(error) from None
     return found
@@ -133,10 +146,10 @@ def _application(target: Any, config: model.ApplicationConfig) -> Application:
         if args:
             kind = "an application" if isinstance(target, Application) else "a deployment"
             text = f"args were given, but {config.import_path!r} is {kind}; only a builder function takes args"
-            raise UserCodeError(text, traceback="")
+            raise UserCodeError(text, field="args", hint="leave args out, or name a builder function")
         return target if isinstance(target, Application) else _bind(target)
     if not inspect.isroutine(target):
-        raise UserCodeError(f"{config.import_path!r} is {_described(target)}", traceback="")
+        raise _not_bound(f"{config.import_path!r} is {_described(target)}", target)
     built = _call(target, args, config.import_path)
     if isinstance(built, Application):
         return built
@@ -144,14 +157,15 @@ def _application(target: Any, config: model.ApplicationConfig) -> Application:
         return _bind(built)
     if inspect.iscoroutine(built):
         built.close()
-        raise UserCodeError(f"builder {config.import_path!r} is async; it must be a plain function", traceback="")
-    raise UserCodeError(f"builder {config.import_path!r} returned {_described(built)}", traceback="")
+        text = f"builder {config.import_path!r} is async; it must be a plain function"
+        raise UserCodeError(text, hint="write def in place of async def")
+    raise _not_bound(f"builder {config.import_path!r} returned {_described(built)}", built)
 
 
 def _args(config: model.ApplicationConfig) -> dict[str, Any]:
     args = json.loads(config.args_json) if config.args_json else {}
     if not isinstance(args, dict):
-        raise DeployFailed(f"args must be a JSON object, not {config.args_json[:60]}")
+        raise UserCodeError(f"args must be a JSON object, not {config.args_json[:60]}", field="args")
     return args
 
 
@@ -163,10 +177,11 @@ def _call(builder: Callable[..., Any], args: dict[str, Any], import_path: str) -
     try:
         parameters = inspect.signature(builder).parameters.values()
     except ValueError as error:
-        raise UserCodeError(f"builder {import_path!r} cannot be inspected: {error}", traceback="") from None
+        raise UserCodeError(f"builder {import_path!r} cannot be inspected: {error}") from None
     takes_args = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
     if args and not takes_args:
-        raise UserCodeError(f"args were given, but builder {import_path!r} takes no parameter", traceback="")
+        text = f"args were given, but builder {import_path!r} takes no parameter"
+        raise UserCodeError(text, field="args", hint="leave args out, or give the builder a parameter for them")
     try:
         return builder(args) if takes_args else builder()
     except (Exception, SystemExit) as error:
@@ -175,16 +190,23 @@ def _call(builder: Callable[..., Any], args: dict[str, Any], import_path: str) -
 
 def _described(value: Any) -> str:
     if inspect.isclass(value):
-        return f"the class {value.__name__!r}, not a deployment; decorate it with @mesh.deployment"
-    expected = "expected a bound deployment (such as Slow.bind()), a deployment, or a function that returns one"
-    return f"a value of type {type(value).__name__!r}; {expected}"
+        return f"the class {value.__name__!r}, not a deployment"
+    return f"a value of type {type(value).__name__!r}, not an application"
 
 
-def _similar(name: str, names: list[str]) -> str:
+def _not_bound(text: str, value: Any) -> UserCodeError:
+    if inspect.isclass(value):
+        return UserCodeError(text, hint="decorate it with @mesh.deployment")
+    return UserCodeError(text, hint="name a bound deployment (such as Slow.bind()) or a function that returns one")
+
+
+def _similar(name: str, names: list[str], others: str) -> str:
+    """Return a hint that names what is nearest, else what there is; "" if there is nothing."""
     close = difflib.get_close_matches(name, names, n=1)
     if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; it has {', '.join(names[:10])}" if names else ""
+        return f"did you mean {close[0]!r}?"
+    more = ", …" if len(names) > 10 else ""
+    return f"{others}: {', '.join(names[:10])}{more}" if names else ""
 
 
 def _place(error: BaseException) -> str:
@@ -219,7 +241,3 @@ def _user_part(part: TracebackType | None) -> TracebackType | None:
 
 def _cut(text: str, chars_max: int) -> str:
     return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
-
-
-def _cut_front(text: str, chars_max: int) -> str:
-    return text if len(text) <= chars_max else "…" + text[-chars_max:]

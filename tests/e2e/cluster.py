@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +63,7 @@ class Cluster:
 
     directory: Path
     store: str
+    etcd: EtcdCluster
     control_planes: list[MeshProcess] = field(default_factory=list)
     workers: list[MeshProcess] = field(default_factory=list)
     gateways: list[MeshProcess] = field(default_factory=list)
@@ -100,6 +103,11 @@ class Cluster:
         """Return the process ids of an application's ready replicas."""
         return {r["status"]["pid"] for r in self.replicas(application) if r["status"]["state"] == "READY"}
 
+    def leader(self) -> MeshProcess:
+        """Return the control plane that leads."""
+        address = self.status()["leader"]
+        return next(process for process in self.control_planes if process.control == address)
+
     def start_control_plane(self, *args: str) -> MeshProcess:
         """Start one more control plane."""
         flags = ("--store", self.store, "--admin-port", "0", *(args or ("--port", "0")))
@@ -123,12 +131,23 @@ class Cluster:
 
 
 @contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process without ending it, for the block: it answers nothing and keeps its connections."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
 def running(directory: Path, *, control_planes: int = 2, workers: int = 2, gateways: int = 2) -> Iterator[Cluster]:
     """Run a cluster of its own on a real etcd; at the end every process is interrupted and proven gone."""
     (directory / "served.py").write_text(CODE)
     with EtcdCluster() as etcd, contextlib.ExitStack() as stack:
         addresses = ",".join(endpoint for endpoint in etcd.endpoints)
-        cluster = Cluster(directory, f"etcd://{addresses}/mesh-{SYSTEM.token()}")
+        cluster = Cluster(directory, f"etcd://{addresses}/mesh-{SYSTEM.token()}", etcd)
         stack.callback(end, cluster)
         for _ in range(control_planes):
             cluster.start_control_plane().wait_ready()

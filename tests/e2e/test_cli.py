@@ -64,7 +64,7 @@ def assert_failed(result: Result, code: int, *parts: str) -> None:
     assert result.code == code, result.stderr
     assert result.stdout == ""
     assert result.stderr.count("error: ") >= 1
-    assert "  File " not in result.stderr or code == 1
+    assert "Traceback" not in result.stderr and "  File " not in result.stderr
     for part in parts:
         assert part in result.stderr
 
@@ -184,16 +184,19 @@ def test_ready_lines_for_people(tmp_path: Path) -> None:
     with subprocess.Popen(
         command("start", "--data-dir", str(tmp_path), *FREE_PORTS),
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     ) as process:
         try:
-            assert process.stdout is not None
+            assert process.stdout is not None and process.stderr is not None
             lines = [process.stdout.readline() for _ in range(5)]
         finally:
             process.send_signal(signal.SIGINT)
+            log = process.stderr.read() if process.stderr is not None else ""
             process.wait(30)
+    assert "draining; press Ctrl-C again to end at once" in log
+    assert "WARNING" not in log and "ERROR" not in log, "a clean end is nothing to worry about"
     assert lines[0] == "mesh is ready: control plane, worker, gateway\n"
     assert [line.split()[0] for line in lines[1:]] == ["HTTP", "gRPC", "control", "admin"]
     assert process.returncode == 0
@@ -359,8 +362,8 @@ def test_an_application_that_the_file_does_not_name_is_deleted(mesh: MeshProcess
 
 
 def test_delete_waits_until_it_is_gone(mesh: MeshProcess, echo: Path) -> None:
-    done = mesh.meshctl("delete", "echo")
-    assert done.code == 0
+    done = mesh.meshctl("delete", "echo", "-o", "json")
+    assert done.json() == {"applications": [{"name": "echo", "change": "DELETED", "state": "GONE"}]}
     assert "echo: deleted" in done.stderr
     assert_failed(mesh.meshctl("status", "echo"), 3, "echo")
     eventually(lambda: get(f"{mesh.http}/echo").status_code == 404, what="the route is gone")
@@ -371,7 +374,8 @@ def test_shutdown_asks_first(mesh: MeshProcess, echo: Path) -> None:
     assert refused.code == 2
     assert "-y" in refused.stderr
     assert len(pids(mesh)) == 1
-    assert mesh.meshctl("shutdown", "-y").code == 0
+    done = mesh.meshctl("shutdown", "-y", "-o", "json")
+    assert done.json() == {"applications": [{"name": "echo", "change": "DELETED", "state": "GONE"}]}
     assert mesh.meshctl("config").stdout == "applications: []\n"
 
 
@@ -420,51 +424,177 @@ def test_a_bad_config_changes_nothing(mesh: MeshProcess, echo: Path) -> None:
     assert get(f"{mesh.http}/echo").text == "first"
 
 
-BROKEN = {
-    "no module": ("nowhere:app", "", "nowhere"),
-    "no attribute": ("echo2:other", ECHO.format(answer="x"), "other"),
-    "module raises": ("echo2:app", "raise RuntimeError('at import')\n", "RuntimeError: at import"),
-    "syntax": ("echo2:app", "def (:\n", "SyntaxError"),
-    "not an application": ("echo2:app", "app = 5\n", "app"),
-}
+CTOR = ECHO.format(answer="x").replace("self.answer =", "1 / 0  #")
+BUILDER = ECHO.format(answer="x").replace("app = Echo.bind()", "def app(): return Echo.bind()")
+BAD_APPLICATIONS = [
+    (
+        "import_path: nowhere:app",
+        "",
+        "applications[0].import_path: there is no module 'nowhere' in DIR\n  fix: did you mean 'nowhere_near'?",
+    ),
+    (
+        "import_path: bad1:apps",
+        ECHO.format(answer="x"),
+        "applications[1].import_path: module 'bad1' has no attribute 'apps', which 'bad1:apps' names\n"
+        "  fix: did you mean 'app'?",
+    ),
+    (
+        "import_path: bad2:app",
+        "raise RuntimeError('at import')\n",
+        "applications[2].import_path: RuntimeError: at import (bad2.py:1)\n  fix: mend the code",
+    ),
+    (
+        "import_path: bad3:app",
+        "def (:\n",
+        "applications[3].import_path: SyntaxError: invalid syntax (bad3.py:1)\n  fix: mend the code",
+    ),
+    (
+        "import_path: bad4:app",
+        "app = 5\n",
+        "applications[4].import_path: 'bad4:app' is a value of type 'int', not an application\n  fix: name a bound",
+    ),
+    (
+        "import_path: bad5:app",
+        CTOR,
+        "applications[5].import_path: deployment 'Echo' failed to start 3 times: "
+        "ZeroDivisionError: division by zero (bad5.py:6)\n  fix: mend the code",
+    ),
+    (
+        "import_path: bad6:app, deployments: [{name: Echoo}]",
+        ECHO.format(answer="x"),
+        "applications[6].deployments[0].name: 'bad6:app' has no deployment 'Echoo'\n  fix: did you mean 'Echo'?",
+    ),
+    (
+        "import_path: bad7:app, runtime_env: {working_dir: not-there}",
+        ECHO.format(answer="x"),
+        "applications[7].runtime_env.working_dir: directory 'DIR/not-there' cannot be used on the worker: "
+        "No such file or directory\n  fix: it has to be on every worker",
+    ),
+    (
+        "import_path: bad8:app, args: {x: 1}",
+        BUILDER,
+        "applications[8].args: args were given, but builder 'bad8:app' takes no parameter\n  fix: leave args out",
+    ),
+    (
+        "import_path: bad9:app, deployments: [{name: Echo, user_config: 5}]",
+        ECHO.format(answer="x"),
+        "applications[9].deployments[0].user_config: deployment 'Echo' failed to start 3 times: "
+        "user_config is set, but Echo has no method reconfigure(self, user_config)\n  fix: leave user_config out",
+    ),
+    (
+        "import_path: bad10:app, route_prefix: /echo",
+        ECHO.format(answer="taken over"),
+        "applications[10].route_prefix: it does not get the route '/echo': ",
+    ),
+]
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_code_that_cannot_be_built(mesh: MeshProcess, echo: Path, write: Write, what: str) -> None:
-    import_path, code, message = BROKEN[what]
+def test_code_that_cannot_run_is_told_with_its_line_and_changes_nothing(
+    mesh: MeshProcess, echo: Path, write: Write
+) -> None:
     before = pids(mesh)
-    write("echo2.py", code)
-    echo.write_text(CONFIG.replace("echo:app", import_path))
-    assert_failed(mesh.meshctl("deploy", str(echo)), 1, "error: application 'echo' failed", message)
+    write("nowhere_near.py", "")
+    lines = ["applications:"]
+    for i, (fields, code, _) in enumerate(BAD_APPLICATIONS):
+        write(f"bad{i}.py", code)
+        route = "" if "route_prefix" in fields else f", route_prefix: /bad{i}"
+        lines.append(f"- {{name: bad{i}{route}, {fields}}}")
+    bad = write("bad.yaml", "\n".join(lines))
+    result = mesh.meshctl("deploy", "bad.yaml", cwd=bad.parent, timeout=60)
+    errors = [f"error: {part}" for part in result.stderr.split("error: ")[1:]]
+    assert len(errors) == len(BAD_APPLICATIONS), result.stderr
+    for i, (fields, _, message) in enumerate(BAD_APPLICATIONS):
+        place, _, said = errors[i].partition(": applications")
+        file, line, column = place.removeprefix("error: ").split(":")
+        assert (file, line) == ("bad.yaml", str(i + 2))
+        assert lines[i + 1][int(column) - 1 :], fields
+        assert f"applications{said}".startswith(message.replace("DIR", str(bad.parent)))
+        assert "\n  fix: " in errors[i]
+    assert_failed(result, 1, "echo: not deleted, because the deploy failed")
+    assert {i: pid for i, pid in pids(mesh).items() if i in before} == before
+    assert get(f"{mesh.http}/echo").text == "first"
+    refused = get(f"{mesh.http}/bad5")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        503,
+        "application 'bad5' has no healthy replica: its deployment failed; "
+        "ask its operator (the log has the request id)",
+    )
+    status = mesh.meshctl("status", "-o", "json")
+    assert "Traceback" not in status.stdout
+    failed = {a["name"]: a for a in status.json()["applications"]}["bad2"]
+    assert (failed["state"], failed["message"]) == ("DEPLOY_FAILED", "RuntimeError: at import (bad2.py:1)")
+    assert failed["failure"]["field"] == "import_path"
+    told = mesh.meshctl("--debug", "status", "bad5", "-o", "json").json()["applications"][0]["failure"]["details"]
+    assert "bad5.py" in told and told.endswith("ZeroDivisionError: division by zero")
+
+
+def test_the_revision_before_serves_on_and_debug_shows_the_traceback(
+    mesh: MeshProcess, echo: Path, write: Write
+) -> None:
+    before = pids(mesh)
+    write("echo2.py", "raise RuntimeError('at import')\n")
+    echo.write_text(CONFIG.replace("echo:app", "echo2:app"))
+    result = mesh.meshctl("deploy", "mesh.yaml", cwd=echo.parent)
+    message = "error: mesh.yaml:4:16: applications[0].import_path: RuntimeError: at import (echo2.py:1)\n  fix: "
+    assert_failed(result, 1, "echo: revision 2 failed; revision 1 serves on\n", message)
     assert pids(mesh) == before
     assert get(f"{mesh.http}/echo").text == "first"
     status = mesh.meshctl("status", "echo", "-o", "json").json()["applications"][0]
-    assert status["state"] == "DEPLOY_FAILED"
-    assert status["serving_revision"] < status["revision"]
+    assert (status["state"], status["serving_revision"]) == ("DEPLOY_FAILED", 1)
+    assert status["message"] == "RuntimeError: at import (echo2.py:1); revision 1 serves on"
+    shown = mesh.meshctl("--debug", "deploy", str(echo))
+    assert "Traceback (most recent call last)" in shown.stderr
+    assert "echo2.py" in shown.stderr
 
 
-def test_a_constructor_that_raises(mesh: MeshProcess, echo: Path, write: Write) -> None:
-    before = pids(mesh)
-    write("echo2.py", ECHO.format(answer="x").replace("self.answer =", "1 / 0  #"))
-    echo.write_text(CONFIG.replace("echo:app", "echo2:app"))
-    result = mesh.meshctl("deploy", str(echo), timeout=60)
-    assert_failed(result, 1, "error: application 'echo' failed", "ZeroDivisionError")
-    assert pids(mesh) == before
-    assert get(f"{mesh.http}/echo").text == "first"
+def test_a_route_is_taken_over_without_a_gap(mesh: MeshProcess, echo: Path, write: Write) -> None:
+    write("echo2.py", ECHO.format(answer="second"))
+    echo.write_text(CONFIG.replace("name: echo", "name: other").replace("echo:app", "echo2:app"))
+    answers: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            response = get(f"{mesh.http}/echo")
+            answers.append(response.text if response.status_code == 200 else str(response.status_code))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        assert mesh.meshctl("deploy", str(echo)).code == 0
+        assert get(f"{mesh.http}/echo").text == "second"
+    finally:
+        over.set()
+        asking.join(30)
+    assert answers == sorted(answers) and set(answers) <= {"first", "second"}
 
 
-@pytest.mark.parametrize("what", ["module raises", "no module"])
-def test_run_of_broken_code_says_why_and_leaves_nothing(write: Write, what: str, tmp_path: Path) -> None:
-    import_path, code, message = BROKEN[what]
-    write("echo2.py", code)
+@pytest.mark.parametrize(("import_path", "message"), [("echo2:app", "RuntimeError: at import"), ("echo2", "like")])
+def test_run_of_broken_code_says_why_and_leaves_nothing(
+    write: Write, tmp_path: Path, import_path: str, message: str
+) -> None:
+    write("echo2.py", "raise RuntimeError('at import')\n")
     result = meshctl("run", import_path, *FREE_PORTS, cwd=tmp_path)
-    assert_failed(result, 1, "error: application 'default' failed", message)
+    assert result.stdout == ""
+    assert result.code == (1 if ":" in import_path else 2)
+    what, fix = result.stderr.splitlines()[-2:]
+    start = "error: application 'default' failed: " if ":" in import_path else "error: TARGET: "
+    assert what.startswith(start) and message in what
+    assert fix.startswith("  fix: ")
 
 
-@pytest.mark.parametrize("flag", ["--port", "--grpc-port", "--control-port", "--admin-port"])
+def test_ports_in_use_are_told_together(taken_port: int) -> None:
+    flags = ("--admin-port", "--control-port", "--grpc-port", "--port")
+    taken = [part for flag in flags for part in (flag, str(taken_port))]
+    result = meshctl("run", "slow:app", *taken, cwd=EXAMPLES)
+    assert_failed(result, 4, "error: 4 ports are taken\n  why: cannot listen for HTTP on 127.0.0.1:", "fix: ")
+    assert result.stderr.count("Address already in use") == 4
+
+
+@pytest.mark.parametrize("flag", ["--grpc-port", "--admin-port"])
 def test_a_port_in_use(flag: str, taken_port: int) -> None:
     result = meshctl("run", "slow:app", *FREE_PORTS, flag, str(taken_port), cwd=EXAMPLES)
-    assert_failed(result, 4, str(taken_port), "fix: ")
+    assert_failed(result, 4, f"{taken_port}: Address already in use\n  fix: ", flag)
 
 
 def test_a_store_in_use(tmp_path: Path) -> None:
@@ -482,9 +612,20 @@ def test_a_store_that_is_none(store: str) -> None:
     assert_failed(meshctl("controlplane", "--store", store, "--port", "0", "--admin-port", "0"), 2, store)
 
 
-@pytest.mark.parametrize("args", [("status", "nope"), ("config", "nope"), ("delete", "nope")])
+@pytest.mark.parametrize("args", [("status", "nope"), ("config", "nope"), ("delete", "n" * 300)])
 def test_an_unknown_application(mesh: MeshProcess, args: tuple[str, ...]) -> None:
-    assert_failed(mesh.meshctl(*args), 3, "nope")
+    result = mesh.meshctl(*args)
+    assert_failed(result, 3, args[1][:60], "fix: ")
+    assert len(result.stderr) < 250
+
+
+def test_validate_for_programs(write: Write) -> None:
+    path = write("mesh.yaml", CONFIG)
+    assert meshctl("validate", "mesh.yaml", "-o", "json", cwd=path.parent).json() == {
+        "file": "mesh.yaml",
+        "valid": True,
+        "applications": ["echo"],
+    }
 
 
 def test_a_missing_config_file(mesh: MeshProcess) -> None:

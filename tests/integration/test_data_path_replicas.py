@@ -73,6 +73,24 @@ async def test_a_killed_replicas_post_is_a_502_and_runs_once(path: DataPath) -> 
     await path.gateways.idle()
 
 
+async def test_requests_that_a_frozen_replica_did_not_accept_go_elsewhere(path: DataPath) -> None:
+    """Also those that must not run twice: it cannot have run them."""
+    replicas = [await path.replica_of("async_gated", ongoing=10) for _ in range(2)]
+    await path.gateways.publish(routed(*replicas, ongoing=10))
+    await until(lambda: path.gateways.dispatcher().ready_replicas == 2, "both are connected")
+    path.open("go")
+    os.kill(replicas[0].pid, signal.SIGSTOP)
+    posts = (path.client.post(path.url(f"/?id={i}&gate=go"), content=b"x") for i in range(8))
+    answers = await asyncio.gather(*posts)
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert {answer.json()["pid"] for answer in answers} == {replicas[1].pid}
+    assert path.gateways.dispatcher().ready_replicas == 1
+    os.kill(replicas[0].pid, signal.SIGCONT)
+    await until(lambda: path.gateways.dispatcher().ready_replicas == 2, "it is connected again")
+    assert len(path.events("start ")) == 8, "what it read late it did not run"
+    await path.gateways.idle()
+
+
 async def test_a_request_is_repeated_only_once(path: DataPath) -> None:
     replicas = [await path.replica_of("async_gated", ongoing=1) for _ in range(2)]
     await path.gateways.publish(routed(*replicas, ongoing=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from mesh.clock import SYSTEM
 from mesh.errors import InvalidConfig
+from mesh.liveness import SILENT_INTERVALS_MAX
 from mesh.model import ApplicationConfig, DeploymentSettings, ReplicaSpec, ReplicaState, RuntimeEnv
 from mesh.settings import WorkerSettings
 from mesh.worker.server import Worker
@@ -175,6 +177,22 @@ async def test_it_follows_when_the_leader_changes(control: ControlPlane, session
         await again.until(lambda: again.seen)
 
 
+async def test_it_leaves_a_control_plane_that_has_gone_silent(control: ControlPlane, code: Code) -> None:
+    """A frozen process keeps its connections; only its silence tells."""
+    async with ControlPlane() as other, running(control.address, other.address):
+        session = await control.session()
+        await session.assign(1, code.spec())
+        pid = (await session.until_state("r1", READY)).pid
+        control.silent = True
+        session = await other.session()
+        assert (session.statuses["r1"].state, session.statuses["r1"].pid) == (READY, pid)
+
+
+async def test_signs_of_life_keep_a_session(control: ControlPlane, session: WorkerSession) -> None:
+    await session.until(lambda: session.seen.count("heartbeat") > 3 * SILENT_INTERVALS_MAX)
+    assert len(control.hellos) == 1
+
+
 def test_it_needs_an_address_to_connect_to() -> None:
     with pytest.raises(InvalidConfig, match="no address of a control plane"):
         Worker(WorkerSettings(control=()), SYSTEM)
@@ -324,6 +342,17 @@ async def test_a_replica_that_hangs_fails_its_health_checks_and_is_replaced(sess
     assert (await session.until_state("r1", READY)).pid != first.pid
 
 
+async def test_a_replica_that_is_frozen_is_replaced(session: WorkerSession, code: Code) -> None:
+    spec = code.spec(health_check_period_s=0.2, health_check_timeout_s=1.0)
+    await session.assign(1, spec)
+    first = await session.until_state("r1", READY)
+    os.kill(first.pid, signal.SIGSTOP)
+    await session.until(lambda: session.statuses["r1"].crashes == 1)
+    second = await session.until_state("r1", READY)
+    assert second.pid != first.pid
+    assert gone(first.pid)
+
+
 async def test_a_replica_that_does_not_drain_is_killed(session: WorkerSession, code: Code) -> None:
     await session.assign(1, code.spec(graceful_shutdown_timeout_s=0.1))
     first = await session.until_state("r1", READY)
@@ -347,27 +376,33 @@ async def test_what_a_replica_started_goes_with_it(session: WorkerSession, code:
     (child,) = code.said("children")
     os.kill(first.pid, 9)
     await session.until(lambda: session.statuses["r1"].crashes == 1)
-    assert gone(int(child))
+    await until(lambda: gone(int(child)))
 
 
 async def test_restarts_leave_no_descriptor_thread_or_task(session: WorkerSession, code: Code) -> None:
     def held() -> tuple[int, int, int]:
         return psutil.Process().num_fds(), threading.active_count(), len(asyncio.all_tasks())
 
+    def spec(replica_id: str) -> ReplicaSpec:
+        # A health check opens a connection, at a time drawn at random.
+        return code.spec(replica_id=replica_id, health_check_period_s=3600.0)
+
     async def restart(number: int) -> None:
-        await session.assign(number, code.spec(replica_id="r0"))
+        await session.assign(number, spec("r0"))
         await session.until_state("r1", STOPPED)
-        await session.assign(number + 1, code.spec(replica_id="r0"), code.spec(replica_id="r1"))
+        await session.assign(number + 1, spec("r0"), spec("r1"))
         await session.until_state("r1", READY)
 
-    await session.assign(1, *(code.spec(replica_id=f"r{i}") for i in range(2)))
+    await session.assign(1, spec("r0"), spec("r1"))
     await session.until_state("r0", READY)
     await session.until_state("r1", READY)
     await restart(2)  # what is made on first use (channels, pool threads) is there from here on
     before = held()
-    for number in (4, 6, 8):
+    restarts = range(4, 16, 2)
+    for number in restarts:
         await restart(number)
-    await until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
+    # grpc's core makes a poller's descriptors once more at times: that is no leak. One for each restart is.
+    await until(lambda: all(now < then + len(restarts) for now, then in zip(held(), before, strict=True)))
 
 
 # Control plane away.
@@ -421,7 +456,7 @@ async def test_stop_kills_at_once_and_may_be_repeated(control: ControlPlane, cod
 async def test_a_build_reports_what_the_code_declares(session: WorkerSession, code: Code) -> None:
     source = HELLO.replace("@mesh.deployment", "@mesh.deployment(max_ongoing_requests=7)")
     result = await session.build("b1", code.config(source))
-    assert result.error == ""
+    assert not result.HasField("failure")
     (deployment,) = result.deployments
     assert deployment.ingress
     assert deployment.config.name == "Hello"
@@ -433,7 +468,7 @@ async def test_a_build_reports_what_the_code_declares(session: WorkerSession, co
     ("source", "expected"),
     [
         ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind' (served.py:1)"),
-        ("import os\nprint('bye')\nos._exit(4)\n", "exited with code 4; it printed last:\nbye"),
+        ("import os\nprint('bye')\nos._exit(4)\n", "exited with code 4; it printed last: bye"),
         ("raise SystemExit(2)\n", "SystemExit: 2"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "was killed by SIGSEGV"),
         ("apps = 1\n", "did you mean 'apps'?"),
@@ -441,7 +476,9 @@ async def test_a_build_reports_what_the_code_declares(session: WorkerSession, co
 )
 async def test_a_build_that_fails_says_why(session: WorkerSession, code: Code, source: str, expected: str) -> None:
     result = await session.build("b1", code.config(source))
-    assert expected in result.error
+    assert expected in f"{result.failure.message} -> {result.failure.hint}"
+    assert "\n" not in result.failure.message
+    assert (result.failure.field, bool(result.failure.hint)) == ("import_path", True)
     assert not result.deployments
 
 
@@ -451,8 +488,8 @@ async def test_builds_that_hang_are_ended_and_hold_up_no_other(session: WorkerSe
         await session.ask_build(build_id, hang, timeout_s=2.0)
     await session.ask_build("b3", code.config(HELLO))
     await session.until(lambda: len(session.results) == 3)
-    assert session.results["b3"].error == ""
-    assert "did not end within 2 s" in session.results["b1"].error
+    assert not session.results["b3"].HasField("failure")
+    assert "did not end within 2 s" in session.results["b1"].failure.message
     assert all(gone(int(pid)) for pid in code.said("children"))
 
 
@@ -464,6 +501,19 @@ async def test_a_build_ends_with_its_session(session: WorkerSession, control: Co
     await until(lambda: gone(int(code.said("children")[0])))
 
 
+async def test_a_build_that_is_cancelled_ends_at_once_and_frees_its_place(session: WorkerSession, code: Code) -> None:
+    hang = code.config(CHILD + "child.wait()\n", name="hang")
+    for build_id in ("b1", "b2"):
+        await session.ask_build(build_id, hang, timeout_s=600.0)
+    await until(lambda: len(code.said("children")) == 2)
+    await session.cancel_build("b1")
+    await session.cancel_build("never asked for")
+    assert not (await session.build("b3", code.config(HELLO))).HasField("failure")
+    assert set(session.results) == {"b3"}
+    await session.cancel_build("b2")
+    await until(lambda: all(gone(int(pid)) for pid in code.said("children")))
+
+
 async def test_threads_of_user_code_do_not_keep_a_build(session: WorkerSession, code: Code) -> None:
     threads = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
-    assert (await session.build("b1", code.config(HELLO + threads))).error == ""
+    assert not (await session.build("b1", code.config(HELLO + threads))).HasField("failure")

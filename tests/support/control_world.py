@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from mesh.controlplane import publish
-from mesh.controlplane.actions import Action, BuildApplication, StopReplica, changes
+from mesh.controlplane.actions import Action, BuildApplication, CancelBuild, ForgetReplica, StopReplica, changes
 from mesh.controlplane.apply import applied
 from mesh.controlplane.builds import Build, Builds
 from mesh.controlplane.reconcile import Desired, Observed, reconcile, seen
@@ -21,6 +21,7 @@ from mesh.model import (
     ApplicationConfig,
     BuiltDeployment,
     DeploymentConfig,
+    Failure,
     Replica,
     ReplicaSpec,
     ReplicaState,
@@ -158,6 +159,8 @@ class World:
         for action in actions:
             if isinstance(action, BuildApplication):
                 self._build(action)
+            elif isinstance(action, CancelBuild):
+                self.builds.cancelled(action.build_id)
             elif isinstance(action, StopReplica):
                 self.stopped.append(action)
         self.builds.keep(self.applications)
@@ -227,17 +230,25 @@ class World:
         self.builds.started(
             Build(action.build_id, action.application, action.revision, action.worker_id, session, self.now, 60.0)
         )
-        error, deployments = (found, ()) if isinstance(found, str) else ("", found)
-        self.builds.ended(action.build_id, error, deployments)
+        if isinstance(found, str):
+            self.builds.ended(action.build_id, Failure(found, "import_path"), ())
+        else:
+            self.builds.ended(action.build_id, None, found)
 
     def _check_capacity(self, actions: tuple[Action, ...]) -> None:
         """No decision takes ready replicas away below the goal."""
         stops = {action.replica_id for action in actions if isinstance(action, StopReplica)}
+        forgotten = {action.replica_id for action in actions if isinstance(action, ForgetReplica)}
+        forgotten -= {r.replica_id for r in self.replicas.values() if self._is_leaving(r.worker_id)}
         for name, application in self.applications.items():
             for deployment, spec in goals(application).items():
                 ready = [replica.replica_id for replica in self.ready(name, deployment)]
-                kept = [replica_id for replica_id in ready if replica_id not in stops]
+                kept = [replica_id for replica_id in ready if replica_id not in stops | forgotten]
                 assert len(kept) >= min(len(ready), spec.settings.num_replicas), "capacity fell below the goal"
+
+    def _is_leaving(self, worker_id: str) -> bool:
+        worker = self.registry.get(worker_id)
+        return worker is not None and worker.leaving
 
 
 def built(*names: str, **options: object) -> tuple[BuiltDeployment, ...]:

@@ -163,8 +163,32 @@ class AsyncKinds:
         }
 
     async def hop(self, request: Request) -> Any:
-        headers = {"connection": "x-private", "keep-alive": "timeout=5", "x-kept": "yes", "x-request-id": "mine"}
-        return PlainTextResponse("ok", headers=headers)
+        headers = {"keep-alive": "timeout=5", "x-kept": "yes", "x-request-id": "mine", "x-private": "1"}
+        answer = PlainTextResponse("ok", headers=headers)
+        answer.raw_headers += [(b"Connection", b"X-Private"), (b"Transfer-Encoding", b"chunked")]
+        return answer
+
+    async def keep(self, request: Request) -> Any:
+        """Do with a body what must not be done with half of one."""
+        body = await request.body()
+        note(f"kept {len(body)}")
+        return {"bytes": len(body)}
+
+    async def status(self, request: Request) -> Any:
+        return Response(b"a body", status_code=int(request.query_params["code"]))
+
+    async def wrong_length(self, request: Request) -> Any:
+        """Say that the ten bytes of the body are as many as the query says."""
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"01234"
+            await asyncio.sleep(0.01)
+            yield b"56789"
+
+        answer = StreamingResponse(chunks()) if "stream" in request.query_params else Response(b"0123456789")
+        lengths = request.query_params.getlist("length")
+        answer.raw_headers[:] = [(b"content-length", length.encode()) for length in lengths]
+        return answer
 
     async def download(self, request: Request) -> Any:
         async def chunks() -> AsyncIterator[bytes]:

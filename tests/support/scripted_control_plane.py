@@ -89,6 +89,10 @@ class WorkerSession:
         )
         await self._send.put(worker_service_pb2.SessionResponse(build=build))
 
+    async def cancel_build(self, build_id: str) -> None:
+        cancel = worker_service_pb2.CancelBuild(build_id=build_id)
+        await self._send.put(worker_service_pb2.SessionResponse(cancel_build=cancel))
+
     async def build(self, build_id: str, config: ApplicationConfig, *, timeout_s: float = 20.0) -> Any:
         await self.ask_build(build_id, config, timeout_s=timeout_s)
         return await self.until(lambda: self.results.get(build_id))
@@ -107,6 +111,8 @@ class ControlPlane(WorkerServiceServicer):
     def __init__(self, *, redirect_to: str | None = None, heartbeat_interval_s: float = 0.2) -> None:
         self.redirect_to = redirect_to
         self.heartbeat_interval_s = heartbeat_interval_s
+        self.silent = False
+        """Say nothing more, on any session, as if frozen."""
         self.hellos: list[worker_service_pb2.Hello] = []
         self.address = ""
         self._sessions: asyncio.Queue[WorkerSession] = asyncio.Queue()
@@ -154,8 +160,9 @@ class ControlPlane(WorkerServiceServicer):
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read(request_iterator, session))
                 await self._sessions.put(session)
-                while (message := await _next(send, session.closing)) is not None:
-                    yield message
+                while (message := await _next(send, session.closing, self.heartbeat_interval_s)) is not None:
+                    if not self.silent:
+                        yield message
                 reader.cancel()
         finally:
             await session.end()
@@ -168,13 +175,17 @@ class ControlPlane(WorkerServiceServicer):
             session.closing.set()
 
 
-async def _next(queue: asyncio.Queue[T], closing: asyncio.Event) -> T | None:
-    """The next item, or None when the session is to end."""
+async def _next(
+    queue: asyncio.Queue[worker_service_pb2.SessionResponse], closing: asyncio.Event, seconds: float
+) -> worker_service_pb2.SessionResponse | None:
+    """The next message, a heartbeat if there is none for some seconds, or None when the session is to end."""
     item = asyncio.ensure_future(queue.get())
     end = asyncio.ensure_future(closing.wait())
     try:
-        await asyncio.wait((item, end), return_when=asyncio.FIRST_COMPLETED)
-        return item.result() if item.done() else None
+        await asyncio.wait((item, end), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if item.done():
+            return item.result()
+        return None if end.done() else worker_service_pb2.SessionResponse(heartbeat=worker_service_pb2.Heartbeat())
     finally:
         item.cancel()
         end.cancel()

@@ -74,6 +74,7 @@ class ScriptedWorker(Watched):
         self.replicas: dict[str, ReplicaStatus] = {}
         self.specs: dict[str, ReplicaSpec] = {}
         self.builds: list[worker_service_pb2.Build] = []
+        self.cancelled: list[str] = []
         self.generations: list[Generation] = []
         self.starts: list[str] = []
         """Every replica that was ever started, in order."""
@@ -190,6 +191,8 @@ class ScriptedWorker(Watched):
                         self.redirects.append(response.redirect.leader)
                     case "assignments":
                         await self._obey(response.assignments)
+                    case "cancel_build":
+                        self.cancelled.append(response.cancel_build.build_id)
                     case "build":
                         self.builds.append(response.build)
                         if self.answers_builds:
@@ -215,7 +218,7 @@ class ScriptedWorker(Watched):
         found = self.code.get(build.config.import_path, [BuiltDeployment(True, DeploymentConfig(name="Echo"))])
         result = worker_service_pb2.BuildResult(build_id=build.build_id)
         if isinstance(found, str):
-            result.error = found
+            result.failure.message = found
         else:
             result.deployments.extend(wire.to_proto(b, worker_service_pb2.BuiltDeployment) for b in found)
         await self._write(self._call, SessionRequest(build_result=result))
@@ -304,10 +307,13 @@ class ScriptedGateway(Watched):
         async for response in call:
             if response.HasField("redirect"):
                 self.redirects.append(response.redirect.leader)
-            elif wire.from_proto(response.snapshot.generation, Generation) >= self.generation:
+            elif response.HasField("snapshot") and self._is_newer(response.snapshot):
                 self.snapshots.append(response.snapshot)
                 await call.write(self._message())
             self.told()
+
+    def _is_newer(self, snapshot: discovery_service_pb2.Snapshot) -> bool:
+        return wire.from_proto(snapshot.generation, Generation) >= self.generation
 
     def _message(self) -> StreamSnapshotsRequest:
         serving = wire.to_proto(self.generation, deployment_pb2.Generation)

@@ -186,7 +186,7 @@ APPLICATION = "applications:\n- import_path: a:b\n"
         (
             APPLICATION + "  deployments:\n  - name: D\n    max_queued_requests: -2\n",
             [
-                "5:26: applications[0].deployments[0].max_queued_requests: must be a whole number from -1 to 1e+06 "
+                "5:26: applications[0].deployments[0].max_queued_requests: must be a whole number from -1 to 1000000 "
                 "(-1: unlimited, 0: never queue), not -2"
             ],
         ),

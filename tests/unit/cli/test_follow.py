@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.cli.follow import Following
+from mesh.cli.follow import ApplicationsFailed, Following
 from mesh.errors import Conflict, DeployFailed
+from mesh.model import Failure
 from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
 
@@ -14,7 +15,10 @@ def application(
     serving: int = 2,
     message: str = "",
 ) -> pb.ApplicationStatus:
-    return pb.ApplicationStatus(name="a", state=state, revision=revision, serving_revision=serving, message=message)
+    made = pb.ApplicationStatus(name="a", state=state, revision=revision, serving_revision=serving, message=message)
+    if state == pb.APPLICATION_STATE_DEPLOY_FAILED:
+        made.failure.message, made.failure.field, made.failure.hint = message, "import_path", "mend it"
+    return made
 
 
 def status(*applications: pb.ApplicationStatus) -> api.Status:
@@ -44,18 +48,20 @@ def test_a_line_is_said_once() -> None:
 
 def test_failure_carries_the_reason() -> None:
     following = Following({"a": 2})
-    following.take(status(application(pb.APPLICATION_STATE_DEPLOY_FAILED, serving=1, message="ValueError: no")))
+    lines = following.take(status(application(pb.APPLICATION_STATE_DEPLOY_FAILED, serving=1, message="ValueError: no")))
+    assert lines == ["a: revision 2 failed; revision 1 serves on"]
     assert following.awaited == []
     error = following.error()
-    assert isinstance(error, DeployFailed)
-    assert error.message == "application 'a' failed\nValueError: no"
+    assert isinstance(error, ApplicationsFailed)
+    assert error.failures == {"a": Failure("ValueError: no", "import_path", "mend it")}
+    assert error.message == "application 'a' failed: ValueError: no"
 
 
 def test_several_failures_are_one_error() -> None:
-    following = Following({"a": 1, "b": 1}, failures={"a": "x", "b": "y"})
+    following = Following({"a": 1, "b": 1}, failures={"b": Failure("y"), "a": Failure("x")})
     error = following.error()
     assert isinstance(error, DeployFailed)
-    assert error.message == "2 applications failed\na: x\nb: y"
+    assert error.message == "application 'a' failed: x\napplication 'b' failed: y"
 
 
 def test_overtaken_by_a_newer_revision() -> None:
@@ -80,3 +86,35 @@ def test_deleted_when_gone() -> None:
     assert following.take(status()) == ["a: deleted"]
     assert following.awaited == []
     assert following.states == {"a": "GONE"}
+
+
+def old(**fields: object) -> pb.ApplicationStatus:
+    return pb.ApplicationStatus(name="old", state=pb.APPLICATION_STATE_RUNNING, **fields)  # type: ignore[arg-type]
+
+
+def test_what_is_left_out_goes_last_and_stays_if_the_rest_fails() -> None:
+    following = Following({"a": 2}, leaving={"old"})
+    building = application(pb.APPLICATION_STATE_DEPLOYING, serving=0, message="being built")
+    waits = old(leaving=True, message="is deleted once a can serve")
+    assert following.take(status(building, waits))[-1] == "old: is deleted once a can serve"
+    assert following.awaited == ["a", "old"]
+    failed = application(pb.APPLICATION_STATE_DEPLOY_FAILED, serving=0, message="no")
+    assert following.take(status(failed, waits)) == ["a: revision 2 failed"]
+    assert following.awaited == ["old"]
+    assert following.take(status(failed, old())) == ["old: not deleted, because the deploy failed"]
+    assert following.awaited == []
+    assert isinstance(following.error(), ApplicationsFailed)
+
+
+def test_what_is_not_being_deleted_yet_is_waited_for() -> None:
+    following = Following(leaving={"old"})
+    assert following.take(status(old())) == []
+    assert following.awaited == ["old"]
+
+
+def test_deployed_again_while_it_is_deleted() -> None:
+    following = Following(leaving={"a"})
+    following.take(status(application(pb.APPLICATION_STATE_DELETING)))
+    following.take(status(application()))
+    assert following.awaited == []
+    assert isinstance(following.error(), Conflict)

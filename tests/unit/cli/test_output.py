@@ -10,6 +10,7 @@ import yaml
 from mesh.cli import output
 from mesh.cli.config_file import InvalidFile
 from mesh.cli.fail import ExitCode, exit_code, rendered
+from mesh.cli.follow import ApplicationsFailed
 from mesh.cli.output import Style
 from mesh.cli.strict_yaml import Fault, Place
 from mesh.errors import (
@@ -21,8 +22,8 @@ from mesh.errors import (
     NotFound,
     Problem,
     Unreachable,
-    UserCodeError,
 )
+from mesh.model import Failure
 from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
 
@@ -95,7 +96,7 @@ def test_status_without_applications() -> None:
 
 def test_status_json_has_every_field_under_its_name() -> None:
     data = json.loads(output.status(status(), Style("json")))
-    assert list(data) == ["applications", "workers", "leader", "gateways", "gateways_behind"]
+    assert list(data) == ["applications", "workers", "leader", "gateways", "gateways_behind", "stale"]
     first, second = data["applications"]
     assert first["state"] == "RUNNING"
     assert first["revision"] == 3
@@ -231,10 +232,38 @@ def test_an_error_of_a_config_file_has_a_line_for_each_problem() -> None:
     )
 
 
-def test_an_error_of_user_code_shows_its_traceback() -> None:
-    assert rendered(UserCodeError("ValueError: no", traceback="File x, line 1")) == (
-        "error: ValueError: no\n  why: File x, line 1"
+def test_an_application_that_failed_is_one_line_and_its_traceback_is_for_those_who_ask() -> None:
+    details = "Traceback (most recent call last):\n  File x, line 1\nValueError: no"
+    error = ApplicationsFailed(
+        {
+            "b": Failure("ValueError: no (x.py:1)", "import_path", "mend it", details),
+            "a": Failure("there is no module 'x'", "import_path", "did you mean 'y'?"),
+        }
     )
+    assert rendered(error) == (
+        "error: application 'a' failed: there is no module 'x'\n"
+        "  fix: did you mean 'y'?\n"
+        "error: application 'b' failed: ValueError: no (x.py:1)\n"
+        "  fix: mend it (meshctl --debug shows the traceback)"
+    )
+    error.places = {
+        "b": "mesh.yaml:4:16: applications[0].import_path",
+        "a": "mesh.yaml:10:16: applications[1].import_path",
+    }
+    assert rendered(error, debug=True) == (
+        "error: mesh.yaml:4:16: applications[0].import_path: ValueError: no (x.py:1)\n"
+        "  why: Traceback (most recent call last):\n"
+        "         File x, line 1\n"
+        "       ValueError: no\n"
+        "  fix: mend it\n"
+        "error: mesh.yaml:10:16: applications[1].import_path: there is no module 'x'\n"
+        "  fix: did you mean 'y'?"
+    )
+
+
+def test_a_long_name_is_not_repeated_whole() -> None:
+    error = InvalidFile("mesh.yaml", [Fault(Place(1, 1), Problem(f"applications[0].{'x' * 300}", "unknown key", ""))])
+    assert len(rendered(error)) < 250
 
 
 def test_an_unexpected_error_shows_no_traceback_but_how_to_get_it() -> None:
@@ -245,3 +274,27 @@ def test_an_unexpected_error_shows_no_traceback_but_how_to_get_it() -> None:
     assert plain.startswith("error: unexpected ValueError: surprise\n  fix: ")
     assert "Traceback" not in plain
     assert "Traceback" in full
+
+
+def test_tracebacks_are_taken_out_of_a_status() -> None:
+    message = status()
+    output.without_details(message)
+    assert not message.applications[0].HasField("failure")
+    message.applications[0].failure.details = "Traceback"
+    message.applications[0].failure.message = "ValueError: no"
+    message.applications[0].deployments[0].replicas[0].status.failure.details = "Traceback"
+    output.without_details(message)
+    said = output.status(message, Style("json"))
+    application = json.loads(said)["applications"][0]
+    assert application["failure"]["details"] == ""
+    assert application["deployments"][0]["replicas"][0]["status"]["failure"]["details"] == ""
+
+
+def test_deleted() -> None:
+    assert output.deleted({"b", "a"}, {"a": "GONE"}, TABLE).splitlines()[1:] == [
+        "a             DELETED   GONE",
+        "b             DELETED   -",
+    ]
+    assert json.loads(output.deleted(["a"], {}, Style("json"))) == {
+        "applications": [{"name": "a", "change": "DELETED", "state": ""}]
+    }

@@ -48,15 +48,27 @@ def test_marked_code_differs_and_writes_no_bytecode(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "message", "hint"),
     [
-        (Asked("slow"), "TARGET: must look like 'package.module:attribute', not 'slow'", ""),
+        (
+            Asked("slow"),
+            "TARGET: must look like 'package.module:attribute', not 'slow'",
+            "write a module and what it binds, such as 'shop.main:app'",
+        ),
         (Asked("slow.py"), "TARGET: 'slow.py' names a file", "meshctl run slow:app"),
         (Asked("a/slow.py:x"), "TARGET: 'a/slow.py:x' names a file", "meshctl run a.slow:x"),
         (Asked("slow:app", ("x",)), "'x' is not an argument", "write KEY=VALUE"),
         (Asked("slow:app", ("=x",)), "'=x' is not an argument", "write KEY=VALUE"),
-        (Asked("slow:app", ("x=1", "x=2")), "argument 'x' stands twice", ""),
-        (Asked("slow:app", (), "a b"), "--name: must be 1 to 63 letters", ""),
-        (Asked("slow:app", (), None, "x"), "--route-prefix: must start with '/'", ""),
-        (Asked("slow:app", (), None, None, Path("/nowhere")), "--working-dir: /nowhere is not a directory", ""),
+        (Asked("slow:app", ("x=1", "x=2")), "argument 'x' stands twice", "leave one of the two out"),
+        (Asked("slow:app", (), "a b"), "--name: must be 1 to 63 letters", "choose a name such as 'shop' or 'shop-v2'"),
+        (
+            Asked("slow:app", (), None, "x"),
+            "--route-prefix: must start with '/'",
+            "write a path such as '/' or '/shop'",
+        ),
+        (
+            Asked("slow:app", (), None, None, Path("/nowhere")),
+            "--working-dir: /nowhere is not a directory",
+            "name the directory to import from",
+        ),
     ],
 )
 def test_refuses(asked: Asked, message: str, hint: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mesh.controlplane.apply import applied, deleted
-from mesh.model import Application, ApplicationConfig, Change, Plan
+from mesh.model import Application, ApplicationConfig, Change, Failure, Plan
 
 CONFIG = ApplicationConfig("a", "/a", "m:app")
 PLAN = Plan(revision=1, config=CONFIG)
@@ -31,11 +31,11 @@ def test_updated_keeps_what_runs() -> None:
 
 def test_the_same_config_after_a_failure_is_a_new_revision() -> None:
     failed = replace(PLAN, revision=2)
-    there = Application(config=CONFIG, revision=2, plan=failed, serving=PLAN, failure="no")
+    there = Application(config=CONFIG, revision=2, plan=failed, serving=PLAN, failure=Failure("no"))
     (change,) = applied([CONFIG], {"a": there}, keep_others=False, applied_at=7.0)
     assert (change.revision, change.change) == (3, Change.UPDATED)
     assert change.application is not None
-    assert (change.application.failure, change.application.plan) == ("", PLAN)
+    assert (change.application.failure, change.application.plan) == (None, PLAN)
     assert change.application.superseded == (failed,)
 
 

@@ -5,15 +5,18 @@ from dataclasses import replace
 import pytest
 
 from mesh.controlplane.builds import Build, Builds, plan_of, version_of
-from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentConfig, Plan, RuntimeEnv
+from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentConfig, Failure, Plan, RuntimeEnv
 
 CONFIG = ApplicationConfig("a", "/a", "m:app", args_json='{"x": 1, "y": 2}')
 BUILD = Build("b1", "a", 1, "w1", 1, 0.0, 60.0)
 ECHO = BuiltDeployment(True, DeploymentConfig(name="Echo", num_replicas=2, max_ongoing_requests=3))
 
 
-def planned(*built: BuiltDeployment, config: ApplicationConfig = CONFIG, error: str = "") -> Plan | str:
-    return plan_of(Application(config=config, revision=5), replace(BUILD, ended=True, error=error, deployments=built))
+def planned(
+    *built: BuiltDeployment, config: ApplicationConfig = CONFIG, failure: Failure | None = None
+) -> Plan | Failure:
+    application = Application(config=config, revision=5)
+    return plan_of(application, replace(BUILD, ended=True, failure=failure, deployments=built))
 
 
 def test_config_wins_over_code_over_defaults() -> None:
@@ -36,12 +39,14 @@ def test_config_wins_over_code_over_defaults() -> None:
 )
 def test_a_build_without_sense_fails(built: tuple[BuiltDeployment, ...], text: str) -> None:
     failure = planned(*built)
-    assert isinstance(failure, str)
-    assert text in failure
+    assert isinstance(failure, Failure)
+    assert text in failure.message
+    assert failure.field == "import_path" and failure.hint
 
 
 def test_errors_are_passed_on() -> None:
-    assert planned(error="ImportError: no") == "ImportError: no"
+    said = Failure("ImportError: no", "import_path", "mend it", "Traceback")
+    assert planned(failure=said) == said
 
 
 @pytest.mark.parametrize(
@@ -79,9 +84,9 @@ def test_a_result_is_taken_once_and_from_the_newest_build_only() -> None:
     builds = Builds()
     builds.started(BUILD)
     builds.started(replace(BUILD, build_id="b2"))
-    assert not builds.ended("b1", "", ())
-    assert builds.ended("b2", "", (ECHO,))
-    assert not builds.ended("b2", "too late", ())
+    assert not builds.ended("b1", None, ())
+    assert builds.ended("b2", None, (ECHO,))
+    assert not builds.ended("b2", Failure("too late"), ())
     assert builds.newest["a"].deployments == (ECHO,)
     builds.keep(())
     assert builds.newest == {}

@@ -69,7 +69,8 @@ def test_failure_is_told_only_when_nothing_could_ever_serve() -> None:
     world = World("w1")
     world.apply(config())
     world.settle(broken=lambda spec: True)
-    assert "failed to start" in routed(world).failure
+    assert routed(world).failure == publish.FAILED.format("app")
+    assert "failed to start" not in routed(world).failure, "clients are told nothing of the code"
     assert routed(world).deployments[0].endpoints == ()
     world.apply(config())
     assert routed(world).failure == "", "it is tried again"

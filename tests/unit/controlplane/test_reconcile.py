@@ -16,10 +16,10 @@ from mesh.controlplane.actions import (
     StopReplica,
 )
 from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX
-from mesh.controlplane.reconcile import next_due, reconcile
+from mesh.controlplane.reconcile import counted, next_due, reconcile
 from mesh.controlplane.rollout import STARTUP_MARGIN_S
 from mesh.model import ApplicationConfig, DeploymentConfig, ReplicaSpec, ReplicaState
-from tests.support.control_world import GRACE_S, World, built, config
+from tests.support.control_world import GRACE_S, SimWorker, World, built, config
 
 
 def test_from_nothing_to_serving() -> None:
@@ -79,7 +79,7 @@ def test_a_worker_that_never_answers_a_build_fails_the_revision() -> None:
     world.now = waiting.deadline
     (failed,) = world.decide()
     assert isinstance(failed, MarkFailed)
-    assert "did not answer the build within 60 s" in failed.message
+    assert "did not answer the build within 60 s" in failed.failure.message
 
 
 def test_a_failed_build_leaves_what_serves_untouched() -> None:
@@ -91,7 +91,8 @@ def test_a_failed_build_leaves_what_serves_untouched() -> None:
     world.apply(config(code="m:other", num_replicas=2))
     world.settle()
     application = world.applications["app"]
-    assert application.failure.startswith("ModuleNotFoundError")
+    assert application.failure is not None
+    assert application.failure.message.startswith("ModuleNotFoundError")
     assert application.serving is not None
     assert application.serving.revision == 1
     assert world.replicas == before
@@ -103,7 +104,10 @@ def test_an_override_of_an_unknown_deployment_names_the_nearest() -> None:
     bad = replace(config(), deployments=(DeploymentConfig(name="Ecko", num_replicas=1),))
     world.apply(bad)
     world.settle()
-    assert "no deployment 'Ecko'; did you mean 'Echo'?" in world.applications["app"].failure
+    failure = world.applications["app"].failure
+    assert failure is not None
+    assert "no deployment 'Ecko'" in failure.message
+    assert (failure.field, failure.hint) == ("deployments[0].name", "did you mean 'Echo'?")
 
 
 @pytest.mark.parametrize(
@@ -197,12 +201,13 @@ def test_a_broken_version_fails_and_the_old_serves_on() -> None:
     world.apply(config(code="m:bad", num_replicas=3))
     world.settle(broken=lambda spec: spec.config.import_path == "m:bad")
     application = world.applications["app"]
-    assert application.failure == "deployment 'Echo' failed to start 3 times: it is broken"
+    assert application.failure is not None
+    assert application.failure.message == "deployment 'Echo' failed to start 3 times: it is broken"
     assert set(world.endpoints("app")) == before
     assert len(world.replicas) == 3
     world.apply(config(code="m:good", num_replicas=3))
     world.settle()
-    assert world.applications["app"].failure == ""
+    assert world.applications["app"].failure is None
     assert len(world.ready("app")) == 3
     assert not before & set(world.endpoints("app"))
 
@@ -236,7 +241,7 @@ def test_a_version_that_never_gets_ready_fails_after_its_startup_timeout() -> No
     assert world.decide() == ()
     world.now = due
     world.settle(start=False)
-    assert "not ready within 7 s" in world.applications["app"].failure
+    assert "not ready within 7 s" in str(world.applications["app"].failure)
     assert not world.replicas
 
 
@@ -247,7 +252,7 @@ def test_crashes_after_ready_never_fail_a_revision() -> None:
     (replica,) = world.ready("app")
     world.set_state(replica.replica_id, ReplicaState.BACKOFF, crashes=9, failed_starts=9, message="it crashed")
     world.settle(start=False)
-    assert world.applications["app"].failure == ""
+    assert world.applications["app"].failure is None
     assert list(world.replicas) == [replica.replica_id], "its worker starts it again"
     assert world.endpoints("app") == []
 
@@ -261,7 +266,7 @@ def test_one_ready_replica_proves_a_version() -> None:
     world.set_state(first, ReplicaState.READY)
     world.set_state(second, ReplicaState.BACKOFF, failed_starts=3, message="out of memory")
     world.settle(start=False)
-    assert world.applications["app"].failure == ""
+    assert world.applications["app"].failure is None
     assert world.endpoints("app") == [first]
 
 
@@ -294,7 +299,7 @@ def test_a_version_that_was_never_started_can_still_fail() -> None:
     world.settle()
     world.apply(config(num_replicas=1))
     world.settle(broken=lambda spec: True)
-    assert "failed to start" in world.applications["app"].failure
+    assert "failed to start" in str(world.applications["app"].failure)
     assert not world.replicas
 
 
@@ -490,6 +495,89 @@ def test_what_is_lost_while_a_revision_is_built_is_made_up_for() -> None:
     assert [(replica.worker_id, replica.revision) for replica in placed] == [("w2", 1), ("w2", 1)]
 
 
+def _lost(*, new_leader: bool = False) -> tuple[World, str]:
+    """A world whose only ready replica is on w1, which is lost; its replacement on w2 has not started yet."""
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    (old,) = world.endpoints("app")
+    world.workers["w2"] = SimWorker("w2")
+    if new_leader:
+        world.new_leader()
+    else:
+        world.disconnect("w1")
+    world.connect("w2")
+    world.now += GRACE_S
+    for _ in range(3):
+        world.step()
+    return world, old
+
+
+@pytest.mark.parametrize("new_leader", [False, True])
+def test_a_lost_worker_that_comes_back_before_it_is_replaced_serves_on(new_leader: bool) -> None:
+    world, old = _lost(new_leader=new_leader)
+    assert [replica.worker_id for replica in world.replicas.values() if replica.replica_id != old] == ["w2"]
+    assert world.endpoints("app") == [old], "it may still be reached, and there is no other"
+    assert [r.replica_id for r in counted(world.observed, world.now).replicas.values()] != [old]
+    world.connect("w1")
+    assert list(world.workers["w1"].running) == [old], "it was not stopped"
+    world.settle(start=False)
+    assert world.endpoints("app") == [old]
+    assert list(world.replicas) == [old], "the one that had not started is too many"
+    assert not world.workers["w2"].running
+
+
+@pytest.mark.parametrize("new_leader", [False, True])
+def test_a_lost_worker_is_forgotten_once_it_is_replaced(new_leader: bool) -> None:
+    world, old = _lost(new_leader=new_leader)
+    world.settle()
+    (new,) = world.endpoints("app")
+    assert new != old
+    assert list(world.replicas) == [new]
+    world.connect("w1")
+    world.settle()
+    assert not world.workers["w1"].running
+    assert world.endpoints("app") == [new]
+
+
+def test_replicas_of_a_lost_worker_that_nobody_can_replace_are_kept() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=2))
+    world.settle()
+    endpoints = world.endpoints("app")
+    world.disconnect("w1")
+    world.now += 100 * GRACE_S
+    world.settle()
+    assert not counted(world.observed, world.now).replicas, "they do not count"
+    world.connect("w1")
+    world.settle()
+    assert world.endpoints("app") == endpoints
+    assert len(world.replicas) == 2
+
+
+def test_replicas_of_a_lost_worker_go_with_their_application_and_version() -> None:
+    for wanted in ((), (config(num_replicas=0),)):
+        world, _ = _lost()
+        world.apply(*wanted)
+        world.settle()
+        assert not world.replicas
+
+
+def test_old_replicas_of_a_worker_that_comes_back_during_a_rollout_count() -> None:
+    world = World("w1", "w2")
+    world.apply(config(num_replicas=2))
+    world.settle()
+    world.disconnect("w1")
+    world.now += GRACE_S
+    world.apply(config(num_replicas=2, code="m:new"))
+    world.step()
+    world.step()
+    world.connect("w1")
+    assert len(world.ready("app")) == 2
+    world.settle()
+    assert {replica.revision for replica in world.ready("app")} == {2}
+
+
 def test_replicas_of_an_application_that_vanished_stop() -> None:
     world = World("w1")
     world.apply(config())
@@ -580,7 +668,7 @@ def test_whatever_happens_it_converges(events: list[tuple[str, object]]) -> None
             # A crash report counts as having been ready; then the version is not failed but mended by its worker.
             assert application.failure or any(r.status.crashes for r in world.live(name))
             continue
-        assert application.failure == ""
+        assert application.failure is None
         assert application.serving == application.plan
         ready = world.ready(name)
         assert len(ready) == len(world.live(name)) == goal

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mesh.controlplane import rollout
@@ -9,6 +11,7 @@ from mesh.model import (
     ApplicationConfig,
     DeploymentSettings,
     DeploymentSpec,
+    Failure,
     Plan,
     Replica,
     ReplicaState,
@@ -67,16 +70,22 @@ SPEC = DeploymentSpec("Echo", True, "n", DeploymentSettings(startup_timeout_s=30
 
 def test_failure_needs_three_starts_or_the_timeout() -> None:
     trying = replica("n0", ReplicaState.BACKOFF, failed_starts=2, message="boom")
-    assert failure(SPEC, [trying], {"n0": 0.0}, 30.0) == ""
-    assert "was not ready within 30 s: boom" in failure(SPEC, [trying], {"n0": 0.0}, 30.0 + STARTUP_MARGIN_S)
+    assert failure(SPEC, [trying], {"n0": 0.0}, 30.0) is None
+    late = failure(SPEC, [trying], {"n0": 0.0}, 30.0 + STARTUP_MARGIN_S)
+    assert late is not None and "was not ready within 30 s: boom" in late.message
     third = replica("n0", ReplicaState.BACKOFF, failed_starts=3, message="boom")
-    assert failure(SPEC, [third], {}, 0.0) == "deployment 'Echo' failed to start 3 times: boom"
+    broken = failure(SPEC, [third], {}, 0.0)
+    assert broken is not None and broken.message == "deployment 'Echo' failed to start 3 times: boom"
+    assert broken.field == "import_path" and broken.hint
+    said = Failure("boom", "deployments[0].user_config", "mend it", "Traceback")
+    told = failure(SPEC, [replace(third, status=replace(third.status, failure=said))], {}, 0.0)
+    assert told == replace(said, message=broken.message), "what the replica said of it is kept"
 
 
 @pytest.mark.parametrize("proof", [replica("n1"), replica("n1", ReplicaState.BACKOFF, crashes=1)])
 def test_one_that_was_ready_proves_the_version(proof: Replica) -> None:
     third = replica("n0", ReplicaState.BACKOFF, failed_starts=3, message="boom")
-    assert failure(SPEC, [third, proof], {"n0": 0.0}, 1e6) == ""
+    assert failure(SPEC, [third, proof], {"n0": 0.0}, 1e6) is None
 
 
 def plan(revision: int, version: str, *names: str, replicas: int = 1) -> Plan:
@@ -91,7 +100,7 @@ def test_goals_hold_what_serves_until_the_new_plan_is_built_and_again_after_it_f
     assert {name: spec.version for name, spec in rollout.goals(building).items()} == {"Echo": "o", "Gone": "o"}
     rolling = Application(revision=2, plan=new, serving=old)
     assert {name: spec.version for name, spec in rollout.goals(rolling).items()} == {"Echo": "n", "Gone": "o"}
-    failed = Application(revision=2, plan=new, serving=old, failure="no")
+    failed = Application(revision=2, plan=new, serving=old, failure=Failure("no"))
     assert rollout.goals(failed) == rollout.goals(building)
     assert rollout.goals(Application(revision=2, plan=new, serving=new, deleting=True)) == {}
 
@@ -120,7 +129,7 @@ def test_settings_in_force_are_those_of_the_newest_plan_unless_it_failed() -> No
     spec = rollout.spec_of(rolling, one)
     assert spec is not None
     assert spec.settings.num_replicas == 5
-    failed = rollout.spec_of(Application(revision=2, plan=large, serving=small, failure="no"), one)
+    failed = rollout.spec_of(Application(revision=2, plan=large, serving=small, failure=Failure("no")), one)
     assert failed is not None
     assert failed.settings.num_replicas == 1
     assert rollout.spec_of(rolling, replica("x0")) is None

@@ -18,6 +18,10 @@ TABLE = [
     (errors.HandlerFailed("ValueError: secret"), 500, "INTERNAL", "HANDLER_FAILED"),
     (errors.NotFound("no route"), 404, "UNIMPLEMENTED", "NO_SUCH_ROUTE"),
     (errors.InvalidConfig((errors.Problem("x", "bad"),)), 400, "INVALID_ARGUMENT", "INVALID_REQUEST"),
+    (answer.BodyBroken("bad chunk"), 400, "INVALID_ARGUMENT", "BODY_BROKEN"),
+    (answer.BodyTimeout("silent"), 408, "DEADLINE_EXCEEDED", "BODY_TIMEOUT"),
+    (answer.MethodNotAllowed("no", allow="GET"), 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED"),
+    (answer.Unsupported("no"), 501, "UNIMPLEMENTED", "NOT_SUPPORTED"),
     (answer.PayloadTooLarge("big"), 413, "INVALID_ARGUMENT", "BODY_TOO_LARGE"),
     (answer.HeadTooLarge("big"), 431, "INVALID_ARGUMENT", "HEADERS_TOO_LARGE"),
     (answer.ClientGone("gone"), 499, "CANCELLED", "CLIENT_GONE"),
@@ -37,6 +41,7 @@ def test_the_table(error: errors.MeshError, status: int, code: str, reason: str)
     assert found[b"content-length"] == b"%d" % len(body)
     assert found[b"x-request-id"] == b"id-1"
     assert (b"retry-after" in found) == isinstance(error, errors.Overloaded)
+    assert found.get(b"allow") == (b"GET" if isinstance(error, answer.MethodNotAllowed) else None)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.errors import InvalidConfig
-from mesh.gateway.answer import HeadTooLarge, PayloadTooLarge
-from mesh.gateway.heads import RequestHead, check_size, given_request_id, read_head, request_id, timeout_s
+from mesh.errors import HandlerFailed, InvalidConfig
+from mesh.gateway.answer import HeadTooLarge, PayloadTooLarge, Unsupported
+from mesh.gateway.heads import (
+    RequestHead,
+    answer_headers,
+    check_answer_length,
+    check_field,
+    check_method,
+    check_size,
+    given_request_id,
+    read_head,
+    request_id,
+    timeout_s,
+)
 from mesh.settings import GatewaySettings
 
 
@@ -30,7 +41,7 @@ def test_ordinary_headers_pass_in_order_with_repeats() -> None:
     "name",
     [
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"expect", b"x-mesh-deadline", b"x-mesh-", b"x-request-id"),
+        *(b"expect", b"x-mesh-deadline", b"x-mesh-", b"x-request-id", b"proxy-authorization", b"proxy-authenticate"),
     ],
 )
 def test_headers_for_this_hop_and_of_mesh_stop(name: bytes) -> None:
@@ -64,7 +75,7 @@ def test_length_and_chunks_are_known() -> None:
     assert read().content_length == -1 and not read().chunked
 
 
-@pytest.mark.parametrize("value", [b"-1", b"1.5", b"", b"ten", b"1 2"])
+@pytest.mark.parametrize("value", [b"-1", b"1.5", b"", b"ten", b"1 2", b"+4", b"1" * 20, b"0" * 5000 + b"4"])
 def test_a_length_that_is_none_is_refused(value: bytes) -> None:
     with pytest.raises(InvalidConfig, match="content-length"):
         read((b"content-length", value))
@@ -90,10 +101,58 @@ def test_a_timeout_is_read() -> None:
     assert read().timeout_s == 0.0
 
 
-@pytest.mark.parametrize("value", [b"0", b"-1", b"nan", b"inf", b"1e999", b"", b"soon", b"\xff"])
+@pytest.mark.parametrize("value", [b"0", b"-1", b"nan", b"inf", b"1e999", b"", b"soon", b"\xff", b"1_0"])
 def test_a_timeout_that_is_none_is_refused_by_name(value: bytes) -> None:
     with pytest.raises(InvalidConfig, match="x-request-timeout-seconds"):
         timeout_s(value)
+
+
+def test_two_hosts_are_refused() -> None:
+    with pytest.raises(InvalidConfig, match="host"):
+        read((b"host", b"a"), (b"host", b"a"))
+
+
+@pytest.mark.parametrize("method", ["GET", "PURGE", "M-SEARCH", "x" * 32])
+def test_methods_that_are_words_pass(method: str) -> None:
+    check_method(method)
+
+
+@pytest.mark.parametrize("method", ["", "GE T", "GET\r\nX: 1", "GÉT", "GET/", "\0"])
+def test_methods_that_are_none_are_refused(method: str) -> None:
+    with pytest.raises(InvalidConfig, match="method"):
+        check_method(method)
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "x" * 33])
+def test_methods_that_no_handler_gets(method: str) -> None:
+    with pytest.raises(Unsupported):
+        check_method(method)
+
+
+@pytest.mark.parametrize(("name", "value"), [("x a", "1"), ("", "1"), ("x:", "1"), ("x", "a\r\nb"), ("x", "\0")])
+def test_fields_that_http_could_not_carry(name: str, value: str) -> None:
+    check_field("x-a", "a value\twith a tab and ü")
+    with pytest.raises(InvalidConfig, match="headers"):
+        check_field(name, value)
+
+
+ANSWERED = [b"content-length", b"3", b"x-a", b"1", b"connection", b"close", b"x-request-id", b"theirs", b"x-a", b"2"]
+
+
+def test_an_answers_headers_pass_but_those_of_the_hop() -> None:
+    kept = [(b"x-a", b"1"), (b"x-a", b"2"), (b"x-request-id", b"ours")]
+    assert answer_headers(ANSWERED, "ours", framed_here=False) == [(b"content-length", b"3"), *kept]
+
+
+def test_a_length_that_is_counted_here_is_not_taken_from_the_handler() -> None:
+    assert b"content-length" not in dict(answer_headers(ANSWERED, "ours", framed_here=True))
+
+
+@pytest.mark.parametrize("lengths", [[b"3", b"3"], [b"-3"], [b"three"], [b""], [b"9" * 20]])
+def test_lengths_that_no_answer_may_have(lengths: list[bytes]) -> None:
+    check_answer_length([(b"x-a", b"1"), (b"content-length", b"10")])
+    with pytest.raises(HandlerFailed, match="content-length"):
+        check_answer_length([(b"content-length", length) for length in lengths])
 
 
 def test_sizes_are_held_to_the_settings() -> None:

@@ -35,6 +35,7 @@ TABLE = RouteTable({"/": "root", "/a": "a", "/a/b": "ab", "/a/b/c/d": "abcd", "/
         (b"/%61%2f", "root"),
         (b"/%C3%BC/x", "u"),
         ("/ü".encode(), "u"),
+        ("/ü/%20".encode(), "u"),
         (b"/sp%20ace", "space"),
         (b"/%ff%fe", "root"),
         (b"/%zz", "root"),

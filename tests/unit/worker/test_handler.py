@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from mesh.pipe.callee import Callee
 from mesh.pipe.flow import CHUNK_BYTES, WINDOW_BYTES
 from mesh.worker.handler import Handler
+from mesh.worker.threads import Threads
 from tests.support.pipes import ScriptedCaller, cancel, credit, data, opened, turns
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -27,7 +28,8 @@ class Served:
     """A handler, its slots and one caller."""
 
     def __init__(self, target: Callable[..., Any], *, limit: int = 4) -> None:
-        self.handler = Handler("default", "Test", target, limit)
+        self.threads = Threads(limit)
+        self.handler = Handler("default", "Test", target, self.threads)
         self.callee = Callee(limit, self.handler.serve)
         self.caller = ScriptedCaller(self.callee)
 
@@ -117,8 +119,16 @@ async def test_a_large_answer_travels_in_chunks(serve: Serve, way: int) -> None:
 @pytest.mark.parametrize("way", [0, 1], ids=["async", "sync"])
 @pytest.mark.parametrize(
     "value",
-    [lambda: object(), lambda: 3, lambda: {"a": object()}, lambda: "\ud800", lambda: [].pop(), lambda: sys.exit(2)],
-    ids=["object", "int", "not JSON", "surrogate", "IndexError", "SystemExit"],
+    [
+        lambda: object(),
+        lambda: 3,
+        lambda: {"a": object()},
+        lambda: [float("nan")],
+        lambda: "\ud800",
+        lambda: [].pop(),
+        lambda: sys.exit(2),
+    ],
+    ids=["object", "int", "not JSON", "NaN", "surrogate", "IndexError", "SystemExit"],
 )
 async def test_what_cannot_be_answered_fails_the_call_alone(
     serve: Serve, value: Callable[[], Any], way: int, caplog: pytest.LogCaptureFixture
@@ -290,6 +300,19 @@ async def test_responses_of_their_own_kind_send_themselves(serve: Serve) -> None
     assert (await served.call()).status == 200 and served.caller.body(1) == b"ab"
 
 
+@pytest.mark.parametrize("kind", [Response, StreamingResponse])
+async def test_headers_go_in_lower_case_and_those_that_connection_names_stay(serve: Serve, kind: Any) -> None:
+    async def handler() -> Any:
+        answer = kind(b"x" if kind is Response else iter([b"x"]))
+        given = ("X-Kept", "X-One", "Connection", "x-two", "CONNECTION", "close")
+        values = ("1", "2", "close, X-One", "3", " X-TWO ,", "kept? no")
+        answer.raw_headers[:] = [(n.encode(), v.encode()) for n, v in zip(given, values, strict=True)]
+        return answer
+
+    served = serve(handler)
+    assert list((await served.call()).headers) == [b"x-kept", b"1"]
+
+
 async def test_a_background_task_runs_after_the_answer_and_holds_the_slot(serve: Serve) -> None:
     go, ran = asyncio.Event(), asyncio.Event()
 
@@ -395,7 +418,7 @@ async def test_as_many_sync_calls_run_at_once_as_there_are_slots_also_after_a_ch
         together.wait(10)
 
     served = serve(handler, limit=1)
-    served.handler.resize(3)
+    served.threads.resize(3)
     served.callee.resize(3)
     await served.caller.send(opened(1), opened(2), opened(3))
     for number in (1, 2, 3):

@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.model import DeploymentSettings, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
 from mesh.worker.session import (
     HEALTH_FAILURES_MAX,
     HEALTHY_AFTER_S,
@@ -91,12 +91,12 @@ def test_a_replica_assigned_again_while_it_drains_is_started_when_it_has_gone() 
     r = ready()
     r.assign(Generation(1, 2), [], 1.0)
     assert r.assign(Generation(1, 3), [spec()], 2.0) == ()
-    assert r.exited("r1", "exited with code 0", 3.0) == (Start(spec()),)
+    assert r.exited("r1", Failure("exited with code 0"), 3.0) == (Start(spec()),)
 
 
 def test_a_replica_in_backoff_stops_without_a_process_to_end() -> None:
     r = started()
-    r.exited("r1", "exited with code 1", 1.0)
+    r.exited("r1", Failure("exited with code 1"), 1.0)
     assert r.assign(Generation(1, 2), [], 2.0) == ()
     assert status(r).state is STOPPED
 
@@ -104,7 +104,7 @@ def test_a_replica_in_backoff_stops_without_a_process_to_end() -> None:
 def test_a_stopped_replica_is_forgotten_after_a_while() -> None:
     r = ready()
     r.assign(Generation(1, 2), [], 1.0)
-    r.exited("r1", "exited with code 0", 2.0)
+    r.exited("r1", Failure("exited with code 0"), 2.0)
     r.tick(2.0 + STOPPED_KEPT_S - 0.1)
     assert status(r).state is STOPPED
     r.tick(2.0 + STOPPED_KEPT_S)
@@ -156,7 +156,7 @@ def test_settings_that_were_refused_show_in_the_message_until_they_are_taken() -
 def test_failed_starts_pause_longer_each_time_up_to_a_bound() -> None:
     r, now, pauses = started(), 0.0, []
     for _ in range(7):
-        assert r.exited("r1", "exited with code 1", now) == ()
+        assert r.exited("r1", Failure("exited with code 1"), now) == ()
         due = r.next_at()
         assert due is not None
         pauses.append(due - now)
@@ -170,13 +170,13 @@ def test_failed_starts_pause_longer_each_time_up_to_a_bound() -> None:
 def test_pauses_are_jittered_but_never_below_half() -> None:
     r = Roster(lambda: 0.0)
     r.assign(Generation(1, 1), [spec()], 0.0)
-    r.exited("r1", "exited with code 1", 10.0)
+    r.exited("r1", Failure("exited with code 1"), 10.0)
     assert r.next_at() == 10.5
 
 
 def test_failed_starts_are_counted_in_a_row_only() -> None:
     r = started()
-    r.exited("r1", "exited with code 1", 0.0)
+    r.exited("r1", Failure("exited with code 1"), 0.0)
     r.tick(100.0)
     assert status(r).failed_starts == 1
     r.ready("r1", "h:1", "h:2", 101.0)
@@ -185,14 +185,15 @@ def test_failed_starts_are_counted_in_a_row_only() -> None:
 
 def test_what_the_process_said_is_the_reason_rather_than_its_exit_code() -> None:
     r = started()
-    r.failed("r1", "ValueError: no", 1.0)
-    r.exited("r1", "exited with code 1", 1.1)
-    assert status(r).message == "ValueError: no"
+    said = Failure("ValueError: no", "import_path", "mend it", "Traceback")
+    r.failed("r1", said, 1.0)
+    r.exited("r1", Failure("exited with code 1"), 1.1)
+    assert (status(r).message, status(r).failure) == ("ValueError: no", said)
 
 
 def test_a_process_that_says_it_failed_and_stays_is_killed() -> None:
     r = started()
-    r.failed("r1", "ValueError: no", 1.0)
+    r.failed("r1", Failure("ValueError: no"), 1.0)
     assert r.tick(1.0 + KILL_GRACE_S) == (Kill("r1", "ValueError: no"),)
 
 
@@ -201,18 +202,21 @@ def test_a_start_that_takes_too_long_is_killed_once() -> None:
     assert r.tick(4.9) == ()
     assert r.tick(5.0) == (Kill("r1", "not ready within 5 s of its start"),)
     assert r.tick(6.0) == ()
-    r.exited("r1", "killed by SIGKILL", 6.1)
+    r.exited("r1", Failure("killed by SIGKILL"), 6.1)
     assert status(r).message == "not ready within 5 s of its start"
     assert (status(r).state, status(r).failed_starts) == (BACKOFF, 1)
+    failure = status(r).failure
+    assert failure is not None and "startup_timeout_s" in failure.hint
 
 
 def test_the_reason_is_kept_until_it_is_ready() -> None:
     r = started()
-    r.exited("r1", "exited with code 1", 0.0)
+    r.exited("r1", Failure("exited with code 1"), 0.0)
     r.tick(100.0)
     assert (status(r).state, status(r).message) == (STARTING, "exited with code 1")
+    assert status(r).failure == Failure("exited with code 1")
     r.ready("r1", "h:1", "h:2", 101.0)
-    assert status(r).message == ""
+    assert (status(r).message, status(r).failure) == ("", None)
 
 
 # Crashes.
@@ -220,19 +224,19 @@ def test_the_reason_is_kept_until_it_is_ready() -> None:
 
 def test_the_first_crash_restarts_at_once_the_next_pause() -> None:
     r = ready()
-    assert r.exited("r1", "killed by SIGKILL", 1.0) == (Start(spec()),)
+    assert r.exited("r1", Failure("killed by SIGKILL"), 1.0) == (Start(spec()),)
     assert (status(r).state, status(r).crashes, status(r).address, status(r).pid) == (STARTING, 1, "", 0)
     r.ready("r1", "h:1", "h:2", 2.0)
-    assert r.exited("r1", "killed by SIGKILL", 3.0) == ()
+    assert r.exited("r1", Failure("killed by SIGKILL"), 3.0) == ()
     assert status(r).state is BACKOFF
     assert r.next_at() == pytest.approx(4.0)
 
 
 def test_a_replica_that_was_well_for_long_starts_with_a_clean_slate() -> None:
     r = ready()
-    r.exited("r1", "killed by SIGKILL", 1.0)
+    r.exited("r1", Failure("killed by SIGKILL"), 1.0)
     r.ready("r1", "h:1", "h:2", 2.0)
-    assert r.exited("r1", "killed by SIGKILL", 2.0 + HEALTHY_AFTER_S) == (Start(spec()),)
+    assert r.exited("r1", Failure("killed by SIGKILL"), 2.0 + HEALTHY_AFTER_S) == (Start(spec()),)
     assert status(r).crashes == 2
 
 
@@ -255,7 +259,7 @@ def test_failed_health_checks_in_a_row_kill() -> None:
     assert isinstance(kill, Kill)
     assert "no answer" in kill.reason
     assert r.probed("r1", "no answer") == ()
-    r.exited("r1", "killed by SIGKILL", 1.0)
+    r.exited("r1", Failure("killed by SIGKILL"), 1.0)
     assert "health checks" in status(r).message
 
 
@@ -277,7 +281,7 @@ def test_a_drain_that_takes_too_long_is_ended_by_force() -> None:
     assert r.tick(10.0 + 3.0 + KILL_GRACE_S - 0.1) == ()
     (kill,) = r.tick(10.0 + 3.0 + KILL_GRACE_S)
     assert isinstance(kill, Kill)
-    r.exited("r1", "killed by SIGKILL", 16.0)
+    r.exited("r1", Failure("killed by SIGKILL"), 16.0)
     assert "had not drained" in status(r).message
 
 
@@ -298,7 +302,7 @@ def test_a_worker_that_drains_starts_nothing_more() -> None:
     r = ready()
     r.drain(1.0)
     assert r.assign(Generation(9, 9), [spec("r1"), spec("r2")], 2.0) == ()
-    assert r.exited("r1", "exited with code 0", 3.0) == ()
+    assert r.exited("r1", Failure("exited with code 0"), 3.0) == ()
     assert status(r).state is STOPPED
 
 
@@ -350,7 +354,7 @@ class Anything(RuleBasedStateMachine):
         replica_id = data.draw(st.sampled_from(sorted(self.processes)))
         self.processes.discard(replica_id)
         self.listening.discard(replica_id)
-        self.obey(self.roster.exited(replica_id, "killed by SIGKILL", self.now))
+        self.obey(self.roster.exited(replica_id, Failure("killed by SIGKILL"), self.now))
 
     @rule(replica_id=st.sampled_from(["a", "b", "c"]), failure=st.sampled_from(["", "no answer"]))
     def is_probed(self, replica_id: str, failure: str) -> None:

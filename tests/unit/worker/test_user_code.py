@@ -13,7 +13,9 @@ import pytest
 LOAD = """
 import json, sys
 from mesh import model
+from dataclasses import asdict
 from mesh.errors import MeshError
+from mesh.worker.failures import failure_of
 from mesh.worker.user_code import load_application
 config = json.loads(sys.argv[1])
 env = model.RuntimeEnv(**config.pop("runtime_env"))
@@ -21,7 +23,7 @@ try:
     application = load_application(model.ApplicationConfig(runtime_env=env, **config))
     said = {"name": application.deployment.name, "args": repr(application.args)}
 except MeshError as error:
-    said = {"kind": type(error).__name__, "message": error.message, "traceback": getattr(error, "traceback", "")}
+    said = {"kind": type(error).__name__, **asdict(failure_of(error))}
 print(json.dumps({**said, "grpc": "grpc" in sys.modules, "path": sys.path[:3]}))
 """
 DEPLOYMENT = (
@@ -53,8 +55,9 @@ class Loader:
         self.write("served.py", source)
         said = self.load(import_path, args)
         assert said["kind"] == "UserCodeError", said
-        message: str = said["message"]
-        return message
+        assert "\n" not in said["message"]
+        assert said["hint"]
+        return f"{said['field']}: {said['message']} -> {said['hint']}"
 
 
 @pytest.fixture
@@ -96,19 +99,21 @@ def test_a_builder_gets_the_args(loader: Loader) -> None:
     ],
 )
 def test_args_that_nobody_takes_are_an_error(loader: Loader, end: str, expected: str) -> None:
-    assert expected in loader.fail(DEPLOYMENT + end, args={"model": "small"})
+    said = loader.fail(DEPLOYMENT + end, args={"model": "small"})
+    assert expected in said
+    assert said.startswith("args: ")
 
 
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        ("app = 7", "'served:app' is a value of type 'int'; expected a bound deployment"),
-        ("class app: pass", "is the class 'app', not a deployment; decorate it with @mesh.deployment"),
+        ("app = 7", "'served:app' is a value of type 'int', not an application -> name a bound deployment"),
+        ("class app: pass", "is the class 'app', not a deployment -> decorate it with @mesh.deployment"),
         ("def app(): return None", "builder 'served:app' returned a value of type 'NoneType'"),
         ("async def app(): return Hello", "is async"),
         ("def app(args, more): return Hello", "TypeError"),
         ("def app(): raise ValueError('no model')", "ValueError: no model (served.py:6)"),
-        ("apps = Hello.bind()", "no attribute 'app', which 'served:app' names; did you mean 'apps'?"),
+        ("apps = Hello.bind()", "no attribute 'app', which 'served:app' names -> did you mean 'apps'?"),
         ("import types\napp = types.SimpleNamespace()", "of type 'SimpleNamespace'"),
     ],
 )
@@ -133,9 +138,10 @@ def test_what_is_no_application_is_described(loader: Loader, end: str, expected:
         ("assert 1 == 2", "AssertionError (served.py:1)"),
         (
             "import mesh\n@mesh.deployment(max_ongoing=1)\ndef f(): pass",
-            "did you mean 'max_ongoing_requests'? (served.py:2)",
+            "unknown option 'max_ongoing' (served.py:2) -> did you mean 'max_ongoing_requests'?",
         ),
-        ("raise ValueError('x' * 100_000)", "…"),
+        ("raise ValueError('x' * 100_000)", "… (served.py:1)"),
+        ("raise ValueError('one\\ntwo')", "import_path: ValueError: one two (served.py:1) -> mend the code"),
     ],
 )
 def test_an_error_at_import_is_told_with_its_place(loader: Loader, source: str, expected: str) -> None:
@@ -144,31 +150,35 @@ def test_an_error_at_import_is_told_with_its_place(loader: Loader, source: str, 
 
 def test_an_error_in_a_module_that_is_imported_is_told_with_that_place(loader: Loader) -> None:
     loader.write("parts/deep.py", "raise RuntimeError('broken')")
-    assert loader.fail("import parts.deep") == "RuntimeError: broken (parts/deep.py:1)"
+    assert "RuntimeError: broken (parts/deep.py:1) ->" in loader.fail("import parts.deep")
 
 
 def test_a_module_that_is_not_there_is_told_with_the_nearest(loader: Loader) -> None:
     loader.write("slow.py", "")
     said = loader.load("slwo:app")
-    assert said["message"] == f"there is no module 'slwo' in {loader.directory}; did you mean 'slow'?"
-    assert said["traceback"] == ""
+    assert said["message"] == f"there is no module 'slwo' in {loader.directory}"
+    assert (said["field"], said["hint"], said["details"]) == ("import_path", "did you mean 'slow'?", "")
 
 
 def test_a_module_of_a_package_that_is_not_there_is_told(loader: Loader) -> None:
     loader.write("pack/__init__.py", "")
     loader.write("pack/served.py", "")
-    assert "there is no module 'pack.server' in" in loader.load("pack.server:app")["message"]
-    assert "did you mean 'served'?" in loader.load("pack.server:app")["message"]
+    said = loader.load("pack.server:app")
+    assert "there is no module 'pack.server' in" in said["message"]
+    assert said["hint"] == "did you mean 'served'?"
 
 
 def test_a_directory_that_is_not_there_is_told(loader: Loader) -> None:
     said = loader.load(working_dir="/nowhere/at/all")
-    assert (said["kind"], "/nowhere/at/all" in said["message"]) == ("DeployFailed", True)
+    assert (said["kind"], said["field"]) == ("InvalidConfig", "runtime_env.working_dir")
+    assert "/nowhere/at/all" in said["message"]
+    said = loader.load(py_modules=[str(loader.directory), "/nowhere"])
+    assert (said["field"], said["hint"]) == ("runtime_env.py_modules[1]", "it has to be on every worker")
 
 
 def test_the_traceback_has_only_frames_of_user_code_and_its_causes(loader: Loader) -> None:
     loader.write("served.py", "try:\n    {}['a']\nexcept KeyError as e:\n    raise ValueError('no a') from e\n")
-    traceback = loader.load()["traceback"]
+    traceback = loader.load()["details"]
     assert "KeyError: 'a'" in traceback
     assert "direct cause" in traceback
     assert traceback.endswith("ValueError: no a")

@@ -1,0 +1,119 @@
+"""One HTTP request as the server hands it over: its body, and whether its client is still there.
+
+Owns the taking of body messages and what their end means. Never routes or answers. Called by `http_front`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from mesh.errors import MeshError
+from mesh.gateway.answer import BodyBroken, ClientGone
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Request:
+    """One HTTP request and how far its answer has come."""
+
+    __slots__ = ("_early", "_receive", "client", "method", "request_id", "route", "scope", "send", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self.send = send
+        self.method: str = scope["method"]
+        peer = scope["client"]
+        self.client: str = peer[0] if peer else ""
+        self.request_id = ""
+        self.route = ""
+        self.started = False
+        self._early: EarlyBody | None = None
+
+    async def read(self) -> tuple[bytes, bool]:
+        """Return the next body bytes and whether more follow. Raises BodyBroken or ClientGone."""
+        return await self.receive() if self._early is None else await self._early.take()
+
+    async def early_body(self) -> MeshError:
+        """Return when the client is gone; takes the beginning of the body meanwhile. Instead of `disconnected`."""
+        self._early = EarlyBody(self)
+        return await self._early.run()
+
+    def body_over(self) -> None:
+        """Nothing more of the body is wanted."""
+        if self._early is not None:
+            self._early.complete.set()
+
+    async def receive(self) -> tuple[bytes, bool]:
+        """Take the next body bytes from the server. Raises BodyBroken or ClientGone."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            if self.scope["http_version"] == "2":
+                raise ClientGone("the client went away while it sent the body")
+            # The server does not tell bad chunks from a client that left, and one that left hears nothing anyway.
+            raise BodyBroken("the body broke off, or its chunks are not what HTTP says")
+        more: bool = message.get("more_body", False)
+        return message.get("body", b""), more
+
+    async def disconnected(self) -> MeshError:
+        """Return when the client is gone. For requests whose body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        return ClientGone("the client went away")
+
+
+class EarlyBody:
+    """The beginning of a body, taken while its request waits for a slot: the only way to see a client leave then.
+
+    One task (`run`) takes from the server; `take` hands on what it took, and takes the rest itself.
+    """
+
+    BYTES = 64 * 1024
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._parts: deque[tuple[bytes, bool]] = deque()
+        self._taking = True
+        self._broken: MeshError | None = None
+        self._wanted = False
+        self._news = asyncio.Event()
+        self.complete = asyncio.Event()
+
+    async def run(self) -> MeshError:
+        """Take until the body is wanted, then wait for the end of it. Return when the client is gone."""
+        size, more = 0, True
+        try:
+            while more and size < self.BYTES and not self._wanted:
+                part = await self._request.receive()
+                if part[0] or not part[1]:  # empty ones would be kept without bound
+                    self._parts.append(part)
+                    self._news.set()
+                size, more = size + len(part[0]), part[1]
+        except (BodyBroken, ClientGone) as error:
+            self._broken = error
+        self._taking = False
+        self._news.set()
+        if self._broken is not None:
+            return self._broken
+        if more:
+            await self.complete.wait()
+        return await self._request.disconnected()
+
+    async def take(self) -> tuple[bytes, bool]:
+        """Return the next body bytes and whether more follow. Raises BodyBroken or ClientGone."""
+        self._wanted = True
+        while self._taking and not self._parts:
+            self._news.clear()
+            await self._news.wait()
+        if self._broken is not None:
+            raise self._broken
+        part = self._parts.popleft() if self._parts else await self._request.receive()
+        if not part[1]:
+            self.complete.set()
+        return part

@@ -1,0 +1,1 @@
+"""Generated messages of grpc.reflection.v1 (scripts/protos.sh)."""

@@ -1,0 +1,48 @@
+"""Errors of a build or a start as `Failure`s: what the people who deploy are told of them.
+
+Owns the form: one line, the field of the config, what mends it, and apart from that the details. Never does I/O.
+Called by the build and replica processes and by those who start them.
+"""
+
+from __future__ import annotations
+
+from mesh.errors import InvalidConfig, MeshError, Problem, UserCodeError
+from mesh.model import Failure
+
+MEND = "mend the code, then try again"
+_MESSAGE_CHARS_MAX = 500
+DETAILS_CHARS_MAX = 16_000
+"""Of a build. Stored with the application's goal state, within the store's limit for a value."""
+
+
+def failure_of(error: MeshError) -> Failure:
+    """Return what to tell of an error."""
+    if isinstance(error, UserCodeError):
+        return Failure(one_line(error.message), error.field, error.hint or MEND, error.traceback)
+    if isinstance(error, InvalidConfig):
+        problem = error.problems[0]
+        return Failure(one_line(problem.message), problem.field or "import_path", problem.hint)
+    return Failure(one_line(error.message), hint=error.hint)
+
+
+def process_failure(ending: str, tail: str) -> Failure:
+    """Return what to tell of a process that ended, as `ending` says, without saying why; `tail` is what it printed."""
+    last = tail.rstrip().rpartition("\n")[2].strip()
+    message = f"{ending}; it printed last: {last}" if last else ending
+    return Failure(one_line(message), "import_path", "the worker's log has all that it printed", tail)
+
+
+def directory_problem(field: str, path: str, why: str) -> Problem:
+    """Return what is wrong with a directory of runtime_env on this host."""
+    return Problem(field, f"directory {path!r} cannot be used on the worker: {why}", "it has to be on every worker")
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE_CHARS_MAX else line[: _MESSAGE_CHARS_MAX - 1] + "…"
+
+
+def cut_front(text: str, chars_max: int) -> str:
+    """Return the end of a text, where an exception stands, of bounded length."""
+    return text if len(text) <= chars_max else "…" + text[1 - chars_max :]

@@ -1,0 +1,197 @@
+"""Runs a servicer's methods for gRPC calls of all four kinds, async and sync.
+
+Owns how grpcio's method handlers are called and what their ends mean. Knows nothing of slots or of the wire: it
+gets `ServedCall`s and ends each exactly once. Called by `replica`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+
+from mesh.lifecycle import Tasks
+from mesh.pipe.callee import ServedCall
+from mesh.pipe.messages import BadFraming
+from mesh.telemetry import REPLICA_REQUESTS
+from mesh.transcode.collect import behavior, is_async
+from mesh.v1 import replica_service_pb2 as pb
+from mesh.worker.grpc_context import Aborted, AsyncContext, CallGone, CallState, SyncContext
+from mesh.worker.threads import Threads
+
+_UNIMPLEMENTED, _INTERNAL = grpc.StatusCode.UNIMPLEMENTED.value[0], grpc.StatusCode.INTERNAL.value[0]
+_RAISED = (Exception, SystemExit, KeyboardInterrupt)
+
+log = logging.getLogger("mesh.replica")
+
+
+class GrpcCalls:
+    """Calls the methods of one servicer instance.
+
+    `methods` maps "/package.Service/Method" to grpcio's own handler of it, bound to the instance. Sync methods
+    run in `threads`.
+    """
+
+    def __init__(
+        self,
+        application: str,
+        deployment: str,
+        methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
+        threads: Threads,
+    ) -> None:
+        self._methods = {path.encode(): _Method(handler) for path, handler in methods.items()}
+        self._threads = threads
+        self._tasks = Tasks()
+        labels = (application, deployment)
+        self._ok = REPLICA_REQUESTS.labels(*labels, "ok").inc
+        self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
+        self._cancelled = REPLICA_REQUESTS.labels(*labels, "cancelled").inc
+
+    def serve(self, call: ServedCall) -> Callable[[], object]:
+        """Start `call` and return what cancels it."""
+        return self._tasks.spawn(self._serve(call), name="call").cancel
+
+    async def close(self) -> None:
+        """Cancel what runs. Threads of sync methods are left to end by themselves."""
+        await self._tasks.cancel()
+
+    async def _serve(self, call: ServedCall) -> None:
+        method = self._methods.get(call.head.raw_path)
+        if method is None:
+            path = call.head.raw_path.decode("utf-8", "replace")[:200]
+            call.answer_grpc([], b"", pb.Trailers(code=_UNIMPLEMENTED, message=f"there is no method {path}"))
+            return
+        state = CallState(call, method.serialize, method.deserialize)
+        try:
+            if call.cancelled:  # before its first step
+                raise asyncio.CancelledError
+            if method.is_async:
+                response = await _run_async(method, state)
+            else:
+                response = await self._run_sync(method, state)
+            await state.finish(response, unary=not method.response_streaming)
+            self._ok()
+        except asyncio.CancelledError:
+            self._cancelled()
+            call.done()
+        except _RAISED as error:
+            await self._raised(state, error)
+        finally:
+            state.end()
+
+    async def _raised(self, state: CallState, error: BaseException) -> None:
+        """End a call whose method raised: as it asked for, if that was `abort`."""
+        call = state.call
+        if call.cancelled or isinstance(error, CallGone):
+            self._cancelled()
+            call.done()
+        elif isinstance(error, Aborted) or state.refused:
+            # The status that the code set counts, also when it raised then, as generated methods do.
+            await state.finish(unary=False)
+            self._ok()
+        elif isinstance(error, BadFraming):
+            self._error()
+            call.fail(error.message)
+        else:
+            self._error()
+            text = f"{type(error).__name__}: {error}"
+            frames = "".join(traceback.format_exception(error)[-20:])
+            log.error("method raised: %s", text, extra={"request_id": call.head.request_id, "traceback": frames})
+            call.fail(text[:1000])
+
+    async def _run_sync(self, method: _Method, state: CallState) -> Any:
+        """Run a sync method in a thread and wait until it has returned, whatever the client does meanwhile."""
+        context = SyncContext(state)
+        argument = _requests(state, context) if method.request_streaming else await _one(state)
+        copied = contextvars.copy_context()
+        future = state.loop.run_in_executor(self._threads, copied.run, _call_sync, method, argument, context)
+        gone = False
+        while not future.done():
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError:
+                if future.cancelled():
+                    raise
+                gone = True
+                state.end()  # the thread cannot be interrupted; its callbacks can tell it
+            except _RAISED:
+                break
+        if gone:
+            future.exception()
+            raise asyncio.CancelledError
+        return future.result()
+
+
+class _Method:
+    """One method of a servicer instance."""
+
+    __slots__ = ("behaviour", "deserialize", "is_async", "request_streaming", "response_streaming", "serialize")
+
+    def __init__(self, handler: Any) -> None:
+        self.request_streaming: bool = handler.request_streaming
+        self.response_streaming: bool = handler.response_streaming
+        self.behaviour = behavior(handler)
+        self.serialize = handler.response_serializer or bytes
+        self.deserialize = handler.request_deserializer or bytes
+        self.is_async = is_async(self.behaviour)
+
+
+async def _run_async(method: _Method, state: CallState) -> Any:
+    """Run an async method; return its response, if it has just one."""
+    context = AsyncContext(state)
+    argument = _incoming(state) if method.request_streaming else await _one(state)
+    result = method.behaviour(argument, context)
+    if not inspect.isasyncgen(result):
+        return _given(state, method, await result)
+    try:
+        async for response in result:
+            await state.write(response)
+    finally:
+        await result.aclose()
+    return None
+
+
+def _given(state: CallState, method: _Method, response: Any) -> Any:
+    """Return a unary method's response. Raises TypeError where there is none and the status is OK."""
+    if response is None and not method.response_streaming and state.code is None and not state.aborted:
+        raise TypeError("the method returned None; it must return a response message, or set a status")
+    return response
+
+
+async def _one(state: CallState) -> Any:
+    """Return the one request message of a unary call."""
+    message = await state.read()
+    if message is grpc.aio.EOF:
+        raise BadFraming("the call carried no request message")
+    return message
+
+
+async def _incoming(state: CallState) -> Any:
+    """Yield the request messages as they come."""
+    while (message := await state.read()) is not grpc.aio.EOF:
+        yield message
+
+
+def _requests(state: CallState, context: SyncContext) -> Iterator[Any]:
+    """Yield the request messages to a thread."""
+    while (message := context.run(state.read())) is not grpc.aio.EOF:
+        yield message
+
+
+def _call_sync(method: _Method, argument: Any, context: SyncContext) -> Any:
+    """Call a sync method, in its thread."""
+    try:
+        result = method.behaviour(argument, context)
+        if not method.response_streaming:
+            return _given(context.state, method, result)
+        for response in result:
+            context.run(context.state.write(response))
+    except StopIteration as error:  # a future cannot carry it
+        raise RuntimeError("the method raised StopIteration") from error
+    return None

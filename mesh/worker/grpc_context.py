@@ -1,0 +1,351 @@
+"""The context that a servicer's methods get: `grpc.aio.ServicerContext`, and grpc's sync one for sync methods.
+
+Owns the state of one gRPC call as user code may read and set it. Sends through its `ServedCall`; runs nothing.
+Made by `grpc_calls`, one for each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import grpc
+
+from mesh.pipe.callee import ServedCall
+from mesh.pipe.messages import Messages, framed
+from mesh.settings import MESSAGE_BYTES_MAX
+from mesh.v1 import replica_service_pb2 as pb
+
+Serializer = Callable[[Any], bytes]
+Deserializer = Callable[[bytes], Any]
+
+_KEY_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_OK, _UNKNOWN = 0, 2
+
+log = logging.getLogger("mesh.replica")
+
+
+class Aborted(grpc.aio.AbortError):
+    """User code ended the call with `abort`."""
+
+
+class CallGone(Exception):
+    """The client gave the call up while user code was about to read or write."""
+
+
+class CallState:
+    """What both kinds of context share: metadata, status, messages, and who wants to know of the end."""
+
+    def __init__(self, call: ServedCall, serialize: Serializer, deserialize: Deserializer) -> None:
+        self.call = call
+        self.started = False
+        """Whether the initial metadata was sent."""
+        self.aborted = False
+        self.over = False
+        self.code: Any = None
+        self.details = ""
+        self.compression = 0
+        self.plain_next = False
+        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self.callbacks: list[Callable[[], None]] = []
+        self._serialize = serialize
+        self._deserialize = deserialize
+        self._messages = Messages(MESSAGE_BYTES_MAX)
+        loop = asyncio.get_running_loop()
+        self.loop = loop
+        timeout_ms = call.head.timeout_ms
+        self._deadline = loop.time() + timeout_ms / 1000 if timeout_ms else None
+        flat = call.head.headers
+        self.metadata = tuple(
+            (name.decode("ascii", "replace"), value if name.endswith(b"-bin") else value.decode("ascii", "replace"))
+            for name, value in zip(flat[::2], flat[1::2], strict=True)
+        )
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline, None without one."""
+        return None if self._deadline is None else max(0.0, self._deadline - self.loop.time())
+
+    def peer(self) -> str:
+        """The client as grpc writes it: "ipv4:127.0.0.1:5000"."""
+        client = self.call.head.client
+        if client.count(":") < 2:
+            return f"ipv4:{client}" if client else "unknown"
+        host, _, port = client.rpartition(":")
+        return f"ipv6:{quote('[' + host.strip('[]') + ']', safe=':')}:{port}"
+
+    def set_status(self, code: Any, details: str, trailing: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """What `abort` sets. Raises ValueError for OK, as grpc does."""
+        if number_of(code) == _OK:
+            code, details = grpc.StatusCode.UNKNOWN, "abort() was called with the status OK"
+        self.code, self.details = code, details
+        if trailing:
+            self.trailing = checked(trailing)
+        self.aborted = True
+
+    @property
+    def refused(self) -> bool:
+        """Whether user code set a status other than OK."""
+        return self.aborted or number_of(self.code) != _OK
+
+    async def read(self) -> Any:
+        """Return the next request message, `grpc.aio.EOF` at the end. Raises CallGone, BadFraming."""
+        while (message := self._messages.next()) is None:
+            if self.call.cancelled:
+                raise CallGone("the client gave the call up")
+            data = await self.call.read()
+            if not data:
+                self._messages.end()
+                return grpc.aio.EOF
+            self._messages.feed(data)
+        return self._deserialize(message)
+
+    async def write(self, message: Any) -> None:
+        """Send a response message, as the client takes it. Raises CallGone."""
+        data = self._framed(message)
+        self.start(())
+        if not await self.call.write(data):
+            raise CallGone("the client gave the call up")
+
+    def start(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Send the initial metadata, unless it was sent."""
+        if not self.started:
+            flat = flattened(metadata)
+            self.started = True
+            self.call.start(0, flat, self.compression)
+
+    async def finish(self, response: Any = None, *, unary: bool) -> None:
+        """End the call with the status that was set, and the one message of a unary answer."""
+        trailers = self.trailers()
+        data = self._framed(response) if unary and trailers.code == _OK else b""
+        if self.started:
+            if data:
+                await self.call.write(data)
+            self.call.finish_grpc(trailers)
+        elif not self.call.answer_grpc([], data, trailers, self.compression):
+            self.start(())
+            await self.call.write(data)
+            self.call.finish_grpc(trailers)
+
+    def _framed(self, message: Any) -> bytes:
+        plain, self.plain_next = self.plain_next, False
+        return framed(self._serialize(message), plain=plain)
+
+    def trailers(self) -> pb.Trailers:
+        """Return the status and trailing metadata as they stand."""
+        message = self.details.encode("utf-8", "replace").decode() if self.details else ""
+        return pb.Trailers(code=number_of(self.code), message=message, metadata=flattened(self.trailing))
+
+    def end(self) -> None:
+        """The call is over: tell whoever asked. Never raises."""
+        if self.over:
+            return
+        self.over = True
+        for callback in self.callbacks:
+            try:
+                callback()
+            except Exception:
+                log.exception("a callback of a finished call raised")
+        self.callbacks.clear()
+
+
+class AsyncContext(grpc.aio.ServicerContext[Any, Any]):
+    """For async methods."""
+
+    def __init__(self, state: CallState) -> None:
+        self.state = state
+
+    async def read(self) -> Any:  # noqa: D102
+        return await self.state.read()
+
+    async def write(self, message: Any) -> None:  # noqa: D102
+        await self.state.write(message)
+
+    async def abort(  # noqa: D102
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()
+    ) -> NoReturn:
+        self.state.set_status(code, details, trailing_metadata)
+        raise Aborted
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:  # noqa: D102
+        await self.abort(status.code, status.details, status.trailing_metadata)
+
+    async def send_initial_metadata(self, initial_metadata: Any) -> None:  # noqa: D102
+        if self.state.started:
+            raise grpc.aio.UsageError("initial metadata was sent already")
+        self.state.start(initial_metadata)
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:  # noqa: D102
+        self.state.trailing = checked(trailing_metadata)
+
+    def trailing_metadata(self) -> Any:  # noqa: D102
+        return self.state.trailing
+
+    def invocation_metadata(self) -> Any:  # noqa: D102
+        return self.state.metadata
+
+    def set_code(self, code: Any) -> None:  # noqa: D102
+        self.state.code = code
+
+    def code(self) -> Any:  # noqa: D102
+        return self.state.code
+
+    def set_details(self, details: str) -> None:  # noqa: D102
+        self.state.details = details
+
+    def details(self) -> str:  # noqa: D102
+        return self.state.details
+
+    def set_compression(self, compression: grpc.Compression) -> None:  # noqa: D102
+        self.state.compression = int(compression)
+
+    def disable_next_message_compression(self) -> None:  # noqa: D102
+        self.state.plain_next = True
+
+    def peer(self) -> str:  # noqa: D102
+        return self.state.peer()
+
+    def peer_identities(self) -> None:  # noqa: D102
+        return None
+
+    def peer_identity_key(self) -> None:  # noqa: D102
+        return None
+
+    def auth_context(self) -> dict[str, Iterable[bytes]]:  # noqa: D102
+        return {}
+
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # noqa: D102
+        return self.state.time_remaining()
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:  # noqa: D102
+        self.state.callbacks.append(lambda: callback(self))
+
+    def cancelled(self) -> bool:  # noqa: D102
+        return self.state.call.cancelled
+
+    def done(self) -> bool:  # noqa: D102
+        return self.state.over
+
+
+class SyncContext(grpc.ServicerContext):
+    """For sync methods, which run in threads: what touches the call goes to the event loop and is waited for."""
+
+    def __init__(self, state: CallState) -> None:
+        self.state = state
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run `work` on the event loop and return its result. For threads only. Raises CallGone."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self.state.loop).result()
+        except asyncio.CancelledError:
+            raise CallGone("the client gave the call up") from None
+
+    def is_active(self) -> bool:  # noqa: D102
+        return not (self.state.over or self.state.call.cancelled)
+
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # noqa: D102
+        return self.state.time_remaining()
+
+    def cancel(self) -> bool:  # noqa: D102
+        self.state.set_status(grpc.StatusCode.CANCELLED, "the method cancelled the call", None)
+        return True
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:  # noqa: D102
+        if not self.is_active():
+            return False
+        self.state.callbacks.append(callback)
+        return True
+
+    def invocation_metadata(self) -> Any:  # noqa: D102
+        return self.state.metadata
+
+    def peer(self) -> str:  # noqa: D102
+        return self.state.peer()
+
+    def peer_identities(self) -> None:  # noqa: D102
+        return None
+
+    def peer_identity_key(self) -> None:  # noqa: D102
+        return None
+
+    def auth_context(self) -> dict[str, Any]:  # noqa: D102
+        return {}
+
+    def set_compression(self, compression: grpc.Compression) -> None:  # noqa: D102
+        self.state.compression = int(compression)
+
+    def disable_next_message_compression(self) -> None:  # noqa: D102
+        self.state.plain_next = True
+
+    def send_initial_metadata(self, initial_metadata: Any) -> None:  # noqa: D102
+        if self.state.started:
+            raise ValueError("initial metadata was sent already")
+
+        async def send() -> None:
+            self.state.start(initial_metadata)
+
+        self.run(send())
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:  # noqa: D102
+        self.state.trailing = checked(trailing_metadata)
+
+    def trailing_metadata(self) -> Any:  # noqa: D102
+        return self.state.trailing
+
+    def abort(self, code: Any, details: str) -> NoReturn:  # noqa: D102
+        self.state.set_status(code, details, None)
+        raise Aborted
+
+    def abort_with_status(self, status: Any) -> NoReturn:  # noqa: D102
+        self.state.set_status(status.code, status.details, status.trailing_metadata)
+        raise Aborted
+
+    def set_code(self, code: Any) -> None:  # noqa: D102
+        self.state.code = code
+
+    def code(self) -> Any:  # noqa: D102
+        return self.state.code
+
+    def set_details(self, details: str) -> None:  # noqa: D102
+        self.state.details = details
+
+    def details(self) -> str:  # noqa: D102
+        return self.state.details
+
+
+def number_of(code: Any) -> int:
+    """Return a status code's number. What is no status code counts as UNKNOWN."""
+    if code is None:
+        return _OK
+    if isinstance(code, grpc.StatusCode):
+        return int(code.value[0])
+    if isinstance(code, int) and 0 <= code <= 16:
+        return int(code)
+    return _UNKNOWN
+
+
+def checked(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[tuple[str, str | bytes], ...]:
+    """Return metadata that HTTP/2 can carry. Raises ValueError, in user code, for what it cannot."""
+    pairs = tuple((str(name), value) for name, value in metadata)
+    flattened(pairs)
+    return pairs
+
+
+def flattened(metadata: Iterable[tuple[str, str | bytes]]) -> list[bytes]:
+    """Return names and values in turn. Raises ValueError for what HTTP/2 cannot carry."""
+    flat: list[bytes] = []
+    for name, value in metadata:
+        if not name or not _KEY_CHARS.issuperset(name):
+            raise ValueError(f"metadata name {name!r} may have lower-case letters, digits, '-', '_' and '.' only")
+        if name.endswith("-bin"):
+            if not isinstance(value, bytes):
+                raise ValueError(f"metadata {name!r} ends in -bin, so its value must be bytes")
+            flat += (name.encode(), value)
+        else:
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            if not all(" " <= char <= "~" for char in text):
+                raise ValueError(f"the value of metadata {name!r} has characters other than printable ASCII")
+            flat += (name.encode(), text.encode("ascii"))
+    return flat
