@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,11 +110,9 @@ def descriptor_set_paths(target: type) -> tuple[str, ...]:
     paths = dict[str, None]()
     for base, _ in _servicers(target):
         module = sys.modules.get(base.__module__)
-        directory = os.path.dirname(getattr(module, "__file__", None) or "")
-        for _ in range(base.__module__.count(".") + 1):
-            if directory:
-                paths[os.path.join(directory, DESCRIPTOR_SET_FILE)] = None
-                directory = os.path.dirname(directory)
+        if file := getattr(module, "__file__", None):
+            for directory in list(PurePath(file).parents)[: base.__module__.count(".") + 1]:
+                paths[str(directory / DESCRIPTOR_SET_FILE)] = None
     return tuple(paths)
 
 

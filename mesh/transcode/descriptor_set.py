@@ -38,6 +38,8 @@ class Limits:
     """Of messages declared in messages."""
     rules_max: int = 5000
     """HTTP rules of the services that are served, additional bindings included."""
+    path_characters_max: int = 500_000
+    """Of all paths of the services together."""
 
 
 _LOCATIONS_PER_SYMBOL_MAX = 10

@@ -22,7 +22,7 @@ QUERY_PARAMETERS_MAX = 100
 """Of one operation. Messages in messages can make any number of them."""
 
 _FIELDS_MAX = 500
-"""That are looked at for them: messages in messages may have nothing but messages."""
+"""After so many are looked at for them, no more messages are opened: they may have nothing but messages."""
 
 _PATH_ITEM_METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"})
 _NOT_IN_QUERY = frozenset({"google.protobuf.Empty", HTTP_BODY})
@@ -158,26 +158,29 @@ class _Writer:
         if self._rule.body == "*":
             return []
         bound = self.path.fields | {self._rule.body}
-        found: list[JsonSchema] = []
-        pending: list[tuple[FieldDescriptor, ...]] = [(field,) for field in reversed(self._method.input.fields)]
-        looked_at = 0
-        while pending and len(found) < QUERY_PARAMETERS_MAX and (looked_at := looked_at + 1) <= _FIELDS_MAX:
-            fields = pending.pop()
-            field, inner = fields[-1], fields[-1].message_type
-            if ".".join(each.name for each in fields) in bound or is_map(field):
+        found: list[tuple[FieldDescriptor, ...]] = []
+        pending: list[tuple[FieldDescriptor, ...]] = [(field,) for field in self._method.input.fields]
+        for fields in pending:  # it grows meanwhile
+            if len(found) == QUERY_PARAMETERS_MAX:
+                break
+            inner = fields[-1].message_type
+            if ".".join(each.name for each in fields) in bound or is_map(fields[-1]):
                 continue
-            if inner is None or (inner.full_name in WELL_KNOWN and inner.full_name not in _NOT_IN_QUERY):
-                if inner is None or not field.is_repeated:
-                    found.append(self._query_parameter(fields))
-            elif not field.is_repeated and inner.full_name not in _NOT_IN_QUERY:
-                # A message inside itself would go on for ever: each type is written out once on the way down.
-                above = {
-                    self._method.input.full_name,
-                    *(each.message_type.full_name for each in fields[:-1] if each.message_type),
-                }
-                if inner.full_name not in above:
-                    pending += [(*fields, each) for each in reversed(inner.fields)]
-        return found
+            if inner is None:
+                found.append(fields)
+            elif fields[-1].is_repeated or inner.full_name in _NOT_IN_QUERY:
+                continue
+            elif inner.full_name in WELL_KNOWN:
+                found.append(fields)
+            elif len(pending) < _FIELDS_MAX and not self._is_inside_itself(fields):
+                pending += [(*fields, each) for each in inner.fields]
+        found.sort(key=lambda fields: tuple(field.index for field in fields))
+        return [self._query_parameter(fields) for fields in found]
+
+    def _is_inside_itself(self, fields: tuple[FieldDescriptor, ...]) -> bool:
+        """Whether the last field's message is above it already: it would go on for ever."""
+        above = (self._method.input, *(field.message_type for field in fields[:-1]))
+        return fields[-1].message_type in above
 
     def _query_parameter(self, fields: tuple[FieldDescriptor, ...]) -> JsonSchema:
         schema = self._types.field(fields[-1])

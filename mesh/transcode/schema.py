@@ -26,7 +26,7 @@ from mesh.transcode import comments, descriptor_set
 from mesh.transcode.bundled import OWN
 from mesh.transcode.descriptor_set import Limits, SchemaError, shown
 from mesh.transcode.json_codec import Codecs
-from mesh.transcode.rules import HttpRule, check_bindings, check_duplicates, flattened, rule_count
+from mesh.transcode.rules import HttpRule, check, check_size, flattened
 
 __all__ = ["HttpRule", "Limits", "MethodSchema", "Schema", "SchemaError", "ServiceSchema"]
 
@@ -144,22 +144,15 @@ def _services(
         if file.name not in OWN
         for service in file.service
     }
-    found: dict[str, ServiceSchema] = {}
-    count = 0
-    for name in sorted(declared if names is None else set(names)):
+    wanted = sorted(declared if names is None else set(names))
+    if not wanted:
+        raise SchemaError("the descriptor set has no service")
+    for name in wanted:
         if name not in declared:
             raise SchemaError(f"the descriptor set does not describe the service {shown(name)}")
-        file, proto = declared[name]
-        if (count := count + sum(rule_count(method.options) for method in proto.method)) > limits.rules_max:
-            raise SchemaError(f"the services have more than the {limits.rules_max} HTTP rules allowed")
-        found[name] = _service(pool.FindServiceByName(name), file, proto, told)
-    if not found:
-        raise SchemaError("the descriptor set has no service")
-    methods = [method for service in found.values() for method in service.methods.values()]
-    check_duplicates((method.full_name, rule) for method in methods for rule in method.routes)
-    codecs = Codecs(pool)
-    for method in methods:
-        check_bindings(method, method.routes, codecs)
+    check_size({name: declared[name][1] for name in wanted}, limits)
+    found = {name: _service(pool.FindServiceByName(name), *declared[name], told) for name in wanted}
+    check((method for service in found.values() for method in service.methods.values()), Codecs(pool))
     return found
 
 

@@ -341,6 +341,19 @@ def test_messages_in_messages_do_not_go_on_for_ever() -> None:
         file.service[0].method[0].input_type = ".a.T0"
 
     (only,) = [each for _, _, each in operations(of_one(small(change)))]
+    names = [each["name"] for each in only["parameters"]]
+    assert 30 < len(names) <= QUERY_PARAMETERS_MAX
+    assert {"leaf", "f2.leaf", "f12.leaf", "f2.f3.leaf"} <= set(names)
+    assert not any("f1." in name or "f2.f2." in name for name in names)
+
+
+def test_an_operation_has_so_many_parameters_and_no_more() -> None:
+    def change(file: FileDescriptorProto) -> None:
+        options(file).Extensions[annotations_pb2.http].get = "/x"
+        for i in range(200):
+            file.message_type[0].field.add(name=f"n{i}", number=10 + i, label=1, type=FieldDescriptorProto.TYPE_STRING)
+
+    (only,) = [each for _, _, each in operations(of_one(small(change)))]
     assert len(only["parameters"]) == QUERY_PARAMETERS_MAX
 
 

@@ -284,7 +284,8 @@ def test_custom_methods() -> None:
         ({"files_max": 1}, "files; 1 are allowed"),
         ({"symbols_max": 10}, "more than the 10 names allowed"),
         ({"nesting_max": 1}, "messages deep; 1 are allowed"),
-        ({"rules_max": 3}, "more than the 3 HTTP rules allowed"),
+        ({"rules_max": 3}, "HTTP rules; 3 are allowed"),
+        ({"path_characters_max": 50}, "characters in all; 50 are allowed"),
         ({"name_characters_max": 5}, "5 are allowed"),
     ],
 )
