@@ -73,6 +73,28 @@ class RuntimeEnv:
 
 
 @dataclass(frozen=True, slots=True)
+class JsonOptions:
+    """How the REST routes of a deployment write JSON; None means not set, which is false in the end."""
+
+    emit_defaults: bool | None = None
+    """Write fields without presence also when they are zero or empty."""
+    proto_names: bool | None = None
+    """Write the names of the .proto file and not their lowerCamelCase."""
+    enums_as_numbers: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """Which pages of other origins may call applications from a browser."""
+
+    allow_origins: tuple[str, ...] = ()
+    """"*", or scheme://host[:port] as browsers write it; none: it is switched off."""
+    allow_headers: tuple[str, ...] = ()
+    max_age_s: int | None = None
+    allow_credentials: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentConfig:
     """Options of one deployment as set by somebody; None means not set."""
 
@@ -86,6 +108,7 @@ class DeploymentConfig:
     health_check_period_s: float | None = None
     health_check_timeout_s: float | None = None
     startup_timeout_s: float | None = None
+    json: JsonOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +126,7 @@ class DeploymentSettings:
     health_check_period_s: float = 10.0
     health_check_timeout_s: float = 30.0
     startup_timeout_s: float = 60.0
+    json: JsonOptions = JsonOptions()
 
 
 @dataclass(frozen=True, slots=True)

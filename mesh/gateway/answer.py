@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from mesh import errors
+from mesh.transcode.refusals import RequestRefused
 
 PROBLEM_JSON = b"application/problem+json"
 
@@ -39,12 +41,38 @@ class Unsupported(errors.MeshError):
     """The gateway has no such function: a method or a protocol that it does not serve."""
 
 
+class MediaUnsupported(errors.MeshError):
+    """The body is of a type or encoding that is not taken there."""
+
+
 class PayloadTooLarge(errors.MeshError):
     """The body is larger than the gateway takes."""
 
 
 class HeadTooLarge(errors.MeshError):
     """The headers are larger, or more, than the gateway takes."""
+
+
+class MethodFailed(errors.MeshError):
+    """A gRPC method ended with a status other than OK, as user code set it. Clients are told all of it."""
+
+    def __init__(self, code: int, message: str, details: bytes = b"", metadata: tuple[bytes, ...] = ()) -> None:
+        """`details` is a serialized google.rpc.Status or empty, `metadata` the trailing metadata, flat."""
+        super().__init__(message)
+        self.code = code if 0 < code < len(CODES) else 2
+        self.details = details
+        self.metadata = metadata
+
+
+CODES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+"""Names of gRPC's status codes, by number."""
+STATUSES = (200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401)
+"""HTTP status of each: google.rpc.Code's. What mesh itself sheds is Overloaded, and 503."""
+_REFUSED = {413: "BODY_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +97,7 @@ OUTCOMES: dict[type[errors.MeshError], Outcome] = {
     BodyTimeout: Outcome(408, "DEADLINE_EXCEEDED", "Request Timeout", "BODY_TIMEOUT"),
     MethodNotAllowed: Outcome(405, "UNIMPLEMENTED", "Method Not Allowed", "METHOD_NOT_ALLOWED"),
     Unsupported: Outcome(501, "UNIMPLEMENTED", "Not Implemented", "NOT_SUPPORTED"),
+    MediaUnsupported: Outcome(415, "INVALID_ARGUMENT", "Unsupported Media Type", "UNSUPPORTED_MEDIA_TYPE"),
     PayloadTooLarge: Outcome(413, "INVALID_ARGUMENT", "Content Too Large", "BODY_TOO_LARGE"),
     HeadTooLarge: Outcome(431, "INVALID_ARGUMENT", "Request Header Fields Too Large", "HEADERS_TOO_LARGE"),
     ClientGone: Outcome(499, "CANCELLED", "Client Closed Request", "CLIENT_GONE"),
@@ -78,11 +107,23 @@ _UNKNOWN = Outcome(500, "INTERNAL", "Internal Server Error", "INTERNAL")
 
 def outcome(error: errors.MeshError) -> Outcome:
     """Return how `error` is told."""
+    if isinstance(error, MethodFailed):
+        status = STATUSES[error.code]
+        return Outcome(status, CODES[error.code], _title(status), "METHOD_STATUS")
+    if isinstance(error, RequestRefused):
+        reason = _REFUSED.get(error.status, "INVALID_REQUEST")
+        return Outcome(error.status, "INVALID_ARGUMENT", _title(error.status), reason)
     return OUTCOMES.get(type(error), _UNKNOWN)
+
+
+def _title(status: int) -> str:
+    return HTTPStatus(status).phrase if status != 499 else "Client Closed Request"
 
 
 def detail(error: errors.MeshError) -> str:
     """Return the sentence for the client. What user code raised is for logs only."""
+    if isinstance(error, (MethodFailed, RequestRefused)):
+        return error.message
     if isinstance(error, errors.HandlerFailed) or type(error) not in OUTCOMES:
         return "The handler failed; the log has the reason under this request id."
     return f"{error.message}; {error.hint}" if error.hint else error.message
@@ -95,10 +136,10 @@ def retry_after(error: errors.MeshError) -> int | None:
     return None
 
 
-def problem(error: errors.MeshError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Return status, headers and body of the HTTP answer to an error."""
+def fields_of(error: errors.MeshError, request_id: str) -> dict[str, object]:
+    """Return the members of the problem document that tells of an error."""
     told = outcome(error)
-    fields = {
+    return {
         "type": "about:blank",
         "title": told.title,
         "status": told.status,
@@ -107,7 +148,12 @@ def problem(error: errors.MeshError, request_id: str) -> tuple[int, list[tuple[b
         "reason": told.reason,
         "request_id": request_id,
     }
-    body = json.dumps(fields).encode() + b"\n"
+
+
+def problem(error: errors.MeshError, request_id: str, **more: object) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return status, headers and body of the HTTP answer to an error. `more` are further members of the document."""
+    told = outcome(error)
+    body = json.dumps(fields_of(error, request_id) | more).encode() + b"\n"
     headers = [
         (b"content-type", PROBLEM_JSON),
         (b"content-length", b"%d" % len(body)),

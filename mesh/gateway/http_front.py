@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from mesh.errors import DeadlineExceeded, HandlerFailed, InvalidConfig, MeshError, Problem
-from mesh.gateway import answer, pages
+from mesh.gateway import answer, docs_page, pages
 from mesh.gateway.answer import BodyBroken, BodyTimeout, ClientGone, PayloadTooLarge, Unsupported
 from mesh.gateway.exchange import Exchange
 from mesh.gateway.heads import (
@@ -23,10 +23,13 @@ from mesh.gateway.heads import (
     read_head,
 )
 from mesh.gateway.http_request import Receive, Request, Scope, Send
+from mesh.gateway.openapi_page import OpenApiPage
 from mesh.gateway.pipeline import Pipeline, Route
+from mesh.gateway.rest_front import RestFront
 from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
 from mesh.pipe.retry import IDEMPOTENT
+from mesh.transcode.router import NoSuchPath
 from mesh.v1 import replica_service_pb2 as pb
 
 RESET_SHOWS_S = 0.002
@@ -44,6 +47,9 @@ class HttpFront:
         self._pipeline = pipeline
         self._settings = pipeline.settings
         self._traffic = Traffic("http", pipeline.clock)
+        self._rest = RestFront(pipeline)
+        self._openapi = OpenApiPage(pipeline)
+        self._docs = docs_page.load()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection scope."""
@@ -86,6 +92,10 @@ class HttpFront:
             _check_unusual(scope, head)
         route = self._pipeline.route(raw_path)
         request.route = route.prefix or "/"
+        if route.rest is not None:
+            found = route.rest.match(request.method, raw_path)
+            if route.grpc_only or not isinstance(found, NoSuchPath):
+                return await self._rest.serve(request, head, route, found)
         # Without a length, an HTTP/1 request has no body; one of HTTP/2 may.
         length = head.content_length
         body_follows = length > 0 or head.chunked or (length < 0 and scope["http_version"] == "2")
@@ -226,16 +236,20 @@ class HttpFront:
     async def _page(self, request: Request) -> None:
         """Answer one of mesh's own pages."""
         request.request_id = given_request_id(request.scope["headers"]) or self._pipeline.clock.request_id()
+        path = request.scope["path"]
         try:
-            status, body = pages.page(self._pipeline, request.method, request.scope["path"])
+            pages.check(request.method, path)
         except MeshError as error:
             await self._tell(request, error)
             return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request.request_id.encode()),
-        ]
+        status, headers = 200, [(b"content-type", b"application/json")]
+        if path == pages.OPENAPI:
+            body = await self._openapi.body()
+        elif path == pages.DOCS:
+            body, headers = self._docs.body, list(self._docs.headers)
+        else:
+            status, body = pages.page(self._pipeline, path)
+        headers += ((b"content-length", b"%d" % len(body)), (b"x-request-id", request.request_id.encode()))
         await request.send({"type": "http.response.start", "status": status, "headers": headers})
         await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 

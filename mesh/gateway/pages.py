@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     from mesh.gateway.pipeline import Pipeline
 
 PREFIX = b"/-/"
-_PAGES = ("/-/healthz", "/-/routes")
+OPENAPI, DOCS = "/-/openapi.json", "/-/docs"
+_PAGES = ("/-/healthz", "/-/routes", OPENAPI, DOCS)
 _METHODS = ("GET", "HEAD")
 
 
-def page(pipeline: Pipeline, method: str, path: str) -> tuple[int, bytes]:
-    """Return status and JSON body of a page. Raises NotFound or MethodNotAllowed."""
+def check(method: str, path: str) -> None:
+    """Refuse what is no page of mesh's. Raises NotFound or MethodNotAllowed."""
     if path not in _PAGES:
-        raise NotFound(f"mesh has no page {path[:200]!r}", hint=f"it has {' and '.join(_PAGES)}")
+        raise NotFound(f"mesh has no page {path[:200]!r}", hint=f"it has {', '.join(_PAGES)}")
     if method not in _METHODS:
         raise MethodNotAllowed(f"{path} is there to be read", allow=", ".join(_METHODS))
+
+
+def page(pipeline: Pipeline, path: str) -> tuple[int, bytes]:
+    """Return status and JSON body of `/-/healthz` or `/-/routes`."""
     status, document = HTTPStatus.OK, dict[str, str]()
     if path == "/-/routes":
         document = pipeline.routes()

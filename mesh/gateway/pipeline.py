@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from mesh.clock import Clock
 from mesh.errors import NotFound, Unavailable
 from mesh.gateway.exchange import Exchanges
+from mesh.gateway.interfaces import Interfaces
+from mesh.gateway.rest_table import RestTable
 from mesh.gateway.routes import RouteTable
 from mesh.gateway.services import Served, ServiceTable
 from mesh.lifecycle import Tasks
@@ -20,8 +22,6 @@ from mesh.model import Generation
 from mesh.pipe.dispatch import Dispatcher, Limits
 from mesh.settings import GatewaySettings
 from mesh.telemetry import SNAPSHOT_GENERATION
-from mesh.transcode.descriptor_set import SchemaError
-from mesh.transcode.packed import unpacked
 from mesh.transcode.schema import Schema
 from mesh.v1 import discovery_service_pb2 as pb
 
@@ -37,6 +37,10 @@ class Route:
     """Route prefix without a slash at its end; "" for the root."""
     dispatcher: Dispatcher
     timeout_s: float
+    rest: RestTable | None = None
+    """The methods of its services, by path; None without services."""
+    grpc_only: bool = False
+    """It has no HTTP handler: what `rest` does not know is not found."""
 
 
 class Pipeline:
@@ -51,7 +55,7 @@ class Pipeline:
         self.exchanges = Exchanges(settings, clock, self.tasks)
         self.services: ServiceTable[Route] = ServiceTable()
         """Who serves which gRPC service."""
-        self._schemas: dict[tuple[bytes, tuple[str, ...]], Schema] = {}
+        self._interfaces = Interfaces()
         self._routes: RouteTable[Route] = RouteTable({})
         self._applications: dict[str, Route] = {}
         self._dispatchers: dict[tuple[str, str], Dispatcher] = {}
@@ -72,6 +76,10 @@ class Pipeline:
             return route
         self.require_snapshot()
         raise NotFound(f"there is no application {name!r}", hint="/-/routes lists the applications")
+
+    def entries(self) -> list[Route]:
+        """Return the routes of all applications that are reachable over HTTP."""
+        return list(self._routes.entries())
 
     def routes(self) -> dict[str, str]:
         """Return route prefix → application."""
@@ -106,30 +114,31 @@ class Pipeline:
         by_name: dict[str, Route] = {}
         wanted: dict[tuple[str, str], Dispatcher] = {}
         served: list[Served[Route]] = []
-        schemas = self._schemas_of(snapshot)
+        self._interfaces.keep(snapshot.applications)
         for application in snapshot.applications:
             prefix = application.route_prefix.rstrip("/")
             for deployment in application.deployments:
                 key = (application.name, deployment.name)
                 dispatcher = wanted[key] = self._dispatcher(key, application, deployment)
-                if (schema := schemas.get(_schema_key(deployment))) is not None:
+                if (schema := self._interfaces.schema(deployment)) is not None:
                     timeout_s = self._timeout_s(snapshot, deployment.request_timeout_s)
-                    served.append(
-                        Served(application.name, schema, Route(application.name, prefix, dispatcher, timeout_s))
-                    )
+                    of_service = Route(application.name, prefix, dispatcher, timeout_s)
+                    served.append(Served(application.name, schema, of_service))
             ingress = next((d for d in application.deployments if d.name == application.ingress), None)
             if ingress is None:
                 dispatcher = wanted[application.name, ""] = self._unbuilt(application)
-                timeout_s = 0.0
+                route = Route(application.name, prefix, dispatcher, self._timeout_s(snapshot, 0.0))
             else:
-                dispatcher, timeout_s = wanted[application.name, ingress.name], ingress.request_timeout_s
-            route = Route(application.name, prefix, dispatcher, self._timeout_s(snapshot, timeout_s))
+                timeout_s = self._timeout_s(snapshot, ingress.request_timeout_s)
+                table = self._interfaces.table(ingress, prefix)
+                dispatcher, grpc_only = wanted[application.name, ingress.name], ingress.interface.grpc_only
+                route = Route(application.name, prefix, dispatcher, timeout_s, table, grpc_only)
             by_name[application.name] = route
             if application.route_prefix:
                 by_prefix[application.route_prefix] = route
         gone = {key: old for key, old in self._dispatchers.items() if wanted.get(key) is not old}
         self._routes, self._applications, self._dispatchers = RouteTable(by_prefix), by_name, wanted
-        self.services, self._schemas = ServiceTable(served), schemas
+        self.services = ServiceTable(served)
         self.generation = generation
         SNAPSHOT_GENERATION.set(generation.number)
         for (application_name, _), dispatcher in gone.items():
@@ -168,21 +177,6 @@ class Pipeline:
     def _timeout_s(self, snapshot: pb.Snapshot, own_s: float) -> float:
         return own_s or snapshot.request_timeout_s or self.settings.request_timeout_s
 
-    def _schemas_of(self, snapshot: pb.Snapshot) -> dict[tuple[bytes, tuple[str, ...]], Schema]:
-        """Return the schemas that a snapshot needs; those that are known already are not loaded again."""
-        schemas: dict[tuple[bytes, tuple[str, ...]], Schema] = {}
-        for application in snapshot.applications:
-            for deployment in application.deployments:
-                key = _schema_key(deployment)
-                if not key[0] or key in schemas:
-                    continue
-                try:
-                    schemas[key] = self._schemas.get(key) or Schema.load(unpacked(key[0]), key[1])
-                except SchemaError as error:  # the control plane lets none pass
-                    fields = {"application": application.name, "deployment": deployment.name}
-                    log.error("descriptors refused: %s", error.message, extra=fields)
-        return schemas
-
     def _dispatcher(
         self, key: tuple[str, str], application: pb.RoutedApplication, deployment: pb.RoutedDeployment
     ) -> Dispatcher:
@@ -205,10 +199,6 @@ class Pipeline:
         )
         dispatcher.update(limits, ())
         return dispatcher
-
-
-def _schema_key(deployment: pb.RoutedDeployment) -> tuple[bytes, tuple[str, ...]]:
-    return deployment.interface.descriptor_set, tuple(deployment.interface.services)
 
 
 async def _bury(dispatcher: Dispatcher) -> None:

@@ -150,20 +150,26 @@ class HttpOptions(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     REQUEST_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    CORS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     port: _builtins.int
     request_timeout_s: _builtins.float
     """Seconds a request may take, waiting included, where neither the deployment nor the client says less."""
+    @_builtins.property
+    def cors(self) -> Global___Cors:
+        """Absent: pages of other origins may read no answer."""
+
     def __init__(
         self,
         *,
         host: _builtins.str | None = ...,
         port: _builtins.int | None = ...,
         request_timeout_s: _builtins.float | None = ...,
+        cors: Global___Cors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_port", b"_port", "_request_timeout_s", b"_request_timeout_s", "host", b"host", "port", b"port", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_port", b"_port", "_request_timeout_s", b"_request_timeout_s", "cors", b"cors", "host", b"host", "port", b"port", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_port", b"_port", "_request_timeout_s", b"_request_timeout_s", "host", b"host", "port", b"port", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host", b"_host", "_port", b"_port", "_request_timeout_s", b"_request_timeout_s", "cors", b"cors", "host", b"host", "port", b"port", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
@@ -179,6 +185,51 @@ class HttpOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__request_timeout_s) -> _WhichOneofReturnType__request_timeout_s | None: ...
 
 Global___HttpOptions: _TypeAlias = HttpOptions  # noqa: Y015
+
+@_typing.final
+class Cors(_message.Message):
+    """Which pages of other origins may call applications from a browser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOW_ORIGINS_FIELD_NUMBER: _builtins.int
+    ALLOW_HEADERS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_S_FIELD_NUMBER: _builtins.int
+    ALLOW_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    max_age_s: _builtins.int
+    """Seconds for which a browser may keep the answer to a preflight request."""
+    allow_credentials: _builtins.bool
+    """Whether cookies and the like may come along."""
+    @_builtins.property
+    def allow_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"*", or scheme://host[:port] as browsers write it. Empty: none may."""
+
+    @_builtins.property
+    def allow_headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of request headers that such pages may set beside those that are always allowed."""
+
+    def __init__(
+        self,
+        *,
+        allow_origins: _abc.Iterable[_builtins.str] | None = ...,
+        allow_headers: _abc.Iterable[_builtins.str] | None = ...,
+        max_age_s: _builtins.int | None = ...,
+        allow_credentials: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_credentials", b"_allow_credentials", "_max_age_s", b"_max_age_s", "allow_credentials", b"allow_credentials", "max_age_s", b"max_age_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_credentials", b"_allow_credentials", "_max_age_s", b"_max_age_s", "allow_credentials", b"allow_credentials", "allow_headers", b"allow_headers", "allow_origins", b"allow_origins", "max_age_s", b"max_age_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allow_credentials: _TypeAlias = _typing.Literal["allow_credentials"]  # noqa: Y015
+    _WhichOneofArgType__allow_credentials: _TypeAlias = _typing.Literal["_allow_credentials", b"_allow_credentials"]  # noqa: Y015
+    _WhichOneofReturnType__max_age_s: _TypeAlias = _typing.Literal["max_age_s"]  # noqa: Y015
+    _WhichOneofArgType__max_age_s: _TypeAlias = _typing.Literal["_max_age_s", b"_max_age_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_credentials) -> _WhichOneofReturnType__allow_credentials | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_s) -> _WhichOneofReturnType__max_age_s | None: ...
+
+Global___Cors: _TypeAlias = Cors  # noqa: Y015
 
 @_typing.final
 class GrpcOptions(_message.Message):
@@ -318,6 +369,7 @@ class DeploymentConfig(_message.Message):
     HEALTH_CHECK_PERIOD_S_FIELD_NUMBER: _builtins.int
     HEALTH_CHECK_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     STARTUP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     num_replicas: _builtins.int
     max_ongoing_requests: _builtins.int
@@ -330,6 +382,8 @@ class DeploymentConfig(_message.Message):
     health_check_period_s: _builtins.float
     health_check_timeout_s: _builtins.float
     startup_timeout_s: _builtins.float
+    @_builtins.property
+    def json(self) -> Global___JsonOptions: ...
     def __init__(
         self,
         *,
@@ -343,10 +397,11 @@ class DeploymentConfig(_message.Message):
         health_check_period_s: _builtins.float | None = ...,
         health_check_timeout_s: _builtins.float | None = ...,
         startup_timeout_s: _builtins.float | None = ...,
+        json: Global___JsonOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__graceful_shutdown_timeout_s: _TypeAlias = _typing.Literal["graceful_shutdown_timeout_s"]  # noqa: Y015
     _WhichOneofArgType__graceful_shutdown_timeout_s: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s"]  # noqa: Y015
@@ -386,6 +441,47 @@ class DeploymentConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_config_json) -> _WhichOneofReturnType__user_config_json | None: ...
 
 Global___DeploymentConfig: _TypeAlias = DeploymentConfig  # noqa: Y015
+
+@_typing.final
+class JsonOptions(_message.Message):
+    """How the REST routes of a deployment write JSON. An absent field means: the value set in code, else false."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMIT_DEFAULTS_FIELD_NUMBER: _builtins.int
+    PROTO_NAMES_FIELD_NUMBER: _builtins.int
+    ENUMS_AS_NUMBERS_FIELD_NUMBER: _builtins.int
+    emit_defaults: _builtins.bool
+    """Write fields without presence also when they are zero or empty."""
+    proto_names: _builtins.bool
+    """Write the names of the .proto file and not their lowerCamelCase."""
+    enums_as_numbers: _builtins.bool
+    """Write numbers and not names of enum values."""
+    def __init__(
+        self,
+        *,
+        emit_defaults: _builtins.bool | None = ...,
+        proto_names: _builtins.bool | None = ...,
+        enums_as_numbers: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_emit_defaults", b"_emit_defaults", "_enums_as_numbers", b"_enums_as_numbers", "_proto_names", b"_proto_names", "emit_defaults", b"emit_defaults", "enums_as_numbers", b"enums_as_numbers", "proto_names", b"proto_names"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_emit_defaults", b"_emit_defaults", "_enums_as_numbers", b"_enums_as_numbers", "_proto_names", b"_proto_names", "emit_defaults", b"emit_defaults", "enums_as_numbers", b"enums_as_numbers", "proto_names", b"proto_names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__emit_defaults: _TypeAlias = _typing.Literal["emit_defaults"]  # noqa: Y015
+    _WhichOneofArgType__emit_defaults: _TypeAlias = _typing.Literal["_emit_defaults", b"_emit_defaults"]  # noqa: Y015
+    _WhichOneofReturnType__enums_as_numbers: _TypeAlias = _typing.Literal["enums_as_numbers"]  # noqa: Y015
+    _WhichOneofArgType__enums_as_numbers: _TypeAlias = _typing.Literal["_enums_as_numbers", b"_enums_as_numbers"]  # noqa: Y015
+    _WhichOneofReturnType__proto_names: _TypeAlias = _typing.Literal["proto_names"]  # noqa: Y015
+    _WhichOneofArgType__proto_names: _TypeAlias = _typing.Literal["_proto_names", b"_proto_names"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__emit_defaults) -> _WhichOneofReturnType__emit_defaults | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enums_as_numbers) -> _WhichOneofReturnType__enums_as_numbers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__proto_names) -> _WhichOneofReturnType__proto_names | None: ...
+
+Global___JsonOptions: _TypeAlias = JsonOptions  # noqa: Y015
 
 @_typing.final
 class Interface(_message.Message):
@@ -471,6 +567,7 @@ class DeploymentSettings(_message.Message):
     HEALTH_CHECK_PERIOD_S_FIELD_NUMBER: _builtins.int
     HEALTH_CHECK_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     STARTUP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
     num_replicas: _builtins.int
     max_ongoing_requests: _builtins.int
     max_queued_requests: _builtins.int
@@ -481,6 +578,8 @@ class DeploymentSettings(_message.Message):
     health_check_period_s: _builtins.float
     health_check_timeout_s: _builtins.float
     startup_timeout_s: _builtins.float
+    @_builtins.property
+    def json(self) -> Global___JsonOptions: ...
     def __init__(
         self,
         *,
@@ -493,10 +592,11 @@ class DeploymentSettings(_message.Message):
         health_check_period_s: _builtins.float = ...,
         health_check_timeout_s: _builtins.float = ...,
         startup_timeout_s: _builtins.float = ...,
+        json: Global___JsonOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["json", b"json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,22 +84,28 @@ class Snapshot(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     APPLICATIONS_FIELD_NUMBER: _builtins.int
     REQUEST_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    CORS_FIELD_NUMBER: _builtins.int
     request_timeout_s: _builtins.float
     """Seconds, from http_options of the goal state; 0: the gateway's own setting holds."""
     @_builtins.property
     def generation(self) -> _deployment_pb2.Generation: ...
     @_builtins.property
     def applications(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutedApplication]: ...
+    @_builtins.property
+    def cors(self) -> _deployment_pb2.Cors:
+        """From http_options of the goal state, every field set; absent: pages of other origins may read no answer."""
+
     def __init__(
         self,
         *,
         generation: _deployment_pb2.Generation | None = ...,
         applications: _abc.Iterable[Global___RoutedApplication] | None = ...,
         request_timeout_s: _builtins.float = ...,
+        cors: _deployment_pb2.Cors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cors", b"cors", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "generation", b"generation", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "cors", b"cors", "generation", b"generation", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -152,6 +158,7 @@ class RoutedDeployment(_message.Message):
     REQUEST_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     max_ongoing_requests: _builtins.int
     max_queued_requests: _builtins.int
@@ -163,6 +170,10 @@ class RoutedDeployment(_message.Message):
     def interface(self) -> _deployment_pb2.Interface:
         """What all of its endpoints answer to."""
 
+    @_builtins.property
+    def json(self) -> _deployment_pb2.JsonOptions:
+        """An absent field means false."""
+
     def __init__(
         self,
         *,
@@ -172,10 +183,11 @@ class RoutedDeployment(_message.Message):
         request_timeout_s: _builtins.float = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         interface: _deployment_pb2.Interface | None = ...,
+        json: _deployment_pb2.JsonOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "json", b"json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "interface", b"interface", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "interface", b"interface", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
