@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 DEBIAN_PACKAGES := etcd-server curl
+NODE_PACKAGES := nodejs npm
 
 .DEFAULT_GOAL := help
 
@@ -29,6 +30,10 @@ help: ## Show this list
 	$(PIP) --no-deps -e .
 	@touch $@ .venv/run.stamp
 
+.venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
+	$(PIP) --require-hashes -r requirements/bench.lock
+	@touch $@
+
 .PHONY: install
 install: .venv/run.stamp ## Install what is needed to run into .venv
 
@@ -41,14 +46,17 @@ test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages;
 	$(PYTEST) -q
 
 .PHONY: test-all
-test-all: debian-packages test ## The tests, and those that need Debian packages (etcd 3.4 as second etcd)
+test-all: debian-packages test ## The tests, and those that need Debian packages (etcd 3.4 as second etcd, curl, node)
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
+	$(PYTEST) -q clients
 
 .PHONY: debian-packages
-debian-packages:
-	@dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || \
+debian-packages: # node may come from elsewhere; what counts is that it is there
+	@missing=$$(dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || echo $(DEBIAN_PACKAGES)); \
+	{ command -v node && command -v npm; } >/dev/null || missing="$$missing $(NODE_PACKAGES)"; \
+	[ -z "$$missing" ] || \
 	    { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-	      apt-get install -y -qq --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; }
+	      apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
 .PHONY: check
 check: .venv/dev.stamp ## Lint, types, import rules, and that generated code is current
@@ -69,8 +77,11 @@ protos: .venv/dev.stamp ## Generate mesh/v1 from protos/
 	scripts/protos.sh
 
 .PHONY: bench
-bench: .venv/dev.stamp ## Measure: throughput, latency, shedding, start-up, memory (writes benchmarks/results)
+bench: .venv/bench.stamp ## Measure, also against grpc.aio alone and Envoy (writes benchmarks/results)
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.conversion
+	$(BIN)/python -m benchmarks.grpc_unary
+	$(BIN)/python -m benchmarks.transcoding
 
 .PHONY: lock
 lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock
@@ -78,6 +89,8 @@ lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock
 	    -o requirements/run.lock
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --extra reload --universal --generate-hashes --no-header \
 	    --python-version 3.11 -o requirements/dev.lock
+	$(BIN)/uv pip compile -q --group bench --universal --generate-hashes --no-header --python-version 3.11 \
+	    -o requirements/bench.lock
 
 .PHONY: clean
 clean: ## Remove what was installed and built

@@ -92,13 +92,15 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._request)
 
 
-async def load(url: str, *, connections: int, seconds: float) -> dict[str, object]:
-    """Load `url` and return the figures."""
+async def load(url: str, *, connections: int, seconds: float, body: str = "") -> dict[str, object]:
+    """Load `url` and return the figures. With a body the requests are POSTs of JSON."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: */*\r\n\r\n".encode()
+    content = f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n" if body else ""
+    head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: */*\r\n{content}\r\n"
+    request = (head + body).encode()
     tally = Tally()
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
@@ -119,8 +121,9 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--body", default="", help="JSON to POST; GET without it")
     arguments = parser.parse_args()
-    work = load(arguments.url, connections=arguments.connections, seconds=arguments.seconds)
+    work = load(arguments.url, connections=arguments.connections, seconds=arguments.seconds, body=arguments.body)
     print(json.dumps(uvloop.run(work)))
 
 

@@ -76,10 +76,10 @@ class Mesh:
             self.process.kill()
 
 
-def load(url: str, connections: int, seconds: float = SECONDS) -> dict[str, Any]:
+def load(url: str, connections: int, seconds: float = SECONDS, body: str = "") -> dict[str, Any]:
     """Run the generator in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.load", url]
-    command += ["--connections", str(connections), "--seconds", str(seconds)]
+    command += ["--connections", str(connections), "--seconds", str(seconds), "--body", body]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60, cwd=HERE.parent)
     return json.loads(output.stdout)  # type: ignore[no-any-return]
 

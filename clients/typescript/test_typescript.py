@@ -1,24 +1,24 @@
-"""The TypeScript client is built and calls a library that runs.
+"""The TypeScript client is built and calls a library that a mesh serves, over gRPC and over HTTP.
 
 Outside `tests`, because it needs node and npm: `make test-all` runs it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.library_example import plain_server, servicer
+from tests.support.library_example import served
+from tests.support.mesh_process import MeshProcess
 
 pytestmark = pytest.mark.timeout(300)
 HERE = Path(__file__).parent
 RUN_SECONDS = 60.0
-GRPC_CHECKS = (
+CHECKS = (
     "grpc unary",
     "grpc client streaming",
     "grpc server streaming",
@@ -26,8 +26,10 @@ GRPC_CHECKS = (
     "grpc status, message and details",
     "grpc deadline",
     "grpc cancellation",
+    "connect unary",
+    "connect error with details",
+    "connect error for an unknown field",
 )
-HTTP_CHECKS = ("connect unary", "connect error with details", "connect error for an unknown field")
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +41,24 @@ def built() -> None:
 
 
 @pytest.fixture
-async def addresses() -> AsyncIterator[Mapping[str, str]]:
-    """Where the library is served, as the client's variables: MESH_GRPC, MESH_HTTP or both."""
-    async with plain_server(servicer()) as address:
-        yield {"MESH_GRPC": address}
+def mesh(tmp_path: Path) -> Iterator[MeshProcess]:
+    with served(tmp_path) as mesh:
+        yield mesh
 
 
 @pytest.mark.usefixtures("built")
-async def test_the_client_gets_the_right_answers(addresses: Mapping[str, str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        "dist/test.js",
+def test_the_client_gets_the_right_answers(mesh: MeshProcess) -> None:
+    done = subprocess.run(
+        ("node", "dist/test.js"),
         cwd=HERE,
-        env={**os.environ, **addresses},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "MESH_GRPC": mesh.grpc, "MESH_HTTP": mesh.http},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_SECONDS,
     )
-    said, _ = await asyncio.wait_for(process.communicate(), RUN_SECONDS)
-    checks = (GRPC_CHECKS if "MESH_GRPC" in addresses else ()) + (HTTP_CHECKS if "MESH_HTTP" in addresses else ())
-    assert said.decode().splitlines() == [f"ok {check}" for check in checks]
-    assert process.returncode == 0
+    assert done.stdout.splitlines() == [f"ok {check}" for check in CHECKS]
+    assert done.returncode == 0
 
 
 def test_the_lock_names_no_registry() -> None:

@@ -16,12 +16,15 @@ from typing import Any
 from mesh.cli import strict_yaml
 from mesh.cli.strict_yaml import Document, Fault, Place
 from mesh.errors import InvalidConfig, NotFound, Problem
-from mesh.model import ApplicationConfig, DeploymentConfig, RuntimeEnv
+from mesh.model import ApplicationConfig, Cors, DeploymentConfig, RuntimeEnv
+from mesh.serving.cors import MAX_AGE_S, cors_problems
 from mesh.serving.options import (
-    DEPLOYMENT_OPTIONS,
+    JSON_OPTIONS,
+    OPTIONS,
     SECONDS_MAX,
     Range,
     applications_problems,
+    as_fields,
     nearest,
     option_problems,
     shown,
@@ -40,6 +43,7 @@ class HttpOptions:
     host: str | None = None
     port: int | None = None
     request_timeout_s: float | None = None
+    cors: Cors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,8 @@ def as_data(config: Config) -> dict[str, Any]:
     for name, options in (("http_options", config.http_options), ("grpc_options", config.grpc_options)):
         if options is not None and (fields := _set(options)):
             data[name] = fields
+    if config.http_options is not None and config.http_options.cors is not None:
+        data["http_options"]["cors"] = _cors_data(config.http_options.cors)
     data["applications"] = [_application_data(application) for application in config.applications]
     return data
 
@@ -170,7 +176,14 @@ def _deployment_data(config: DeploymentConfig) -> dict[str, Any]:
     data = _set(config)
     if "user_config_json" in data:
         data["user_config"] = json.loads(data.pop("user_config_json"))
+    if config.json is not None:
+        data["json"] = _set(config.json)
     return data
+
+
+def _cors_data(cors: Cors) -> dict[str, Any]:
+    data = {**_set(cors), "allow_origins": list(cors.allow_origins), "allow_headers": list(cors.allow_headers)}
+    return {name: value for name, value in data.items() if name != "allow_headers" or value}
 
 
 def _set(options: Any) -> dict[str, Any]:
@@ -201,12 +214,33 @@ class _Reader:
         )
 
     def _http(self, value: object) -> HttpOptions:
-        found = self._mapping(value, "http_options", ("host", "port", "request_timeout_s"))
+        found = self._mapping(value, "http_options", ("host", "port", "request_timeout_s", "cors"))
         return HttpOptions(
             self._text(found, "host", "http_options") if found.get("host") is not None else None,
             self._number(found, "port", "http_options", _PORT),
             self._number(found, "request_timeout_s", "http_options", _TIMEOUT),
+            self._cors(found["cors"], "http_options.cors") if found.get("cors") is not None else None,
         )
+
+    def _cors(self, value: object, at: str) -> Cors:
+        found = self._mapping(value, at, ("allow_origins", "allow_headers", "max_age_s", "allow_credentials"))
+        if isinstance(value, dict) and "allow_origins" not in found:
+            self._fault(f"{at}.allow_origins", "is missing", "list the origins; [] stands for none")
+        faults = len(self.faults)
+        credentials = found.get("allow_credentials")
+        if credentials is not None and not isinstance(credentials, bool):
+            text = f"must be true or false, not {_shown(credentials)}"
+            self._fault(f"{at}.allow_credentials", text, "write true or false")
+        cors = Cors(
+            self._texts(found.get("allow_origins", []), f"{at}.allow_origins"),
+            self._texts(found.get("allow_headers", []), f"{at}.allow_headers"),
+            self._number(found, "max_age_s", at, MAX_AGE_S),
+            credentials if isinstance(credentials, bool) else None,
+        )
+        if len(self.faults) == faults:
+            for problem in cors_problems(cors, at=at):
+                self._fault(problem.field, problem.message, problem.hint)
+        return cors
 
     def _grpc(self, value: object) -> GrpcOptions:
         found = self._mapping(value, "grpc_options", ("port",))
@@ -248,19 +282,18 @@ class _Reader:
         )
 
     def _deployment(self, value: object, at: str, index: int) -> DeploymentConfig:
-        found = self._mapping(value, at, ("name", "user_config", *DEPLOYMENT_OPTIONS))
+        found = self._mapping(value, at, ("name", *OPTIONS))
         if isinstance(value, dict) and "name" not in found:
             self._fault(f"{at}.name", "is missing", "name the deployment as the code does")
         name = self._text(found, "name", at, default=f"wrong-{index}", stand_in=f"wrong-{index}")
         options = {key: item for key, item in found.items() if key != "name" and item is not None}
+        if isinstance(options.get("json"), dict):
+            options["json"] = self._mapping(options["json"], f"{at}.json", JSON_OPTIONS)
         wrong = list(option_problems(options, at=at))
         for problem in wrong:
             self._fault(problem.field, problem.message, problem.hint)
-        bad = {problem.field for problem in wrong}
-        good: dict[str, Any] = {key: item for key, item in options.items() if f"{at}.{key}" not in bad}
-        if "user_config" in good:
-            good["user_config_json"] = _json(good.pop("user_config"))
-        return DeploymentConfig(name=name, **good)
+        bad = {problem.field.removeprefix(f"{at}.").partition(".")[0] for problem in wrong}
+        return DeploymentConfig(name=name, **as_fields({key: v for key, v in options.items() if key not in bad}))
 
     def _mapping(self, value: object, at: str, known: Sequence[str] | None) -> Mapping[str, Any]:
         """Return the mapping without unknown keys. `known` None: any key."""

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from mesh import settings
-from mesh.settings import ADDRESS_ENV, ADMIN_PORT, CONTROL_PORT, GRPC_PORT, HTTP_PORT, LOOPBACK
+from mesh.settings import ADDRESS_ENV, ADMIN_PORT, CONTROL_PORT, GRPC_PORT, HTTP_PORT, LOOPBACK, MESSAGE_BYTES_MAX
 
 CONTROL = f"{LOOPBACK}:{CONTROL_PORT}"
 
@@ -93,6 +93,10 @@ class ListenFlags:
     port: Annotated[int | None, _port("Port for HTTP.", HTTP_PORT, "--port")] = None
     grpc_port: Annotated[int | None, _port("Port for gRPC.", GRPC_PORT, "--grpc-port")] = None
     control_port: Annotated[int, _port("Port of the control plane.", CONTROL_PORT, "--control-port")] = CONTROL_PORT
+    message_bytes_max: Annotated[
+        int,
+        typer.Option("--message-bytes", min=1024, max=256 * 1024 * 1024, help="Bytes of one gRPC message, at most."),
+    ] = MESSAGE_BYTES_MAX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,6 +133,10 @@ class GatewayFlags:
     drain_timeout_s: Annotated[
         float, typer.Option(min=0, help="Time for running requests when it ends.", metavar="SECONDS")
     ] = 20.0
+    message_bytes_max: Annotated[
+        int,
+        typer.Option("--message-bytes", min=1024, max=256 * 1024 * 1024, help="Bytes of one gRPC message, at most."),
+    ] = MESSAGE_BYTES_MAX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

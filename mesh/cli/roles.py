@@ -115,6 +115,7 @@ def gateway(
         control=control_addresses(control.control),
         request_timeout_s=limits.request_timeout_s,
         drain_timeout_s=limits.drain_timeout_s,
+        message_bytes_max=limits.message_bytes_max,
     )
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:

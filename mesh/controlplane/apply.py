@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mesh.controlplane.handover import awaited, waiting
-from mesh.model import Application, ApplicationConfig, Awaited, Change
+from mesh.model import Application, ApplicationConfig, Awaited, Change, Interface, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,21 @@ def applied(
 
 
 def deleted(application: Application) -> Applied:
-    """Return what deleting an application does to it."""
-    marked = None if application.deleting else replace(application, deleting=True, leaving=False, awaits=())
+    """Return what deleting an application does to it. The descriptors go at once: many deletions fit one commit."""
+    marked = None if application.deleting else replace(_bare(application), deleting=True, leaving=False, awaits=())
     return Applied(application.config.name, application.revision, Change.DELETED, marked)
+
+
+def _bare(application: Application) -> Application:
+    def bare(plan: Plan) -> Plan:
+        return replace(plan, deployments=tuple(replace(spec, interface=Interface()) for spec in plan.deployments))
+
+    return replace(
+        application,
+        plan=bare(application.plan) if application.plan is not None else None,
+        serving=bare(application.serving) if application.serving is not None else None,
+        superseded=tuple(map(bare, application.superseded)),
+    )
 
 
 def _left_out(application: Application, awaits: tuple[Awaited, ...]) -> Applied:

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentSpec, Failure, Plan
-from mesh.serving.options import nearest, resolve, shown
+from mesh import wire
+from mesh.controlplane.interfaces import refusal
+from mesh.controlplane.limits import FAILURE_BYTES_MAX, bounded_failure
+from mesh.controlplane.store import VALUE_BYTES_MAX
+from mesh.controlplane.validate import CONFIG_BYTES_MAX, json_problem
+from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentSpec, Failure, Interface, Plan
+from mesh.serving.options import deployment_problems, nearest, resolve, shown
+from mesh.v1 import deployment_pb2
 
 BUILDS_PER_WORKER_MAX = 2
 """Each build is a process that imports user code: more at once would starve the replicas beside it."""
@@ -20,6 +26,8 @@ ANSWER_MARGIN_S = 10.0
 """Seconds beyond the build's own timeout after which a worker that says nothing is given up."""
 USER_CONFIG_CHARACTERS_MAX = 16 * 1024
 """Of all user_config that the code itself declares: it is stored with the plan, within the store's value limit."""
+PLAN_BYTES_MAX = (VALUE_BYTES_MAX - CONFIG_BYTES_MAX - FAILURE_BYTES_MAX - 16 * 1024) // 2
+"""Bytes of a plan. One that serves and one that is to come are stored together, beside the config and a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,8 @@ class Build:
     session: int
     started: float
     timeout_s: float
+    answered: bool = False
+    """Its result came and is being looked at."""
     ended: bool = False
     failure: Failure | None = None
     deployments: tuple[BuiltDeployment, ...] = ()
@@ -58,6 +68,14 @@ class Builds:
         """Note a build that was sent; it replaces an older one of the same application."""
         self._builds[build.application] = build
 
+    def answered(self, build_id: str) -> Build | None:
+        """Note that a result came. Returns its build, or None if nobody waits for it, or any more."""
+        for name, build in self._builds.items():
+            if build.build_id == build_id and not build.answered and not build.ended:
+                self._builds[name] = replace(build, answered=True)
+                return build
+        return None
+
     def ended(self, build_id: str, failure: Failure | None, deployments: tuple[BuiltDeployment, ...]) -> bool:
         """Take a result. Returns False if nobody waits for it any more."""
         for name, build in self._builds.items():
@@ -82,42 +100,76 @@ def is_wanted(build: Build, application: Application | None) -> bool:
     return application.revision == build.revision
 
 
-def plan_of(application: Application, build: Build) -> Plan | Failure:
-    """Return the plan of a build that ended, or why there is none."""
+def plan_of(application: Application, build: Build, others: Iterable[Application] = ()) -> Plan | Failure:
+    """Return the plan of a build that ended, or why there is none. `others` are all other applications.
+
+    Nothing that the worker says is taken on trust: what comes from here is stored, and told to gateways.
+    """
     if build.failure is not None:
-        return build.failure
-    config = application.config
-    if sum(built.ingress for built in build.deployments) != 1:
+        return bounded_failure(build.failure)
+    plan = _plan(application, build.deployments)
+    failure = next(_flaws(application.config, build.deployments), None) or _oversize(plan) or refusal(plan, others)
+    return plan if failure is None else bounded_failure(failure)
+
+
+def _flaws(config: ApplicationConfig, built: Sequence[BuiltDeployment]) -> Iterator[Failure]:
+    """Yield what is wrong with the deployments that a build found, their services apart."""
+    if sum(each.ingress for each in built) != 1:
         text = f"{shown(config.import_path)} must have exactly one ingress deployment"
-        return Failure(text, "import_path", "name an application with one")
-    known = [built.config.name for built in build.deployments]
+        yield Failure(text, "import_path", "name an application with one")
+    known = [each.config.name for each in built]
+    if len(set(known)) != len(known):
+        text = f"{shown(config.import_path)} has two deployments of one name"
+        yield Failure(text, "import_path", "give each a name of its own")
     for i, override in enumerate(config.deployments):
         if override.name not in known:
             text = f"{shown(config.import_path)} has no deployment {shown(override.name)}"
-            return Failure(text, f"deployments[{i}].name", nearest(override.name, known))
-    size = sum(len(built.config.user_config_json or "") for built in build.deployments)
+            yield Failure(text, f"deployments[{i}].name", nearest(override.name, known))
+    size = sum(len(each.config.user_config_json or "") for each in built)
     if size > USER_CONFIG_CHARACTERS_MAX:
         text = f"user_config in code has {size} characters; {USER_CONFIG_CHARACTERS_MAX} are allowed"
-        return Failure(text, "import_path", "move data out of user_config")
+        yield Failure(text, "import_path", "move data out of user_config")
+    for each in built:
+        for problem in deployment_problems(each.config, at=each.config.name):
+            yield Failure(f"{problem.field} {problem.message}", "import_path", problem.hint)
+        if each.config.user_config_json and (wrong := json_problem(each.config.user_config_json)):
+            yield Failure(f"{each.config.name}.user_config {wrong}", "import_path", "declare a JSON value")
+
+
+def _plan(application: Application, built: Iterable[BuiltDeployment]) -> Plan:
+    config = application.config
     overrides = {override.name: override for override in config.deployments}
     return Plan(
         revision=application.revision,
         config=config,
         deployments=tuple(
             DeploymentSpec(
-                name=built.config.name,
-                ingress=built.ingress,
-                version=version_of(config, built.config.name),
-                settings=resolve(built.config, overrides.get(built.config.name)),
-                interface=built.interface,
+                name=each.config.name,
+                ingress=each.ingress,
+                version=version_of(config, each.config.name, each.interface),
+                settings=resolve(each.config, overrides.get(each.config.name)),
+                interface=each.interface,
             )
-            for built in build.deployments
+            for each in built
         ),
     )
 
 
-def version_of(config: ApplicationConfig, deployment: str) -> str:
-    """Return the digest of all that needs new replicas of a deployment when it changes."""
+def _oversize(plan: Plan) -> Failure | None:
+    size = wire.to_proto(plan, deployment_pb2.Plan).ByteSize()
+    if size <= PLAN_BYTES_MAX:
+        return None
+    descriptors = sum(len(spec.interface.descriptor_set) for spec in plan.deployments)
+    text = f"what was built has {size} bytes, {descriptors} of them descriptors; {PLAN_BYTES_MAX} are allowed"
+    hint = "serve fewer services, or move data out of the config"
+    return Failure(text, "import_path", hint)
+
+
+def version_of(config: ApplicationConfig, deployment: str, interface: Interface | None = None) -> str:
+    """Return the digest of all that needs new replicas of a deployment when it changes.
+
+    Its services are part of it: where they differ, code changed in place, which replicas that run do not have.
+    """
     environment = config.runtime_env
     parts = [
         deployment,
@@ -129,4 +181,6 @@ def version_of(config: ApplicationConfig, deployment: str) -> str:
         list(environment.pip),
         dict(environment.env_vars),
     ]
+    if interface is not None and interface.services:
+        parts += [list(interface.services), hashlib.sha256(interface.descriptor_set).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -29,7 +29,8 @@ from mesh.controlplane.store import Compare, Item, OutcomeUnknown, Put, Remove, 
 from mesh.controlplane.term import Term
 from mesh.controlplane.validate import APPLICATIONS_PER_APPLY_MAX, apply_problems, options_problems
 from mesh.errors import Conflict, InvalidConfig, NotFound, Problem, Unreachable
-from mesh.model import Application, ApplicationConfig
+from mesh.model import Application, ApplicationConfig, Cors
+from mesh.serving.cors import cors_problems
 from mesh.serving.options import nearest, shown
 from mesh.v1 import deployment_pb2
 
@@ -217,14 +218,19 @@ def _options(config: deployment_pb2.Config) -> deployment_pb2.Config:
 def _merged(stored: deployment_pb2.Config, given: deployment_pb2.Config) -> deployment_pb2.Config:
     merged = deployment_pb2.Config()
     merged.CopyFrom(stored)
+    if given.http_options.HasField("cors"):
+        merged.http_options.ClearField("cors")  # MergeFrom would join the lists of the two
     merged.MergeFrom(given)
     return merged
 
 
 def _option_problems(options: deployment_pb2.Config) -> tuple[Problem, ...]:
     http, grpc = options.http_options, options.grpc_options
-    return options_problems(
-        http.port if http.HasField("port") else None,
-        grpc.port if grpc.HasField("port") else None,
-        http.request_timeout_s if http.HasField("request_timeout_s") else None,
+    return (
+        *options_problems(
+            http.port if http.HasField("port") else None,
+            grpc.port if grpc.HasField("port") else None,
+            http.request_timeout_s if http.HasField("request_timeout_s") else None,
+        ),
+        *cors_problems(wire.from_proto(http.cors, Cors), at="http_options.cors"),
     )

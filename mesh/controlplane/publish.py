@@ -11,10 +11,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.controlplane.rollout import is_built, is_ready, plans, spec_of
-from mesh.model import Application, DeploymentSpec, Generation, Interface, Plan, Replica, ReplicaSpec
+from mesh.model import (
+    Application,
+    Cors,
+    DeploymentSpec,
+    Generation,
+    Interface,
+    JsonOptions,
+    Plan,
+    Replica,
+    ReplicaSpec,
+)
+from mesh.serving.cors import resolved
 
 FAILED = "application {!r} has no healthy replica: its deployment failed; ask its operator (the log has the request id)"
 """All that clients are told of a failure: what is in it, and where, is for those who deploy."""
+NO_CORS = Cors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,7 @@ class RoutedDeployment:
     endpoints: tuple[Endpoint, ...] = ()
     interface: Interface = field(default_factory=Interface)
     """What all of the endpoints answer to."""
+    json: JsonOptions = field(default_factory=JsonOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,8 @@ class Snapshot:
     generation: Generation = field(default_factory=Generation)
     applications: tuple[RoutedApplication, ...] = ()
     request_timeout_s: float = 0.0
+    cors: Cors | None = None
+    """Every field set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,10 @@ class Assignments:
 
 
 def snapshot(
-    applications: Mapping[str, Application], replicas: Mapping[str, Replica], request_timeout_s: float
+    applications: Mapping[str, Application],
+    replicas: Mapping[str, Replica],
+    request_timeout_s: float,
+    cors: Cors = NO_CORS,
 ) -> Snapshot:
     """Return what gateways are to route by. `replicas` carry their current status; a timeout of 0 means not set."""
     endpoints: dict[tuple[str, str], list[Replica]] = defaultdict(list)
@@ -82,8 +100,12 @@ def snapshot(
     holders: dict[str, str] = {}
     for name in sorted(routed, key=lambda name: _claim(applications[name])):
         holders.setdefault(routed[name].route_prefix, name)
-    once = (a if holders[a.route_prefix] == name else replace(a, route_prefix="") for name, a in routed.items())
-    return Snapshot(applications=tuple(once), request_timeout_s=request_timeout_s)
+    unseen = {name for name in routed if applications[name].serving is None and not is_built(applications[name])}
+    once = tuple(
+        a if holders[a.route_prefix] == name and not (name in unseen and _is_inside(a, routed.values())) else _apart(a)
+        for name, a in routed.items()
+    )
+    return Snapshot(applications=once, request_timeout_s=request_timeout_s, cors=resolved(cors))
 
 
 def assignments(
@@ -117,10 +139,30 @@ def _routed(application: Application, endpoints: Mapping[str, list[Replica]]) ->
                 request_timeout_s=spec.settings.request_timeout_s,
                 endpoints=tuple(Endpoint(replica.replica_id, replica.status.address) for replica in endpoints[name]),
                 interface=_interface_in_force(application, spec, endpoints[name]),
+                json=spec.settings.json,
             )
             for name, spec in specs.items()
         ),
     )
+
+
+def _is_inside(application: RoutedApplication, others: Iterable[RoutedApplication]) -> bool:
+    """Whether its route is inside that of one with gRPC services, some of whose paths it might cover.
+
+    Such a route is given only to what was built, for only then is it known whether paths collide.
+    """
+    return any(
+        other.route_prefix
+        and application.route_prefix.startswith(other.route_prefix.rstrip("/") + "/")
+        and any(deployment.interface.services for deployment in other.deployments)
+        for other in others
+        if other.name != application.name
+    )
+
+
+def _apart(application: RoutedApplication) -> RoutedApplication:
+    """Return an application that is not reachable over HTTP."""
+    return replace(application, route_prefix="")
 
 
 def _claim(application: Application) -> tuple[bool, bool, bool, bool, str]:
@@ -162,10 +204,11 @@ def _spec_in_force(application: Application, name: str, ready: Iterable[Replica]
 
 
 def _interface_in_force(application: Application, spec: DeploymentSpec, ready: Iterable[Replica]) -> Interface:
-    """The older version's while a replica of it takes calls: what a new version adds, that one does not know."""
+    """The oldest version's of which a replica takes calls: what a newer one adds, that one does not know."""
     versions = {replica.version for replica in ready}
-    older = [each for plan in _plans(application) for each in plan if each.name == spec.name]
-    return next((each.interface for each in reversed(older) if each.version in versions), spec.interface)
+    oldest_first = (application.serving, *reversed(application.superseded), application.plan)
+    specs = (each for plan in oldest_first if plan is not None for each in plan.deployments if each.name == spec.name)
+    return next((each.interface for each in specs if each.version in versions), spec.interface)
 
 
 def _routing_plan(application: Application, endpoints: Mapping[str, list[Replica]]) -> Plan | None:

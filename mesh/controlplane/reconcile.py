@@ -28,6 +28,7 @@ from mesh.controlplane.actions import (
     StopReplica,
 )
 from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, is_wanted, plan_of
+from mesh.controlplane.limits import bounded_failure
 from mesh.controlplane.placement import Placement, ends_unasked
 from mesh.controlplane.registry import Presence, Worker, current_status, durable
 from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState, ReplicaStatus
@@ -101,6 +102,7 @@ class _Pass:
         self._observed = observed
         self._now = now
         self._made = 0
+        self._planned: dict[str, Application] = {}
         self._presence = {w.worker_id: w.presence(now, observed.grace_s) for w in observed.workers.values()}
         self._replicas = seen(observed)
         self._forgotten = {i: why for i, r in self._replicas.items() if (why := self._gone(r))}
@@ -198,8 +200,10 @@ class _Pass:
         build = self._observed.builds.get(name)
         if build is not None and build.revision == revision:
             if build.ended:
-                plan = plan_of(application, build)
+                others = (a for other, a in {**self._desired.applications, **self._planned}.items() if other != name)
+                plan = plan_of(application, build, others)
                 if isinstance(plan, Plan):
+                    self._planned[name] = replace(application, plan=plan)
                     yield MarkPlanned(name, plan, *rollout.superseded(application, replicas))
                 else:
                     yield self._failed(application, replicas, plan)
@@ -223,7 +227,7 @@ class _Pass:
     def _failed(self, application: Application, replicas: list[Replica], why: Failure) -> MarkFailed:
         """Return the end of a revision. A plan that had begun to serve when it was replaced serves on."""
         begun = None if rollout.is_built(application) else rollout.superseded(application, replicas)[0]
-        return MarkFailed(application.config.name, application.revision, why, begun)
+        return MarkFailed(application.config.name, application.revision, bounded_failure(why), begun)
 
     def _runs(self, build: Build) -> bool:
         """Whether an answer may still come: it ends with the session it was sent on."""

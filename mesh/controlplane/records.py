@@ -11,7 +11,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from mesh import model, wire
-from mesh.controlplane.store import Item
+from mesh.controlplane.store import VALUE_BYTES_MAX, Item
 from mesh.errors import Unreachable
 from mesh.v1 import deployment_pb2
 
@@ -33,8 +33,14 @@ def replica_key(replica_id: str) -> str:
 
 
 def encode_application(application: model.Application) -> bytes:
-    """Return an application as it is stored."""
-    return wire.to_proto(application, deployment_pb2.Application).SerializeToString(deterministic=True)
+    """Return an application as it is stored: with as many of its superseded plans, the newest first, as there is room.
+
+    What is left out loses its replicas early; for the rest there is room in any case (`builds.PLAN_BYTES_MAX`).
+    """
+    message = wire.to_proto(application, deployment_pb2.Application)
+    while message.superseded and message.ByteSize() > VALUE_BYTES_MAX:
+        del message.superseded[-1]
+    return message.SerializeToString(deterministic=True)
 
 
 def encode_replica(replica: model.Replica) -> bytes:

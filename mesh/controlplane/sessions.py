@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import grpc
 
 from mesh import wire
 from mesh.clock import Clock
+from mesh.controlplane.builds import Build, plan_of
 from mesh.controlplane.leader import Leadership
+from mesh.controlplane.limits import bounded_status
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.registry import Greeting
 from mesh.controlplane.streams import read
@@ -25,7 +28,7 @@ from mesh.lifecycle import Tasks
 from mesh.liveness import TAKE_OFFICE_S, Silence
 from mesh.model import BuiltDeployment, Failure, ReplicaStatus
 from mesh.serving.options import name_problem
-from mesh.v1 import worker_service_pb2_grpc
+from mesh.v1 import deployment_pb2, worker_service_pb2_grpc
 from mesh.v1.worker_service_pb2 import BuildResult, Heartbeat, Redirect, SessionRequest, SessionResponse, Welcome
 
 HELLO_TIMEOUT_S = 10.0
@@ -58,6 +61,7 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a session starts with Hello")
         try:
             greeting = wire.from_proto(first.hello, Greeting)
+            greeting = replace(greeting, replicas=tuple(map(bounded_status, greeting.replicas)))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Hello cannot be read: {error}")
         if wrong := name_problem(greeting.worker_id):
@@ -74,7 +78,8 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
         log.info("worker connected", extra={"worker": greeting.worker_id, "replicas": len(greeting.replicas)})
         tasks = Tasks(on_failure=lambda error: outbox.close(f"the session failed: {error}"))
         try:
-            tasks.spawn(self._receive(term, admitted.session, outbox, context), name=f"session-{greeting.worker_id}")
+            receiving = self._receive(term, admitted.session, outbox, context, tasks)
+            tasks.spawn(receiving, name=f"session-{greeting.worker_id}")
             tasks.spawn(self._watch_silence(term, admitted.session, outbox), name=f"silence-{greeting.worker_id}")
             outbox.put(SessionResponse(welcome=Welcome(heartbeat_interval_s=self._interval_s)))
             await self._send(outbox, context)
@@ -103,8 +108,10 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
             except TimeoutError:
                 outbox.close(f"a message was not accepted within {WRITE_TIMEOUT_S:g} s")
 
-    async def _receive(self, term: Term, session: int, outbox: Outbox, context: _Context) -> None:
+    async def _receive(self, term: Term, session: int, outbox: Outbox, context: _Context, tasks: Tasks) -> None:
         while (request := await read(context, None)) is not None:
+            if request.WhichOneof("kind") == "build_result":
+                self._built(term, request.build_result, tasks)
             if refusal := self._take(term, session, outbox.worker_id, request):
                 outbox.close(refusal)
                 return
@@ -126,15 +133,13 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
         match request.WhichOneof("kind"):
             case "report":
                 try:
-                    replicas = tuple(wire.from_proto(status, ReplicaStatus) for status in request.report.replicas)
+                    replicas = tuple(_status(status) for status in request.report.replicas)
                 except ValueError as error:
                     return f"the report cannot be read: {error}"
                 if term.registry.report(worker_id, session, replicas, now=now):
                     term.changed.ring()
             case "heartbeat":
                 term.registry.heartbeat(worker_id, session, now=now)
-            case "build_result":
-                self._built(term, request.build_result)
             case "leaving":
                 term.registry.leaving(worker_id, session, now=now)
                 term.changed.ring()
@@ -145,12 +150,29 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
                 term.registry.heartbeat(worker_id, session, now=now)
         return ""
 
-    def _built(self, term: Term, result: BuildResult) -> None:
-        deployments = tuple(wire.from_proto(built, BuiltDeployment) for built in result.deployments)
+    def _built(self, term: Term, result: BuildResult, tasks: Tasks) -> None:
+        if (build := term.builds.answered(result.build_id)) is None:
+            return
         failure = wire.from_proto(result.failure, Failure) if result.HasField("failure") else None
-        if term.builds.ended(result.build_id, failure, deployments):
+        deployments = tuple(wire.from_proto(built, BuiltDeployment) for built in result.deployments)
+        ended = replace(build, failure=failure, deployments=deployments)
+        tasks.spawn(self._look_at(term, ended), name=f"build-{build.build_id}")
+
+    async def _look_at(self, term: Term, build: Build) -> None:
+        """Take a build's result, after a first look at it in a thread: schemas may take long to load.
+
+        What this look finds of them is remembered, for the one that counts: by `reconcile`, on the state of then.
+        """
+        if (application := term.mirror.applications.get(build.application)) is not None:
+            others = [other for name, other in term.mirror.applications.items() if name != build.application]
+            await asyncio.to_thread(plan_of, application, build, others)
+        if term.builds.ended(build.build_id, build.failure, build.deployments):
             term.changed.ring()
 
     async def _redirect(self, context: _Context) -> None:
         leader = "" if self._leadership.is_leader else self._leadership.leader_address
         await context.write(SessionResponse(redirect=Redirect(leader=leader)))
+
+
+def _status(message: deployment_pb2.ReplicaStatus) -> ReplicaStatus:
+    return bounded_status(wire.from_proto(message, ReplicaStatus))

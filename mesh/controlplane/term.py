@@ -17,7 +17,7 @@ from mesh.controlplane.builds import Builds
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.reconcile import Desired, Observed, counted, seen
 from mesh.controlplane.registry import Registry
-from mesh.model import Generation
+from mesh.model import Cors, Generation
 from mesh.v1 import discovery_service_pb2, worker_service_pb2
 from mesh.v1.discovery_service_pb2 import StreamSnapshotsResponse
 from mesh.v1.worker_service_pb2 import SessionResponse
@@ -146,8 +146,8 @@ class Term:
     def publish(self) -> None:
         """Tell gateways and workers what changed for them: gateways first, so that none is sent where none serves."""
         applications, replicas = self.mirror.applications, seen(self.observed())
-        timeout_s = self.mirror.options.http_options.request_timeout_s
-        routed = publish.snapshot(applications, replicas, timeout_s)
+        http = self.mirror.options.http_options
+        routed = publish.snapshot(applications, replicas, http.request_timeout_s, wire.from_proto(http.cors, Cors))
         if routed != self._routed:
             self._routed = routed
             self._routed_at = self._next_generation()

@@ -68,14 +68,15 @@ def _problems(
 
 
 def _json_problems(config: ApplicationConfig, *, at: str) -> Iterator[Problem]:
-    if config.args_json and (wrong := _json_problem(config.args_json, kind=dict)):
+    if config.args_json and (wrong := json_problem(config.args_json, kind=dict)):
         yield Problem(f"{at}.args", wrong, "write a mapping of names to values")
     for i, deployment in enumerate(config.deployments):
-        if deployment.user_config_json and (wrong := _json_problem(deployment.user_config_json)):
+        if deployment.user_config_json and (wrong := json_problem(deployment.user_config_json)):
             yield Problem(f"{at}.deployments[{i}].user_config", wrong, "write a JSON value")
 
 
-def _json_problem(text: str, *, kind: type = object) -> str:
+def json_problem(text: str, *, kind: type = object) -> str:
+    """Return what is wrong with a text that is to be JSON, or ""."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

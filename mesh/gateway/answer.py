@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from mesh import errors
+from mesh.pipe.messages import MessageTooLarge
 from mesh.transcode.refusals import RequestRefused
 
 PROBLEM_JSON = b"application/problem+json"
@@ -100,6 +101,7 @@ OUTCOMES: dict[type[errors.MeshError], Outcome] = {
     MediaUnsupported: Outcome(415, "INVALID_ARGUMENT", "Unsupported Media Type", "UNSUPPORTED_MEDIA_TYPE"),
     PayloadTooLarge: Outcome(413, "INVALID_ARGUMENT", "Content Too Large", "BODY_TOO_LARGE"),
     HeadTooLarge: Outcome(431, "INVALID_ARGUMENT", "Request Header Fields Too Large", "HEADERS_TOO_LARGE"),
+    MessageTooLarge: Outcome(500, "RESOURCE_EXHAUSTED", "Internal Server Error", "MESSAGE_TOO_LARGE"),
     ClientGone: Outcome(499, "CANCELLED", "Client Closed Request", "CLIENT_GONE"),
 }
 _UNKNOWN = Outcome(500, "INTERNAL", "Internal Server Error", "INTERNAL")

@@ -69,7 +69,7 @@ class GrpcFront:
     async def drain(self) -> None:
         """Tell health watchers to go elsewhere."""
         if self._server is not None:
-            await self._health.enter_graceful_shutdown()
+            self._health.drain()
 
     async def stop(self) -> None:
         """Close the listener and all connections."""

@@ -10,11 +10,12 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import grpc
 
-from mesh.errors import DeadlineExceeded, MeshError
+from mesh.errors import DeadlineExceeded, HandlerFailed, MeshError
 from mesh.gateway import answer
 from mesh.gateway.exchange import Exchange
 from mesh.gateway.grpc_status import APPLICATION_METADATA, REQUEST_ID_METADATA, Told, log_failure, peer_address, refuse
@@ -22,7 +23,7 @@ from mesh.gateway.heads import HOP_BY_HOP, request_id
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
-from mesh.pipe.messages import PREFIX_BYTES, Messages, framed
+from mesh.pipe.messages import PREFIX_BYTES, Messages, framed, sole
 from mesh.v1 import replica_service_pb2 as pb
 
 _STATUSES = {code.value[0]: code for code in grpc.StatusCode}
@@ -35,6 +36,12 @@ _NOT_PASSED = frozenset(name.decode() for name in HOP_BY_HOP) | {
     APPLICATION_METADATA,
 }
 _RESERVED = ("grpc-", "x-mesh-", ":")
+_NOT_ANSWERED = HOP_BY_HOP | {b"host", b"content-type", b"content-length", b"user-agent", b"x-request-id"}
+_OF_USER_CODE = (b"grpc-status-details-bin", b"grpc-retry-pushback-ms")
+"""Trailing metadata with gRPC's own names that user code may set."""
+
+BREAK_S = 0.002
+"""Seconds until the end of a client's messages is believed."""
 
 log = logging.getLogger("mesh.gateway")
 
@@ -85,6 +92,14 @@ class Services(grpc.GenericRpcHandler):
             code = answer.outcome(error).code
             log_failure(error, told)
             await refuse(context, error, told.request_id)
+        except grpc.aio.AbortError:  # the status that user code set
+            code = told.code
+            raise
+        except Exception as error:
+            code = "INTERNAL"
+            told.request_id = told.request_id or pipeline.clock.request_id()
+            log.exception("call failed", extra={"request_id": told.request_id, "route": told.route})
+            await refuse(context, HandlerFailed(str(error)), told.request_id)
         finally:
             self._traffic.count(told.route, path, code, started)
             if self._traffic.access_log:
@@ -105,8 +120,12 @@ class Services(grpc.GenericRpcHandler):
                 route.dispatcher.open(call, b"", end=False)
                 upload = self._pipeline.tasks.spawn(_upload_one(call, request), name="upload")
             head = await call.head
-            message = await _only_message(call, context, self._pipeline.settings.message_bytes_max)
-            await _send_head(context, head)
+            bytes_max = self._pipeline.settings.message_bytes_max
+            message = sole(head.data, bytes_max) if head.end else None
+            if message is None:
+                message = await _only_message(call, context, bytes_max)
+            if head.headers or head.compression:
+                await _send_head(context, head)
             await _end(context, _trailers(call, head), told)
             return message
         finally:
@@ -162,12 +181,12 @@ class Services(grpc.GenericRpcHandler):
         to.grpc = True
         to.raw_path = path.encode()
         to.request_id = told.request_id
-        client = peer_address(context.peer())
-        to.headers.extend((*passed, b"x-request-id", told.request_id.encode(), b"x-forwarded-for", client.encode()))
-        to.client = context.peer().partition(":")[2].replace("%5B", "[").replace("%5D", "]")
+        to.client, address = _client(context.peer())
+        to.headers.extend((*passed, b"x-request-id", told.request_id.encode(), b"x-forwarded-for", address))
         if left_s is not None or not streams:
             to.timeout_ms = min(math.ceil(timeout_s * 1000), 0xFFFFFFFF)
-        call = Call(frame, route.dispatcher.loop, idempotent=False, body_follows=body_follows)
+        idempotent = not streams and pipeline.services.idempotent(path)
+        call = Call(frame, route.dispatcher.loop, idempotent=idempotent, body_follows=body_follows)
         return call, route, Exchange(pipeline.exchanges, route.dispatcher, call, timeout_s)
 
 
@@ -204,8 +223,14 @@ def _passed(metadata: Iterable[tuple[str, Any]], told: Told) -> tuple[list[bytes
     return passed, application
 
 
+@lru_cache(maxsize=1024)
+def _client(peer: str) -> tuple[str, bytes]:
+    """Return a client as host:port and its address alone. It is the same for all calls of a connection."""
+    return peer.partition(":")[2].replace("%5B", "[").replace("%5D", "]"), peer_address(peer).encode()
+
+
 async def _only_message(call: Call, context: Any, bytes_max: int) -> bytes:
-    """Return the one message of an answer, b"" if there is none."""
+    """Return the one message of an answer, b"" if there is none. Raises MessageTooLarge."""
     messages = Messages(bytes_max)
     while data := await call.read():
         messages.feed(data)
@@ -247,7 +272,7 @@ def _pairs(flat: Iterable[bytes]) -> tuple[tuple[str, str | bytes], ...]:
     return tuple(
         (name.decode("ascii"), value if name.endswith(b"-bin") else value.decode("ascii"))
         for name, value in zip(parts[::2], parts[1::2], strict=True)
-        if name == b"grpc-status-details-bin" or not (name.startswith((b"grpc-", b":")) or name == b"x-request-id")
+        if name in _OF_USER_CODE or not (name.startswith((b"grpc-", b"x-mesh-", b":")) or name in _NOT_ANSWERED)
     )
 
 
@@ -268,6 +293,9 @@ async def _upload(call: Call, context: Any, exchange: Exchange) -> None:
             exchange.progressed()
             if not await call.write(framed(message), end=False):
                 return
+        # grpc tells of a client that broke off by the end of its messages first; a moment later we are cancelled.
+        # A method must not take half a stream for the whole.
+        await asyncio.sleep(BREAK_S)
         await call.write(b"", end=True)
     except MeshError as error:
         exchange.give_up(error)

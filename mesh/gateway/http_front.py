@@ -12,6 +12,7 @@ import logging
 from mesh.errors import DeadlineExceeded, HandlerFailed, InvalidConfig, MeshError, Problem
 from mesh.gateway import answer, docs_page, pages
 from mesh.gateway.answer import BodyBroken, BodyTimeout, ClientGone, PayloadTooLarge, Unsupported
+from mesh.gateway.cors import Headers, is_preflight, origin_of
 from mesh.gateway.exchange import Exchange
 from mesh.gateway.heads import (
     RequestHead,
@@ -22,7 +23,7 @@ from mesh.gateway.heads import (
     given_request_id,
     read_head,
 )
-from mesh.gateway.http_request import Receive, Request, Scope, Send
+from mesh.gateway.http_request import Message, Receive, Request, Scope, Send, check_end
 from mesh.gateway.openapi_page import OpenApiPage
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.rest_front import RestFront
@@ -32,8 +33,6 @@ from mesh.pipe.retry import IDEMPOTENT
 from mesh.transcode.router import NoSuchPath
 from mesh.v1 import replica_service_pb2 as pb
 
-RESET_SHOWS_S = 0.002
-"""Seconds within which a body that a reset ended shows as one: a reset without an error looks like its end at first."""
 _SELDOM_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _USUAL = frozenset({"POST", "PATCH"})
 
@@ -56,10 +55,16 @@ class HttpFront:
         if scope["type"] != "http":
             await self._refuse(scope, receive, send)
             return
-        request = Request(scope, receive, send)
         if scope["raw_path"][:3] == pages.PREFIX:
-            await self._page(request)
+            await self._page(Request(scope, receive, send))
             return
+        if (policy := self._pipeline.cors) is not None and (origin := origin_of(scope["headers"])):
+            if is_preflight(scope["method"], scope["headers"]):
+                await send({"type": "http.response.start", "status": 204, "headers": policy.preflight(origin)})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            send = _telling(send, policy.answer(origin))
+        request = Request(scope, receive, send)
         started = self._pipeline.clock.monotonic()
         status = 500
         try:
@@ -169,7 +174,7 @@ class HttpFront:
                 if total > self._settings.body_bytes_max:
                     raise PayloadTooLarge(f"the body is larger than {self._settings.body_bytes_max} bytes")
                 if not more:
-                    await _check_end(request, exchange, length - total)
+                    await check_end(request, exchange, length - total)
                 if (data or not more) and not await call.write(data, end=not more):
                     break
                 if not more:
@@ -227,7 +232,7 @@ class HttpFront:
             return
         if request.started:
             raise BrokenAnswer(error.message) from None
-        last = self._pipeline.draining or isinstance(error, (BodyBroken, BodyTimeout))
+        last = self._pipeline.draining or isinstance(error, (BodyBroken, BodyTimeout, PayloadTooLarge))
         if last and request.scope["http_version"].startswith("1"):
             headers.append((b"connection", b"close"))
         await request.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -274,6 +279,18 @@ class BrokenAnswer(Exception):
     """Breaks off an answer that has begun: the server resets the connection, so that it is not taken for whole."""
 
 
+def _telling(send: Send, headers: Headers) -> Send:
+    """Return a `send` that adds headers to the answer."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = (pair for pair in message["headers"] if not pair[0].startswith(b"access-control-"))
+            message["headers"] = [*own, *headers]
+        await send(message)
+
+    return sending
+
+
 async def _start(request: Request, head: pb.Head, *, framed_here: bool) -> None:
     """Send the head of an answer. Raises HandlerFailed where HTTP does not allow what the handler set."""
     status = head.status
@@ -287,22 +304,6 @@ async def _start(request: Request, head: pb.Head, *, framed_here: bool) -> None:
     except RuntimeError:
         raise HandlerFailed("a header of the answer has characters that HTTP does not allow") from None
     request.started = True
-
-
-async def _check_end(request: Request, exchange: Exchange, missing: int) -> None:
-    """Raise ClientGone unless the body is whole: over HTTP/2 a reset may look like the end of a body.
-
-    `missing`: bytes that are missing of its length; below 0 there is no length to compare with.
-    """
-    if missing > 0:
-        raise ClientGone("the client went away while it sent the body")
-    if missing < 0 and request.scope["http_version"] == "2":
-        request.body_over()
-        exchange.watch(request.disconnected)
-        exchange.slow()
-        await asyncio.sleep(RESET_SHOWS_S)
-        if exchange.error is not None:
-            raise exchange.error
 
 
 def _check_unusual(scope: Scope, head: RequestHead) -> None:

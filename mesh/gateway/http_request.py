@@ -1,6 +1,7 @@
 """One HTTP request as the server hands it over: its body, and whether its client is still there.
 
-Owns the taking of body messages and what their end means. Never routes or answers. Called by `http_front`.
+Owns the taking of body messages and what their end means. Never routes or answers. Called by `http_front` and
+`rest_front`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from typing import Any
 
 from mesh.errors import MeshError
 from mesh.gateway.answer import BodyBroken, ClientGone
+from mesh.gateway.exchange import Exchange
+
+RESET_SHOWS_S = 0.002
+"""Seconds within which a body that a reset ended shows as one: a reset without an error looks like its end at first."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -117,3 +122,19 @@ class EarlyBody:
         if not part[1]:
             self.complete.set()
         return part
+
+
+async def check_end(request: Request, exchange: Exchange, missing: int) -> None:
+    """Raise ClientGone unless the body is whole: over HTTP/2 a reset may look like the end of a body.
+
+    `missing`: bytes that are missing of its length; below 0 there is no length to compare with.
+    """
+    if missing > 0:
+        raise ClientGone("the client went away while it sent the body")
+    if missing < 0 and request.scope["http_version"] == "2":
+        request.body_over()
+        exchange.watch(request.disconnected)
+        exchange.slow()
+        await asyncio.sleep(RESET_SHOWS_S)
+        if exchange.error is not None:
+            raise exchange.error

@@ -64,4 +64,7 @@ def _key(deployment: pb.RoutedDeployment) -> _Key:
 
 
 def _options(deployment: pb.RoutedDeployment) -> JsonOptions:
-    return JsonOptions()
+    json = deployment.json
+    return JsonOptions(
+        emit_defaults=json.emit_defaults, proto_names=json.proto_names, enums_as_numbers=json.enums_as_numbers
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mesh.clock import Clock
 from mesh.errors import NotFound, Unavailable
+from mesh.gateway.cors import Cors
 from mesh.gateway.exchange import Exchanges
 from mesh.gateway.interfaces import Interfaces
 from mesh.gateway.rest_table import RestTable
@@ -55,6 +56,8 @@ class Pipeline:
         self.exchanges = Exchanges(settings, clock, self.tasks)
         self.services: ServiceTable[Route] = ServiceTable()
         """Who serves which gRPC service."""
+        self.cors: Cors | None = None
+        """What pages of other origins may do; None: nothing."""
         self._interfaces = Interfaces()
         self._routes: RouteTable[Route] = RouteTable({})
         self._applications: dict[str, Route] = {}
@@ -139,6 +142,7 @@ class Pipeline:
         gone = {key: old for key, old in self._dispatchers.items() if wanted.get(key) is not old}
         self._routes, self._applications, self._dispatchers = RouteTable(by_prefix), by_name, wanted
         self.services = ServiceTable(served)
+        self.cors = _cors(snapshot)
         self.generation = generation
         SNAPSHOT_GENERATION.set(generation.number)
         for (application_name, _), dispatcher in gone.items():
@@ -199,6 +203,13 @@ class Pipeline:
         )
         dispatcher.update(limits, ())
         return dispatcher
+
+
+def _cors(snapshot: pb.Snapshot) -> Cors | None:
+    if not snapshot.cors.allow_origins:
+        return None
+    given = snapshot.cors
+    return Cors(given.allow_origins, given.allow_headers, given.max_age_s, allow_credentials=given.allow_credentials)
 
 
 async def _bury(dispatcher: Dispatcher) -> None:

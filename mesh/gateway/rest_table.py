@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from mesh.transcode.binding import Binding
-from mesh.transcode.json_codec import Codecs, JsonOptions
+from mesh.transcode.json_codec import Codec, Codecs, JsonOptions
 from mesh.transcode.router import MalformedPath, Match, NoSuchPath, Route, Router, WrongMethod
 from mesh.transcode.rules import HttpRule
 from mesh.transcode.schema import MethodSchema, Schema
@@ -29,6 +29,8 @@ class Endpoint:
     request_class: type[Message]
     response_class: type[Message]
     codecs: Codecs
+    request_codec: Codec
+    response_codec: Codec
     is_rpc_path: bool
     """It is the method's own path, where Connect and gRPC-Web are spoken too."""
 
@@ -42,14 +44,15 @@ class RestTable:
         self.options = options
         self._prefix = prefix
         codecs = Codecs(schema.pool, options)
-        self._router = Router(
-            [
-                self._route(method, rule, codecs)
-                for service in schema.services.values()
-                for method in service.methods.values()
-                for rule in _rules(method)
-            ]
-        )
+        methods = [method for service in schema.services.values() for method in service.methods.values()]
+        ruled = [(method, rule) for method in methods for rule in method.rules]
+        # A method's own path may be taken, by a rule of its own or of another one.
+        taken = {(rule.http_method, parse_template(rule.template_text).shape) for _, rule in ruled}
+        own = [(method, HttpRule("POST", method.rpc_path, "*", "")) for method in methods]
+        free = [
+            (method, rule) for method, rule in own if ("POST", parse_template(rule.template_text).shape) not in taken
+        ]
+        self._router = Router([self._route(method, rule, codecs) for method, rule in (*ruled, *free)])
 
     def match(self, http_method: str, raw_path: bytes) -> Found:
         """Return what a request leads to. `raw_path` is the whole path as sent."""
@@ -63,13 +66,8 @@ class RestTable:
             request_class=self.schema.message_class(method.input),
             response_class=self.schema.message_class(method.output),
             codecs=codecs,
-            is_rpc_path=rule.template_text == method.rpc_path,
+            request_codec=codecs.get(method.input),
+            response_codec=codecs.get(method.output),
+            is_rpc_path=(rule.http_method, rule.template_text) == ("POST", method.rpc_path),
         )
         return Route(rule.http_method, template.under(self._prefix) if self._prefix else template, endpoint)
-
-
-def _rules(method: MethodSchema) -> tuple[HttpRule, ...]:
-    """The method's rules, and its own path, which a rule of its own may have taken."""
-    own = HttpRule("POST", method.rpc_path, "*", "")
-    taken = any(rule.http_method == "POST" and rule.template_text == method.rpc_path for rule in method.rules)
-    return method.rules if taken else (*method.rules, own)

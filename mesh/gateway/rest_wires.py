@@ -18,18 +18,19 @@ from google.protobuf.descriptor_pool import Default, DescriptorPool
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
-from mesh.errors import HandlerFailed, InvalidConfig, MeshError, Overloaded, Problem
+from mesh.errors import HandlerFailed, MeshError, Overloaded
 from mesh.gateway import answer
 from mesh.gateway.answer import MethodFailed
+from mesh.gateway.rest_heads import Headers, pairs
 from mesh.gateway.rest_table import Endpoint
 from mesh.pipe.messages import PREFIX_BYTES, framed
-from mesh.transcode.binding import is_json
+from mesh.transcode.binding import JSON_CONTENT_TYPE, is_json
 from mesh.transcode.refusals import BadJson, CannotRender, RequestRefused
 from mesh.transcode.streams import NDJSON_CONTENT_TYPES, StreamFormat, stream_format
 
-Headers = list[tuple[bytes, bytes]]
-
 _TRAILERS_FLAG = 0x80
+_OCTETS = b"application/octet-stream"
+_PIECES_MAX = 1000
 _WEB = "application/grpc-web"
 _CONNECT_CODES = {"CANCELLED": "canceled"}
 _MALFORMED = "the application sent a message that is not of the method's type"
@@ -45,52 +46,59 @@ class Wire(Protocol):
         """Return the one request message in a whole body."""
 
     def response(self, message: bytes) -> bytes:
-        """Return the body of an answer of one message; it sets `content_type`."""
+        """Return the body of an answer of one message. It may set `content_type`."""
 
     def headers(self, trailing: Iterable[bytes]) -> Headers:
         """Return headers that tell of the trailing metadata, flat, of a unary answer."""
 
     def item(self, message: bytes, *, first: bool) -> bytes:
-        """Return the bytes of one message of a stream."""
+        """Return the bytes of one message of a stream. The first may set `content_type`."""
 
     def end(self, trailing: Iterable[bytes], *, first: bool) -> bytes:
         """Return the last bytes of a stream that ended well."""
 
-    def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes:
-        """Return the last bytes of a stream that failed on its way."""
+    def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes | None:
+        """Return the last bytes of a stream that failed on its way; None: it has no way to tell."""
 
     def refusal(self, error: MeshError, request_id: str) -> tuple[int, Headers, bytes]:
         """Return status, headers and body of an answer that is an error."""
 
 
 class JsonWire:
-    """REST: proto3 JSON by the HTTP rule. Streams of requests are lines; those of answers as Accept asks."""
+    """REST: proto3 JSON by the HTTP rule. Streams of requests are lines; those of answers as Accept asks.
+
+    `google.api.HttpBody` travels as it is: each piece of a body is a message of a stream, and the other way round.
+    """
+
+    __slots__ = ("_binding", "_captures", "_endpoint", "_format", "_query", "_request_type", "content_type", "raw")
 
     def __init__(
         self, endpoint: Endpoint, captures: tuple[tuple[str, str], ...], query: bytes, content_type: str, accept: str
     ) -> None:
         self._endpoint = endpoint
+        self._binding = binding = endpoint.binding
         self._captures = captures
         self._query = query
         self._request_type = content_type
-        self.format = stream_format(accept) if endpoint.method.server_streaming else StreamFormat.ARRAY
-        self.content_type = self.format.content_type.encode()
+        self._format = stream_format(accept) if endpoint.method.server_streaming else StreamFormat.ARRAY
+        self.content_type = _OCTETS if binding.raw_response else self._format.content_type.encode()
+        self.raw = binding.raw_request
+        """Whether bodies of requests are taken as they are."""
 
     def request(self, body: bytes) -> bytes:
         """See Wire."""
-        binding = self._endpoint.binding
-        return binding.request(self._captures, self._query, body, self._request_type).SerializeToString()
+        return self._binding.request(self._captures, self._query, body, self._request_type).SerializeToString()
 
-    def check_lines(self) -> None:
+    def check_stream(self) -> None:
         """Refuse a stream of requests that does not call itself JSON lines."""
         media = self._request_type.partition(";")[0].strip().lower()
-        if media not in NDJSON_CONTENT_TYPES:
+        if not self.raw and media not in NDJSON_CONTENT_TYPES:
             raise RequestRefused(415, "", "the content type of a stream of requests must be application/x-ndjson")
 
-    def line(self, line: bytes) -> bytes:
-        """Return the request message in one line of a stream."""
-        binding = self._endpoint.binding
-        return binding.request(self._captures, self._query, line, "application/json").SerializeToString()
+    def part(self, data: bytes) -> bytes:
+        """Return the request message in one line, or in one piece of a raw body, of a stream."""
+        content_type = self._request_type if self.raw else JSON_CONTENT_TYPE
+        return self._binding.request(self._captures, self._query, data, content_type).SerializeToString()
 
     def response(self, message: bytes) -> bytes:
         """See Wire."""
@@ -104,39 +112,44 @@ class JsonWire:
 
     def item(self, message: bytes, *, first: bool) -> bytes:
         """See Wire."""
-        _, body = self._rendered(message)
-        return body if self._endpoint.binding.raw_response else self.format.item(body, first=first)
+        content_type, body = self._rendered(message)
+        if not self._binding.raw_response:
+            return self._format.item(body, first=first)
+        if first:
+            self.content_type = content_type.encode()
+        return body
 
     def end(self, trailing: Iterable[bytes], *, first: bool) -> bytes:
         """See Wire."""
-        return b"" if self._endpoint.binding.raw_response else self.format.end(first=first)
+        return b"" if self._binding.raw_response else self._format.end(first=first)
 
-    def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes:
+    def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes | None:
         """See Wire."""
+        if self._binding.raw_response:
+            return None
         fields = answer.fields_of(error, request_id) | self._more(error)
-        return self.format.error(json.dumps({"error": fields}).encode(), first=first)
+        return self._format.error(json.dumps({"error": fields}).encode(), first=first)
 
     def refusal(self, error: MeshError, request_id: str) -> tuple[int, Headers, bytes]:
         """See Wire."""
         return answer.problem(error, request_id, **self._more(error))
 
     def _more(self, error: MeshError) -> dict[str, Any]:
-        more: dict[str, Any] = {}
         if isinstance(error, MethodFailed) and error.details:
-            more["details"] = [shown for shown, _, _ in details_of(error, self._endpoint.codecs.pool)]
-        if isinstance(error, RequestRefused) and error.field:
-            more["field"] = error.field
-        return more
+            return {"details": [shown for shown, _, _ in details_of(error, self._endpoint.codecs.pool)]}
+        return {"field": error.field} if isinstance(error, RequestRefused) and error.field else {}
 
     def _rendered(self, message: bytes) -> tuple[str, bytes]:
         try:
-            return self._endpoint.binding.response(_parsed(self._endpoint, message))
+            return self._binding.response(_parsed(self._endpoint, message))
         except CannotRender as error:
             raise HandlerFailed(f"the answer has no JSON form: {error.message}") from None
 
 
 class ConnectWire:
     """Connect's unary form, in JSON or in protobuf's own."""
+
+    __slots__ = ("_endpoint", "_json", "content_type")
 
     def __init__(self, endpoint: Endpoint, content_type: str) -> None:
         self._endpoint = endpoint
@@ -148,10 +161,9 @@ class ConnectWire:
     def request(self, body: bytes) -> bytes:
         """See Wire."""
         if not self._json:
-            return body
+            return _of_type(self._endpoint, body)
         try:
-            codec = self._endpoint.codecs.get(self._endpoint.method.input)
-            return codec.parse(body or b"{}").SerializeToString()
+            return self._endpoint.request_codec.parse(body or b"{}").SerializeToString()
         except BadJson as error:
             raise RequestRefused(400, error.field, error.reason) from None
 
@@ -160,13 +172,13 @@ class ConnectWire:
         if not self._json:
             return message
         try:
-            return self._endpoint.codecs.get(self._endpoint.method.output).render(_parsed(self._endpoint, message))
+            return self._endpoint.response_codec.render(_parsed(self._endpoint, message))
         except CannotRender as error:
             raise HandlerFailed(f"the answer has no JSON form: {error.message}") from None
 
     def headers(self, trailing: Iterable[bytes]) -> Headers:
         """See Wire."""
-        return [(b"trailer-" + name, value) for name, value in pairs(trailing)]
+        return _as_trailers(trailing)
 
     def item(self, message: bytes, *, first: bool) -> bytes:
         """See Wire. Streams are refused before."""
@@ -188,7 +200,10 @@ class ConnectWire:
 class WebWire:
     """gRPC-Web, binary or in base64 text. Status and trailing metadata are the last frame of the body."""
 
+    __slots__ = ("_endpoint", "_text", "content_type")
+
     def __init__(self, endpoint: Endpoint, content_type: str) -> None:
+        self._endpoint = endpoint
         media = content_type.partition(";")[0].strip().lower()
         name, _, kind = media.partition("+")
         if name not in (_WEB, f"{_WEB}-text") or kind not in ("", "proto"):
@@ -199,9 +214,15 @@ class WebWire:
     def request(self, body: bytes) -> bytes:
         """See Wire."""
         data = _unbased(body) if self._text else body
-        if len(data) < PREFIX_BYTES or data[0] != 0 or int.from_bytes(data[1:5], "big") != len(data) - PREFIX_BYTES:
-            raise RequestRefused(400, "", "the body must be one uncompressed gRPC-Web frame")
-        return data[PREFIX_BYTES:]
+        if data[:1] == b"\1":
+            raise answer.Unsupported("compressed messages are not taken")
+        if (
+            len(data) < PREFIX_BYTES
+            or data[0]
+            or int.from_bytes(data[1:PREFIX_BYTES], "big") + PREFIX_BYTES != len(data)
+        ):
+            raise RequestRefused(400, "", "the body must be one gRPC-Web frame with a message")
+        return _of_type(self._endpoint, data[PREFIX_BYTES:])
 
     def response(self, message: bytes) -> bytes:
         """See Wire."""
@@ -222,11 +243,9 @@ class WebWire:
     def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes:
         """See Wire."""
         told = answer.outcome(error)
-        trailing = [b"x-request-id", request_id.encode()]
-        if isinstance(error, MethodFailed):
-            trailing += error.metadata
+        trailing: tuple[bytes, ...] = error.metadata if isinstance(error, MethodFailed) else ()
         if isinstance(error, Overloaded):
-            trailing += (b"grpc-retry-pushback-ms", b"%d" % max(1, int(error.retry_after_s * 1000)))
+            trailing = (b"grpc-retry-pushback-ms", b"%d" % max(1, int(error.retry_after_s * 1000)))
         return self._last(str(answer.CODES.index(told.code)), answer.detail(error), trailing)
 
     def refusal(self, error: MeshError, request_id: str) -> tuple[int, Headers, bytes]:
@@ -256,7 +275,7 @@ def connect_refusal(error: MeshError, request_id: str, pool: DescriptorPool) -> 
     }
     headers: Headers = []
     if isinstance(error, MethodFailed):
-        headers = [(b"trailer-" + name, value) for name, value in pairs(error.metadata)]
+        headers = _as_trailers(error.metadata)
         if error.details:
             document["details"] = [
                 {"type": kind, "value": base64.b64encode(value).decode().rstrip("=")}
@@ -267,6 +286,11 @@ def connect_refusal(error: MeshError, request_id: str, pool: DescriptorPool) -> 
     kept = [pair for pair in told_headers if pair[0] not in (b"content-type", b"content-length")]
     length = (b"content-length", b"%d" % len(body))
     return status, [(b"content-type", b"application/json"), length, *kept, *headers], body
+
+
+def _as_trailers(metadata: Iterable[bytes]) -> Headers:
+    """Return trailing metadata as Connect has it. Details of a status are in its body."""
+    return [(b"trailer-" + name, value) for name, value in pairs(metadata) if name != b"grpc-status-details-bin"]
 
 
 def details_of(error: MethodFailed, pool: DescriptorPool) -> list[tuple[dict[str, Any], str, bytes]]:
@@ -282,64 +306,28 @@ def _expanded(detail: Any, pool: DescriptorPool) -> dict[str, Any]:
     for known in (pool, Default()):
         try:
             shown = json_format.MessageToDict(detail, descriptor_pool=known)
-        except (TypeError, ValueError, KeyError, DecodeError, json_format.Error):
+        except (TypeError, ValueError, KeyError, RecursionError, DecodeError, json_format.Error):
             continue
         return dict(shown)
     return {"@type": detail.type_url, "value": base64.b64encode(detail.value).decode()}
 
 
-def metadata_of(headers: Iterable[bytes]) -> list[bytes]:
-    """Return the metadata in a request's headers, both flat. Raises InvalidConfig for base64 that is none."""
-    metadata: list[bytes] = []
-    parts = iter(headers)
-    for name, value in zip(parts, parts, strict=False):
-        if name in _NOT_METADATA or name.startswith((b"grpc-", b"connect-", b"access-control-", b"sec-")):
-            continue
-        if name.endswith(b"-bin"):
-            try:
-                decoded = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
-            except binascii.Error:
-                raise InvalidConfig(
-                    (Problem(name.decode("latin-1"), "must be base64, for its name ends in -bin"),)
-                ) from None
-            metadata += (name, decoded)
-        elif _VALUE_CHARS.issuperset(value) and _NAME_CHARS.issuperset(name):
-            metadata += (name, value)
-    return metadata
-
-
-def pairs(flat: Iterable[bytes]) -> Headers:
-    """Return metadata of an application as headers; binary values in base64, names that are not its own left out."""
-    parts = iter(flat)
-    return [
-        (name, base64.b64encode(value) if name.endswith(b"-bin") else value)
-        for name, value in zip(parts, parts, strict=False)
-        if name not in _NOT_ANSWERED and (not name.startswith(b"grpc-") or name in _GRPC_ANSWERED)
-    ]
-
-
-_GRPC_ANSWERED = frozenset((b"grpc-status-details-bin", b"grpc-retry-pushback-ms"))
-_NOT_METADATA = frozenset((b"host", b"content-type", b"content-length", b"accept-encoding", b"accept", b"application"))
-_NOT_ANSWERED = frozenset(
-    (
-        *(b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-type"),
-        *(b"content-length", b"content-encoding", b"x-request-id"),
-    )
-)
-_VALUE_CHARS = frozenset(range(0x20, 0x7F))
-_NAME_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
-
-
 def _unbased(body: bytes) -> bytes:
     """Return what base64 text says; it may be several padded pieces in a row."""
+    pieces = body.split(b"=", _PIECES_MAX)
     try:
-        pieces = body.split(b"=")
-        if len(pieces) <= 3:
-            return base64.b64decode(body, validate=True)
-        whole = b"".join(piece + b"=" * (-len(piece) % 4) for piece in pieces if piece)
-        return b"".join(base64.b64decode(whole[i : i + 4], validate=True) for i in range(0, len(whole), 4))
+        return b"".join(base64.b64decode(piece + b"=" * (-len(piece) % 4), validate=True) for piece in pieces if piece)
     except binascii.Error:
         raise RequestRefused(400, "", "the body is not base64") from None
+
+
+def _of_type(endpoint: Endpoint, message: bytes) -> bytes:
+    """Return a message as it came, if it is of the method's type."""
+    try:
+        endpoint.request_class.FromString(message)
+    except DecodeError:
+        raise RequestRefused(400, "", f"the message is no {endpoint.method.input.full_name}") from None
+    return message
 
 
 def _parsed(endpoint: Endpoint, message: bytes) -> Any:

@@ -36,11 +36,14 @@ class ServiceTable(Generic[_R]):
                 by_service.setdefault(name, {})[each.application] = each
         self._by_service: Mapping[str, Mapping[str, Served[_R]]] = by_service
         self._streaming: dict[str, bool] = {}
+        self._idempotent: dict[str, bool] = {}
         for each in self.served:
             for service in each.schema.services.values():
                 for method in service.methods.values():
                     streams = method.client_streaming or method.server_streaming
-                    self._streaming[method.rpc_path] = streams or self._streaming.get(method.rpc_path, False)
+                    path = method.rpc_path
+                    self._streaming[path] = streams or self._streaming.get(path, False)
+                    self._idempotent[path] = method.idempotent and self._idempotent.get(path, True)
 
     def names(self) -> tuple[str, ...]:
         """Return the full names of all services."""
@@ -49,6 +52,10 @@ class ServiceTable(Generic[_R]):
     def streaming(self, path: str) -> bool | None:
         """Return whether "/package.Service/Method" takes or gives a stream; None: nobody serves it."""
         return self._streaming.get(path)
+
+    def idempotent(self, path: str) -> bool:
+        """Return whether a method may run twice, whoever serves it."""
+        return self._idempotent.get(path, False)
 
     def applications(self, service: str) -> tuple[str, ...]:
         """Return the applications that serve a service."""

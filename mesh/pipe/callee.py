@@ -244,7 +244,11 @@ class ServedCall:
         return data
 
     def answer(self, status: int, headers: list[bytes], body: bytes) -> bool:
-        """Send a whole answer and end the call, in one frame. False if the body is too large for that."""
+        """Send a whole answer and end the call, in one frame. False if the body is too large for that.
+
+        Raises ValueError if the headers are too large for a frame.
+        """
+        size = len(body) + _head_bytes(headers)
         if len(body) > CHUNK_BYTES or not self.window.take_nowait(len(body)):
             return False
         self._pipe.answering(self._number)
@@ -255,7 +259,7 @@ class ServedCall:
         if body:
             head.data = body
         head.end = True
-        self._finish(frame, len(body))
+        self._finish(frame, size)
         return True
 
     def answer_grpc(self, metadata: list[bytes], message: bytes, trailers: pb.Trailers, compression: int = 0) -> bool:
@@ -276,14 +280,15 @@ class ServedCall:
             head.compression = compression
         head.end = True
         head.trailers.CopyFrom(trailers)
-        self._finish(frame, len(message))
+        self._finish(frame, len(message) + _trailers_bytes(trailers))
         return True
 
     def start(self, status: int, headers: list[bytes], compression: int = 0) -> None:
-        """Send the head of an answer; its body follows by `write`."""
+        """Send the head of an answer; its body follows by `write`. Raises ValueError if it is too large for a frame."""
+        size = _head_bytes(headers)
         self._pipe.answering(self._number)
         head = pb.Head(status=status, headers=headers, compression=compression)
-        self._put(pb.ResponseFrame(call=self._number, head=head))
+        self._put(pb.ResponseFrame(call=self._number, head=head), size)
 
     async def write(self, data: bytes, *, end: bool = False) -> bool:
         """Send body bytes as the reader takes them. False once nobody reads them any more."""
@@ -307,7 +312,8 @@ class ServedCall:
     def finish_grpc(self, trailers: pb.Trailers) -> None:
         """End a gRPC call whose head was sent."""
         self.window.close()
-        self._finish(pb.ResponseFrame(call=self._number, done=True, trailers=trailers), 0)
+        frame = pb.ResponseFrame(call=self._number, done=True, trailers=trailers)
+        self._finish(frame, _trailers_bytes(trailers))
 
     def done(self) -> None:
         """End the call; its answer, if any is owed, was sent."""
@@ -325,12 +331,30 @@ class ServedCall:
             else:
                 self._pipe.outbox.put(frame)
 
-    def _put(self, frame: pb.ResponseFrame) -> None:
-        if not self._pipe.closed:
+    def _put(self, frame: pb.ResponseFrame, size: int = 0) -> None:
+        if self._pipe.closed:
+            return
+        if size > _LARGE_BYTES:
+            self._pipe.outbox.put_data(frame, size)
+        else:
             self._pipe.outbox.put(frame)
 
 
 _LARGE_BYTES = 4096
+HEAD_BYTES_MAX = 1024 * 1024
+"""Bytes of an answer's headers: a message of the pipe that is too large would end all calls on it."""
+
+
+def _head_bytes(headers: list[bytes]) -> int:
+    """Return the size of headers. Raises ValueError if they are too large."""
+    size = sum(map(len, headers))
+    if size > HEAD_BYTES_MAX:
+        raise ValueError(f"the answer's headers have {size} bytes; {HEAD_BYTES_MAX} are allowed")
+    return size
+
+
+def _trailers_bytes(trailers: pb.Trailers) -> int:
+    return trailers.ByteSize() if trailers.metadata or trailers.message else 0
 
 
 def _rejected(number: int, refusal: pb.Refusal.ValueType) -> pb.ResponseFrame:

@@ -111,6 +111,8 @@ class Link:
             self._put_data(frame, size)
         else:
             self._put(frame)
+        if self._outbox is not None:  # the replica answers or accepts at once, or refuses
+            self._outbox.hold()
 
     def send_data(self, call: Call, data: bytes, *, end: bool) -> None:
         """Send body bytes of a call that runs."""
@@ -164,6 +166,7 @@ class Link:
             try:
                 while (message := await stream.read()) is not grpc.aio.EOF:
                     self._receive(message.frames)
+                    outbox.heard()
                     if writer.done():
                         break
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:

@@ -12,12 +12,27 @@ _SIZE_AT = 1
 
 
 class BadFraming(MeshError):
-    """The bytes are no sequence of messages, or one is too large."""
+    """The bytes are no sequence of messages."""
+
+
+class MessageTooLarge(BadFraming):
+    """A message is larger than is taken."""
 
 
 def framed(message: bytes, *, plain: bool = False) -> bytes:
     """Return a message with its prefix. `plain`: it is not to be compressed on its way to the client."""
     return (b"\1" if plain else b"\0") + len(message).to_bytes(4, "big") + message
+
+
+def sole(data: bytes, bytes_max: int) -> bytes | None:
+    """Return the message if `data` is just one, to be compressed as usual. None: let `Messages` read it.
+
+    Most unary answers are that, and this costs a fraction.
+    """
+    size = len(data) - PREFIX_BYTES
+    if 0 <= size <= bytes_max and data[0] == 0 and int.from_bytes(data[_SIZE_AT:PREFIX_BYTES], "big") == size:
+        return data[PREFIX_BYTES:]
+    return None
 
 
 class Messages:
@@ -45,7 +60,7 @@ class Messages:
                 raise BadFraming(f"a message has the flag {data[0]}, which nobody sends here")
             self._wanted = int.from_bytes(data[_SIZE_AT:PREFIX_BYTES], "big")
             if self._wanted > self._bytes_max:
-                raise BadFraming(f"a message of {self._wanted} bytes is larger than {self._bytes_max}")
+                raise MessageTooLarge(f"a message of {self._wanted} bytes is larger than the {self._bytes_max} allowed")
 
     def next(self) -> bytes | None:
         """Return the next whole message, None if more bytes are needed. Raises BadFraming."""

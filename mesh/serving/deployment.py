@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from mesh.errors import InvalidConfig, Problem
 from mesh.model import BuiltDeployment, DeploymentConfig
-from mesh.serving.options import name_problem, option_problems
+from mesh.serving.options import as_fields, joined_json, name_problem, option_problems
 
 Target = Callable[..., Any]
 """A class whose instances are called, or a function that is called itself."""
@@ -85,7 +84,8 @@ def deployment(target: Target | None = None, /, **options: Any) -> Deployment | 
 
     Options, all optional: `name` (default: that of the class or function), `num_replicas` (1),
     `max_ongoing_requests` (100, per replica), `max_queued_requests` (100 per caller; -1 unlimited, 0 never
-    queue), `user_config` (a JSON value for `reconfigure`), and in seconds `request_timeout_s`,
+    queue), `user_config` (a JSON value for `reconfigure`), `json` (how REST routes write JSON: a mapping of
+    `emit_defaults`, `proto_names`, `enums_as_numbers` to bool), and in seconds `request_timeout_s`,
     `graceful_shutdown_timeout_s` (20), `health_check_period_s` (10), `health_check_timeout_s` (30),
     `startup_timeout_s` (60). Raises InvalidConfig on an unknown option or a bad value.
     """
@@ -110,6 +110,7 @@ def _configured(config: DeploymentConfig, options: Mapping[str, Any]) -> Deploym
         problems.append(Problem("name", name_problem(str(name)) or f"must be text, not {name!r}"))
     if problems:
         raise InvalidConfig(tuple(problems))
-    if "user_config" in values:
-        values["user_config_json"] = json.dumps(values.pop("user_config"), allow_nan=False, sort_keys=True)
-    return dataclasses.replace(config, name=name, **values)
+    fields = as_fields(values)
+    if "json" in fields:
+        fields["json"] = joined_json(fields["json"], config.json)
+    return dataclasses.replace(config, name=name, **fields)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.errors import Problem
-from mesh.model import ApplicationConfig, DeploymentConfig, DeploymentSettings
+from mesh.model import ApplicationConfig, DeploymentConfig, DeploymentSettings, JsonOptions
 
 REPLICAS_MAX = 10_000
 REQUESTS_MAX = 1_000_000
@@ -68,6 +68,10 @@ DEPLOYMENT_OPTIONS: Mapping[str, Range] = {
     "startup_timeout_s": Range(0.1, SECONDS_MAX, whole=False),
 }
 """Range of each numeric option of a deployment. `user_config` is any JSON value."""
+JSON_OPTIONS = tuple(field.name for field in dataclasses.fields(JsonOptions))
+"""What the option `json` of a deployment may say."""
+OPTIONS = ("user_config", "json", *DEPLOYMENT_OPTIONS)
+"""Names of all options of a deployment, as a user writes them."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -78,16 +82,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def option_problems(options: Mapping[str, object], *, at: str = "") -> Iterator[Problem]:
-    """Yield what is wrong with options of a deployment as a user wrote them (`user_config` as a value)."""
+    """Yield what is wrong with options of a deployment as a user wrote them (`user_config` and `json` as values)."""
     for name, value in options.items():
         field = f"{at}.{name}" if at else name
         if name == "user_config":
             yield from _json_problem(value, field)
+        elif name == "json":
+            yield from _json_options_problems(value, field)
         elif (allowed := DEPLOYMENT_OPTIONS.get(name)) is None:
-            hint = nearest(name, [*DEPLOYMENT_OPTIONS, "name", "user_config"])
-            yield Problem(field, f"unknown option {shown(name)}", hint)
+            yield Problem(field, f"unknown option {shown(name)}", nearest(name, ["name", *OPTIONS]))
         elif value is not None and (wrong := allowed.problem(value)):
             yield Problem(field, wrong, allowed.hint)
+
+
+def as_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that have no problem as the fields of a DeploymentConfig. None stands for not set."""
+    fields = {name: value for name, value in options.items() if value is not None}
+    if "user_config" in fields:
+        fields["user_config_json"] = json.dumps(fields.pop("user_config"), allow_nan=False, sort_keys=True)
+    if "json" in fields:
+        fields["json"] = JsonOptions(**fields["json"])
+    return fields
 
 
 def deployment_problems(config: DeploymentConfig, *, at: str) -> Iterator[Problem]:
@@ -165,14 +180,23 @@ def import_path_problem(path: str) -> str:
 
 
 def resolve(code: DeploymentConfig, override: DeploymentConfig | None) -> DeploymentSettings:
-    """Return the settings in force: the config's, else the code's, else the default."""
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(DeploymentSettings):
-        for source in (override, code):
-            if source is not None and (value := getattr(source, field.name)) is not None:
-                values[field.name] = value
-                break
-    return DeploymentSettings(**values)
+    """Return the settings in force: the config's, else the code's, else the default; so too for each key of `json`."""
+    chosen = override or DeploymentConfig()
+    values = {field.name: _first(chosen, code, field.name) for field in dataclasses.fields(DeploymentSettings)}
+    values["json"] = joined_json(chosen.json, code.json)
+    return DeploymentSettings(**{name: value for name, value in values.items() if value is not None})
+
+
+def joined_json(first: JsonOptions | None, second: JsonOptions | None) -> JsonOptions | None:
+    """Return the options of `first`, with those of `second` where it says nothing."""
+    if first is None or second is None:
+        return first or second
+    return JsonOptions(**{name: _first(first, second, name) for name in JSON_OPTIONS})
+
+
+def _first(first: object, second: object, name: str) -> Any:
+    value = getattr(first, name)
+    return getattr(second, name) if value is None else value
 
 
 def _json_problem(value: object, field: str) -> Iterator[Problem]:
@@ -180,6 +204,20 @@ def _json_problem(value: object, field: str) -> Iterator[Problem]:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         yield Problem(field, f"must be a JSON value: {error}", "write numbers, texts, lists and mappings only")
+
+
+def _json_options_problems(value: object, field: str) -> Iterator[Problem]:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        hint = f"write a mapping of {', '.join(JSON_OPTIONS)} to true or false"
+        yield Problem(field, f"must be a mapping, not {shown(value)}", hint)
+        return
+    for name, setting in value.items():
+        if name not in JSON_OPTIONS:
+            yield Problem(f"{field}.{name}", f"unknown key {shown(name)}", nearest(str(name), JSON_OPTIONS))
+        elif not isinstance(setting, bool):
+            yield Problem(f"{field}.{name}", f"must be true or false, not {shown(setting)}", "write true or false")
 
 
 def shown(value: object) -> str:

@@ -1,19 +1,21 @@
-"""Whether the REST routes of a new schema are free beside those of other applications.
+"""Which REST routes a schema takes under a route prefix, and which of them another application serves already.
 
-Owns that rule: a route is an HTTP method and a path below the route prefix, with the variables left out. The same
-service may be in several applications: gRPC calls name the application then. Never does I/O. Called by the control
-plane before a revision goes live.
+Owns that rule: a route is an HTTP method and a path, route prefix included, with the variables left out. Each method
+takes those of its HTTP rules and its own path, "/package.Service/Method", unless a rule has that. The same service may
+be in several applications: gRPC calls name the application then. Never does I/O. Called by the control plane before a
+revision goes live.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from mesh.transcode.descriptor_set import shown
+from mesh.transcode.descriptor_set import SchemaError, shown
 from mesh.transcode.rules import HttpRule
 from mesh.transcode.schema import MethodSchema, ServiceSchema
-from mesh.transcode.template import Template, TemplateError, parse_template
+from mesh.transcode.template import TemplateError, parse_template
 
 REASONS_MAX = 10
 """Collisions that are told at once."""
@@ -23,53 +25,58 @@ _OWN_SEGMENT = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Exposed:
-    """What an application serves, and under which prefix."""
+class Route:
+    """A route as people know it."""
 
-    route_prefix: str
-    """"": not reachable over HTTP."""
-    services: tuple[ServiceSchema, ...]
+    text: str
+    """HTTP method and path."""
+    method: str
+    """Full name of the gRPC method that it leads to."""
 
 
-def check_collisions(existing: Mapping[str, Exposed], new: Exposed) -> tuple[str, ...]:
-    """Return why the routes of `new` cannot be served, at most REASONS_MAX reasons; () if they can.
+Routes: TypeAlias = Mapping[tuple[str, str], Route]
+"""By HTTP method and shape of the path."""
 
-    `existing` are the other applications by name, without the one that `new` replaces.
+
+def routes_of(services: Iterable[ServiceSchema], route_prefix: str) -> Routes:
+    """Return the routes of services under a route prefix; none for the prefix "", which is not reachable over HTTP.
+
+    Raises SchemaError if a route cannot be had there.
+    """
+    routes: dict[tuple[str, str], Route] = {}
+    for method, rule in _rules(services) if route_prefix else ():
+        try:
+            template = parse_template(rule.template_text).under(route_prefix)
+        except TemplateError as error:
+            text = f"nothing can be served under the route prefix {shown(route_prefix)}: {error.message}"
+            raise SchemaError(text, hint="choose another route_prefix") from None
+        route = Route(f"{rule.http_method} {shown(template.text)}", method.full_name)
+        if template.segments[0] == _OWN_SEGMENT:
+            text = f"{route.text} of {route.method} is below '/-/', which is mesh's own"
+            raise SchemaError(text, hint="change its path, or the route_prefix")
+        routes.setdefault((rule.http_method, template.shape), route)
+    return routes
+
+
+def collisions(new: Routes, others: Mapping[str, Routes]) -> tuple[str, ...]:
+    """Return why the routes of `new` cannot be served beside those of other applications, at most REASONS_MAX reasons.
+
+    `others` are by application, without the one that `new` belongs to.
     """
     reasons: list[str] = []
-    wanted: dict[tuple[str, str], str] = {}
-    for method, rule in _rules(new):
-        try:
-            template = parse_template(rule.template_text).under(new.route_prefix)
-        except TemplateError as error:
-            return (f"nothing can be served under the route prefix {shown(new.route_prefix)}: {error.message}",)
-        if template.segments[0] == _OWN_SEGMENT:
-            reasons.append(f"{_route(rule, template)} of {method.full_name} is below '/-/', which is mesh's own")
-        wanted[rule.http_method, template.shape] = method.full_name
-    for name, rule, template in _taken(existing) if wanted else ():
-        if len(reasons) >= REASONS_MAX:
-            break
-        if (method_name := wanted.get((rule.http_method, template.shape))) is not None:
-            reasons.append(f"{_route(rule, template)} of {method_name} is served by application {name!r} already")
+    for application, taken in sorted(others.items()):
+        reasons += [
+            f"{new[key].text} of {new[key].method} is served by application {application!r} already"
+            for key in sorted(new.keys() & taken.keys())
+        ]
     return tuple(reasons[:REASONS_MAX])
 
 
-def _taken(existing: Mapping[str, Exposed]) -> Iterator[tuple[str, HttpRule, Template]]:
-    for name, exposed in sorted(existing.items()):
-        for _, rule in _rules(exposed):
-            try:
-                yield name, rule, parse_template(rule.template_text).under(exposed.route_prefix)
-            except TemplateError:  # it cannot be served there, so it takes nothing
-                continue
-
-
-def _rules(exposed: Exposed) -> Iterable[tuple[MethodSchema, HttpRule]]:
-    """Yield each rule with its method, unless the application is not reachable over HTTP."""
-    for service in exposed.services if exposed.route_prefix else ():
-        for method in service.methods.values():
-            for rule in method.routes:
-                yield method, rule
-
-
-def _route(rule: HttpRule, template: Template) -> str:
-    return f"{rule.http_method} {shown(template.text)}"
+def _rules(services: Iterable[ServiceSchema]) -> Iterator[tuple[MethodSchema, HttpRule]]:
+    """Yield each method with each of its rules, then each with its own path, which a rule may have taken."""
+    methods = [method for service in services for method in service.methods.values()]
+    for method in methods:
+        for rule in method.rules:
+            yield method, rule
+    for method in methods:
+        yield method, HttpRule("POST", method.rpc_path, "*", "")

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,11 +21,11 @@ from mesh.pipe.messages import BadFraming
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.transcode.collect import behavior, is_async
 from mesh.v1 import replica_service_pb2 as pb
-from mesh.worker.grpc_context import Aborted, AsyncContext, CallGone, CallState, SyncContext
+from mesh.worker.grpc_context import Aborted, AsyncContext, BadMessage, CallGone, CallState, SyncContext
+from mesh.worker.raised import text_of, traceback_of
 from mesh.worker.threads import Threads
 
-_UNIMPLEMENTED, _INTERNAL = grpc.StatusCode.UNIMPLEMENTED.value[0], grpc.StatusCode.INTERNAL.value[0]
-_RAISED = (Exception, SystemExit, KeyboardInterrupt)
+_UNIMPLEMENTED, _INVALID = grpc.StatusCode.UNIMPLEMENTED.value[0], grpc.StatusCode.INVALID_ARGUMENT.value[0]
 
 log = logging.getLogger("mesh.replica")
 
@@ -48,6 +47,7 @@ class GrpcCalls:
         self._methods = {path.encode(): _Method(handler) for path, handler in methods.items()}
         self._threads = threads
         self._tasks = Tasks()
+        self._closing = False
         labels = (application, deployment)
         self._ok = REPLICA_REQUESTS.labels(*labels, "ok").inc
         self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
@@ -59,6 +59,7 @@ class GrpcCalls:
 
     async def close(self) -> None:
         """Cancel what runs. Threads of sync methods are left to end by themselves."""
+        self._closing = True
         await self._tasks.cancel()
 
     async def _serve(self, call: ServedCall) -> None:
@@ -67,7 +68,7 @@ class GrpcCalls:
             path = call.head.raw_path.decode("utf-8", "replace")[:200]
             call.answer_grpc([], b"", pb.Trailers(code=_UNIMPLEMENTED, message=f"there is no method {path}"))
             return
-        state = CallState(call, method.serialize, method.deserialize)
+        state = CallState(call, method.serialize, method.deserialize, streams=method.response_streaming)
         try:
             if call.cancelled:  # before its first step
                 raise asyncio.CancelledError
@@ -75,12 +76,11 @@ class GrpcCalls:
                 response = await _run_async(method, state)
             else:
                 response = await self._run_sync(method, state)
+            if call.cancelled:  # and the method took no notice
+                raise CallGone
             await state.finish(response, unary=not method.response_streaming)
             self._ok()
-        except asyncio.CancelledError:
-            self._cancelled()
-            call.done()
-        except _RAISED as error:
+        except BaseException as error:  # none of it may leave the event loop, nor keep the slot
             await self._raised(state, error)
         finally:
             state.end()
@@ -88,22 +88,35 @@ class GrpcCalls:
     async def _raised(self, state: CallState, error: BaseException) -> None:
         """End a call whose method raised: as it asked for, if that was `abort`."""
         call = state.call
-        if call.cancelled or isinstance(error, CallGone):
+        if call.cancelled or isinstance(error, CallGone) or (self._closing and _is_cancel(error)):
             self._cancelled()
             call.done()
-        elif isinstance(error, Aborted) or state.refused:
-            # The status that the code set counts, also when it raised then, as generated methods do.
-            await state.finish(unary=False)
-            self._ok()
-        elif isinstance(error, BadFraming):
-            self._error()
+            return
+        try:
+            if state.refused:
+                # The status that the code set counts, also when it raised then, as generated methods do.
+                if not isinstance(error, (Aborted, NotImplementedError)):
+                    self._log(call, error)
+                await state.finish(unary=False)
+                self._ok()
+                return
+            if isinstance(error, BadMessage):
+                state.set_status(grpc.StatusCode.INVALID_ARGUMENT, error.message, None)
+                await state.finish(unary=False)
+                self._error()
+                return
+        except Exception as cause:
+            error = cause
+        self._error()
+        if isinstance(error, BadFraming):
             call.fail(error.message)
         else:
-            self._error()
-            text = f"{type(error).__name__}: {error}"
-            frames = "".join(traceback.format_exception(error)[-20:])
-            log.error("method raised: %s", text, extra={"request_id": call.head.request_id, "traceback": frames})
-            call.fail(text[:1000])
+            self._log(call, error)
+            call.fail(text_of(error))
+
+    def _log(self, call: ServedCall, error: BaseException) -> None:
+        fields = {"request_id": call.head.request_id, "traceback": traceback_of(error)}
+        log.error("method raised: %s", text_of(error), extra=fields)
 
     async def _run_sync(self, method: _Method, state: CallState) -> Any:
         """Run a sync method in a thread and wait until it has returned, whatever the client does meanwhile."""
@@ -111,21 +124,26 @@ class GrpcCalls:
         argument = _requests(state, context) if method.request_streaming else await _one(state)
         copied = contextvars.copy_context()
         future = state.loop.run_in_executor(self._threads, copied.run, _call_sync, method, argument, context)
-        gone = False
         while not future.done():
             try:
                 await asyncio.shield(future)
             except asyncio.CancelledError:
-                if future.cancelled():
-                    raise
-                gone = True
                 state.end()  # the thread cannot be interrupted; its callbacks can tell it
-            except _RAISED:
-                break
-        if gone:
-            future.exception()
-            raise asyncio.CancelledError
-        return future.result()
+                if self._closing:
+                    raise
+        result = future.result()
+        if isinstance(result, _Raised):
+            raise result.error
+        return result
+
+
+class _Raised:
+    """What a sync method raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class _Method:
@@ -185,13 +203,21 @@ def _requests(state: CallState, context: SyncContext) -> Iterator[Any]:
 
 
 def _call_sync(method: _Method, argument: Any, context: SyncContext) -> Any:
-    """Call a sync method, in its thread."""
+    """Call a sync method, in its thread. Return its response, or what it raised."""
     try:
         result = method.behaviour(argument, context)
         if not method.response_streaming:
             return _given(context.state, method, result)
-        for response in result:
-            context.run(context.state.write(response))
-    except StopIteration as error:  # a future cannot carry it
-        raise RuntimeError("the method raised StopIteration") from error
+        try:
+            for response in result:
+                context.run(context.state.write(response))
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+    except BaseException as error:
+        return _Raised(error)
     return None
+
+
+def _is_cancel(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError)

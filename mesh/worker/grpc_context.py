@@ -7,23 +7,31 @@ Made by `grpc_calls`, one for each call.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, NoReturn
 from urllib.parse import quote
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from mesh.errors import MeshError
 from mesh.pipe.callee import ServedCall
 from mesh.pipe.messages import Messages, framed
-from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import replica_service_pb2 as pb
+from mesh.worker.grpc_metadata import Metadatum, checked, flattened, received
+from mesh.worker.raised import text_of, traceback_of
 
 Serializer = Callable[[Any], bytes]
 Deserializer = Callable[[bytes], Any]
 
-_KEY_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _OK, _UNKNOWN = 0, 2
+_REQUEST_BYTES_MAX = 2**31 - 1
+"""What protobuf itself can read. The limit that counts is the gateway's, where the message came in."""
+DETAILS_CHARS_MAX = 16 * 1024
+"""Of a status. Most clients take less than that for all trailers together."""
 
 log = logging.getLogger("mesh.replica")
 
@@ -32,15 +40,21 @@ class Aborted(grpc.aio.AbortError):
     """User code ended the call with `abort`."""
 
 
-class CallGone(Exception):
+class CallGone(grpc.RpcError):
     """The client gave the call up while user code was about to read or write."""
+
+
+class BadMessage(MeshError):
+    """A request's bytes are no message of the method's type."""
 
 
 class CallState:
     """What both kinds of context share: metadata, status, messages, and who wants to know of the end."""
 
-    def __init__(self, call: ServedCall, serialize: Serializer, deserialize: Deserializer) -> None:
+    def __init__(self, call: ServedCall, serialize: Serializer, deserialize: Deserializer, *, streams: bool) -> None:
+        """`streams`: the method answers with a stream of messages, not with just one."""
         self.call = call
+        self.streams = streams
         self.started = False
         """Whether the initial metadata was sent."""
         self.aborted = False
@@ -53,16 +67,15 @@ class CallState:
         self.callbacks: list[Callable[[], None]] = []
         self._serialize = serialize
         self._deserialize = deserialize
-        self._messages = Messages(MESSAGE_BYTES_MAX)
+        self._messages = Messages(_REQUEST_BYTES_MAX)
         loop = asyncio.get_running_loop()
         self.loop = loop
         timeout_ms = call.head.timeout_ms
         self._deadline = loop.time() + timeout_ms / 1000 if timeout_ms else None
-        flat = call.head.headers
-        self.metadata = tuple(
-            (name.decode("ascii", "replace"), value if name.endswith(b"-bin") else value.decode("ascii", "replace"))
-            for name, value in zip(flat[::2], flat[1::2], strict=True)
-        )
+
+    def metadata(self) -> tuple[Metadatum, ...]:
+        """The call's metadata."""
+        return received(self.call.head.headers)
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, None without one."""
@@ -80,10 +93,16 @@ class CallState:
         """What `abort` sets. Raises ValueError for OK, as grpc does."""
         if number_of(code) == _OK:
             code, details = grpc.StatusCode.UNKNOWN, "abort() was called with the status OK"
-        self.code, self.details = code, details
+        self.code = code
+        self.set_details(details)
+        self.aborted = True
         if trailing:
             self.trailing = checked(trailing)
-        self.aborted = True
+
+    def set_details(self, details: Any) -> None:
+        """Set the text of the status, as grpc takes it: bytes are UTF-8."""
+        text = details.decode("utf-8", "replace") if isinstance(details, bytes) else str(details or "")
+        self.details = text[:DETAILS_CHARS_MAX].encode("utf-8", "replace").decode()
 
     @property
     def refused(self) -> bool:
@@ -91,7 +110,7 @@ class CallState:
         return self.aborted or number_of(self.code) != _OK
 
     async def read(self) -> Any:
-        """Return the next request message, `grpc.aio.EOF` at the end. Raises CallGone, BadFraming."""
+        """Return the next request message, `grpc.aio.EOF` at the end. Raises CallGone, BadFraming, BadMessage."""
         while (message := self._messages.next()) is None:
             if self.call.cancelled:
                 raise CallGone("the client gave the call up")
@@ -100,10 +119,17 @@ class CallState:
                 self._messages.end()
                 return grpc.aio.EOF
             self._messages.feed(data)
-        return self._deserialize(message)
+        try:
+            return self._deserialize(message)
+        except DecodeError:
+            raise BadMessage("the request is not a message of the type that the method takes") from None
 
     async def write(self, message: Any) -> None:
-        """Send a response message, as the client takes it. Raises CallGone."""
+        """Send a response message, as the client takes it. Raises CallGone, UsageError."""
+        if not self.streams:
+            raise grpc.aio.UsageError("a method with one response returns it; it must not write it")
+        if self.aborted:
+            raise grpc.aio.UsageError("the call was aborted")
         data = self._framed(message)
         self.start(())
         if not await self.call.write(data):
@@ -135,8 +161,7 @@ class CallState:
 
     def trailers(self) -> pb.Trailers:
         """Return the status and trailing metadata as they stand."""
-        message = self.details.encode("utf-8", "replace").decode() if self.details else ""
-        return pb.Trailers(code=number_of(self.code), message=message, metadata=flattened(self.trailing))
+        return pb.Trailers(code=number_of(self.code), message=self.details, metadata=flattened(self.trailing))
 
     def end(self) -> None:
         """The call is over: tell whoever asked. Never raises."""
@@ -144,11 +169,21 @@ class CallState:
             return
         self.over = True
         for callback in self.callbacks:
-            try:
-                callback()
-            except Exception:
-                log.exception("a callback of a finished call raised")
+            tell(callback)
         self.callbacks.clear()
+
+
+def tell(callback: Callable[[], None]) -> None:
+    """Call a callback of user code. Never raises."""
+    try:
+        callback()
+    except BaseException as error:
+        fields = {"traceback": traceback_of(error)}
+        log.error("a callback of a finished call raised: %s", text_of(error), extra=fields)
+
+
+def _tell_in_a_thread(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    loop.run_in_executor(None, tell, callback)
 
 
 class AsyncContext(grpc.aio.ServicerContext[Any, Any]):
@@ -184,7 +219,7 @@ class AsyncContext(grpc.aio.ServicerContext[Any, Any]):
         return self.state.trailing
 
     def invocation_metadata(self) -> Any:  # noqa: D102
-        return self.state.metadata
+        return self.state.metadata()
 
     def set_code(self, code: Any) -> None:  # noqa: D102
         self.state.code = code
@@ -193,7 +228,7 @@ class AsyncContext(grpc.aio.ServicerContext[Any, Any]):
         return self.state.code
 
     def set_details(self, details: str) -> None:  # noqa: D102
-        self.state.details = details
+        self.state.set_details(details)
 
     def details(self) -> str:  # noqa: D102
         return self.state.details
@@ -220,7 +255,10 @@ class AsyncContext(grpc.aio.ServicerContext[Any, Any]):
         return self.state.time_remaining()
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:  # noqa: D102
-        self.state.callbacks.append(lambda: callback(self))
+        if self.state.over:
+            callback(self)
+        else:
+            self.state.callbacks.append(lambda: callback(self))
 
     def cancelled(self) -> bool:  # noqa: D102
         return self.state.call.cancelled
@@ -239,7 +277,7 @@ class SyncContext(grpc.ServicerContext):
         """Run `work` on the event loop and return its result. For threads only. Raises CallGone."""
         try:
             return asyncio.run_coroutine_threadsafe(work, self.state.loop).result()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, concurrent.futures.CancelledError):
             raise CallGone("the client gave the call up") from None
 
     def is_active(self) -> bool:  # noqa: D102
@@ -255,11 +293,14 @@ class SyncContext(grpc.ServicerContext):
     def add_callback(self, callback: Callable[[], None]) -> bool:  # noqa: D102
         if not self.is_active():
             return False
-        self.state.callbacks.append(callback)
+        # Not on the event loop: it may block, or ask this context for something that needs the loop.
+        state = self.state
+        later = partial(_tell_in_a_thread, state.loop, callback)
+        state.loop.call_soon_threadsafe(lambda: state.callbacks.append(later) if not state.over else later())
         return True
 
     def invocation_metadata(self) -> Any:  # noqa: D102
-        return self.state.metadata
+        return self.state.metadata()
 
     def peer(self) -> str:  # noqa: D102
         return self.state.peer()
@@ -309,7 +350,7 @@ class SyncContext(grpc.ServicerContext):
         return self.state.code
 
     def set_details(self, details: str) -> None:  # noqa: D102
-        self.state.details = details
+        self.state.set_details(details)
 
     def details(self) -> str:  # noqa: D102
         return self.state.details
@@ -324,28 +365,3 @@ def number_of(code: Any) -> int:
     if isinstance(code, int) and 0 <= code <= 16:
         return int(code)
     return _UNKNOWN
-
-
-def checked(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[tuple[str, str | bytes], ...]:
-    """Return metadata that HTTP/2 can carry. Raises ValueError, in user code, for what it cannot."""
-    pairs = tuple((str(name), value) for name, value in metadata)
-    flattened(pairs)
-    return pairs
-
-
-def flattened(metadata: Iterable[tuple[str, str | bytes]]) -> list[bytes]:
-    """Return names and values in turn. Raises ValueError for what HTTP/2 cannot carry."""
-    flat: list[bytes] = []
-    for name, value in metadata:
-        if not name or not _KEY_CHARS.issuperset(name):
-            raise ValueError(f"metadata name {name!r} may have lower-case letters, digits, '-', '_' and '.' only")
-        if name.endswith("-bin"):
-            if not isinstance(value, bytes):
-                raise ValueError(f"metadata {name!r} ends in -bin, so its value must be bytes")
-            flat += (name.encode(), value)
-        else:
-            text = value.decode("latin-1") if isinstance(value, bytes) else value
-            if not all(" " <= char <= "~" for char in text):
-                raise ValueError(f"the value of metadata {name!r} has characters other than printable ASCII")
-            flat += (name.encode(), text.encode("ascii"))
-    return flat

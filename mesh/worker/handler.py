@@ -11,7 +11,6 @@ import contextvars
 import inspect
 import json
 import logging
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -24,6 +23,7 @@ from starlette.types import Message, Scope
 from mesh.lifecycle import Tasks
 from mesh.pipe.callee import ServedCall
 from mesh.telemetry import REPLICA_REQUESTS
+from mesh.worker.raised import text_of, traceback_of
 from mesh.worker.threads import Threads
 
 _TEXT = [b"content-type", b"text/plain; charset=utf-8"]
@@ -73,7 +73,7 @@ class Handler:
                 await self._answer(call, result)
         except asyncio.CancelledError:
             self._ended_cancelled(call)
-        except _RAISED as error:
+        except BaseException as error:  # none of it may leave the event loop, nor keep the slot
             self._failed(call, error)
 
     def _serve_sync(self, call: ServedCall) -> Callable[[], object]:
@@ -114,7 +114,7 @@ class Handler:
             await self._answer(call, result)
         except asyncio.CancelledError:
             self._ended_cancelled(call)
-        except _RAISED as error:
+        except BaseException as error:  # none of it may leave the event loop, nor keep the slot
             self._failed(call, error)
 
     def _answer_plain(self, call: ServedCall, result: Any) -> bool:
@@ -184,20 +184,14 @@ class Handler:
 
     def _failed(self, call: ServedCall, error: BaseException) -> None:
         self._error()
-        frames = traceback.format_exception(error)
-        text = f"{type(error).__name__}: {error}"
-        log.error(
-            "handler raised: %s", text, extra={"request_id": call.head.request_id, "traceback": "".join(frames[-20:])}
-        )
-        call.fail(text[:1000])
+        text = text_of(error)
+        fields = {"request_id": call.head.request_id, "traceback": traceback_of(error)}
+        log.error("handler raised: %s", text, extra=fields)
+        call.fail(text)
 
     def _ended_cancelled(self, call: ServedCall) -> None:
         self._cancelled()
         call.done()
-
-
-_RAISED = (Exception, SystemExit, KeyboardInterrupt)
-"""What a handler may raise without more harm than a failed call. None of it may leave the event loop."""
 
 
 class _Raised:

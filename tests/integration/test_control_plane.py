@@ -20,12 +20,13 @@ from mesh.clock import SYSTEM
 from mesh.controlplane.publish import FAILED
 from mesh.controlplane.server import ControlPlane
 from mesh.errors import Conflict, InvalidConfig, Unreachable
-from mesh.model import BuiltDeployment, DeploymentConfig, ReplicaState
+from mesh.model import BuiltDeployment, DeploymentConfig, Interface, JsonOptions, ReplicaState
 from mesh.settings import ControlPlaneSettings
 from mesh.v1 import deployment_pb2, deployment_service_pb2, discovery_service_pb2, worker_service_pb2
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from mesh.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.support.etcd import EtcdCluster
+from tests.support.interfaces import SERVICE, interface
 from tests.support.scripted_peers import WAIT_S, ScriptedGateway, ScriptedWorker
 
 QUICK = ControlPlaneSettings(port=0, heartbeat_interval_s=0.2, worker_grace_s=0.5, takeover_grace_s=0.5)
@@ -282,6 +283,98 @@ async def test_a_new_version_that_fails_to_start_is_withdrawn(mesh: Fixture) -> 
     await worker.until(lambda: set(worker.replicas) == old)
     for snapshot in gateway.snapshots[from_here:]:
         assert {e.replica_id for a in snapshot.applications for d in a.deployments for e in d.endpoints} == old
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (Interface(True, (SERVICE,), b"no zlib"), "the packed descriptor set is damaged"),
+        (Interface(True, (SERVICE,), bytes(300_000)), "allowed"),
+        (interface("/v1/{text"), "the path '/v1/{text'"),
+        (interface("/orders"), "GET '/app/orders' of shop.v1.Shop/Buy is served by application 'root' already"),
+    ],
+)
+async def test_what_a_worker_says_of_its_services_is_checked(mesh: Fixture, found: Interface, text: str) -> None:
+    control, api = await mesh.control()
+    worker, gateway = await mesh.worker("w1", control), await mesh.gateway("g1", control)
+    worker.code["m:root"] = [BuiltDeployment(True, DeploymentConfig(name="Echo"), interface("/app/orders"))]
+    worker.code["m:bad"] = [BuiltDeployment(True, DeploymentConfig(name="Echo"), found)]
+    root = application("root", "m:root")
+    root.route_prefix = "/"
+    await api.apply(root, application())
+    await api.until_state("root", "RUNNING")
+    await api.until_state("app", "RUNNING")
+    before = gateway.endpoints("app")
+    await api.apply(root, application(code="m:bad"), application("new"))
+    status = await api.until_state("app", "DEPLOY_FAILED", revision=2)
+    assert text in status.failure.message
+    assert status.failure.field == "import_path" and status.failure.hint
+    assert status.serving_revision == 1
+    await api.until_state("new", "RUNNING")
+    assert gateway.endpoints("app") == before
+    assert worker.connected and len(worker.builds) == 4
+
+
+async def test_a_failure_without_end_is_cut(mesh: Fixture) -> None:
+    control, api = await mesh.control()
+    worker = await mesh.worker("w1", control)
+    worker.code["m:app"] = "x" * 3_000_000
+    await api.apply(application())
+    status = await api.until_state("app", "DEPLOY_FAILED")
+    assert status.failure.message.startswith("xxx") and len(status.failure.message) <= 1000
+    worker.broken["m:other"] = "y" * 3_000_000
+    await api.apply(application(code="m:other"))
+    status = await api.until_state("app", "DEPLOY_FAILED", revision=2)
+    assert "yyy" in status.failure.message and len(status.failure.message) <= 1100
+
+
+async def test_json_options_reach_the_gateway_without_a_restart(mesh: Fixture) -> None:
+    control, api = await mesh.control()
+    worker, gateway = await mesh.worker("w1", control), await mesh.gateway("g1", control)
+    code = DeploymentConfig(name="Echo", json=JsonOptions(proto_names=True))
+    worker.code["m:app"] = [BuiltDeployment(True, code, interface("/orders"))]
+    await api.apply(application())
+    await api.until_state("app", "RUNNING")
+    starts = list(worker.starts)
+    options = deployment_pb2.JsonOptions(emit_defaults=True)
+    given = application(json=options)
+    await api.apply(given)
+    await api.until_state("app", "RUNNING", revision=2)
+    both = deployment_pb2.JsonOptions(emit_defaults=True, proto_names=True)
+    await gateway.until(lambda: (found := gateway.deployment("app")) is not None and found.json == both)
+    assert worker.starts == starts
+    assert list((await api.config()).applications) == [given]
+
+
+async def test_cors_reaches_the_gateway(mesh: Fixture) -> None:
+    control, api = await mesh.control()
+    gateway = await mesh.gateway("g1", control)
+    assert not gateway.snapshots[-1].HasField("cors")
+
+    def options(*origins: str, **fields: Any) -> deployment_pb2.Config:
+        cors = deployment_pb2.Cors(allow_origins=origins, **fields)
+        return deployment_pb2.Config(http_options=deployment_pb2.HttpOptions(cors=cors))
+
+    await api.apply(options=options("https://a.example", allow_headers=["X-A"]))
+    told = deployment_pb2.Cors(
+        allow_origins=["https://a.example"], allow_headers=["X-A"], max_age_s=600, allow_credentials=False
+    )
+    await gateway.until(lambda: gateway.snapshots[-1].cors == told)
+    assert (await api.config()).http_options == options("https://a.example", allow_headers=["X-A"]).http_options
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT) as errors:
+        await api.apply(options=options("*", "x", allow_credentials=True))
+    bad, _ = details(errors[0])
+    assert [violation.field for violation in bad.field_violations] == [
+        "http_options.cors.allow_origins[1]",
+        "http_options.cors.allow_credentials",
+    ]
+    await api.apply(options=options("https://b.example"), keep_others=True)
+    await gateway.until(lambda: list(gateway.snapshots[-1].cors.allow_origins) == ["https://b.example"])
+    assert not gateway.snapshots[-1].cors.allow_headers
+    await api.apply(keep_others=True)
+    assert (await api.config()).http_options == options("https://b.example").http_options
+    await api.apply()
+    await gateway.until(lambda: not gateway.snapshots[-1].HasField("cors"))
 
 
 async def test_a_crash_takes_the_endpoint_away_and_back(mesh: Fixture) -> None:

@@ -1,4 +1,4 @@
-"""examples/library: each method, each refusal with its details, and the client's tour and retries."""
+"""examples/library on a mesh: each method, each refusal with its details, and the client's tour and retries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -20,18 +20,18 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from mesh.cli.config_file import parse
-from tests.support.library_example import LIBRARY, library_pb2_grpc, plain_server, servicer
+from tests.support.library_example import LIBRARY, library_pb2_grpc, plain_server, served
 from tests.support.library_example import library_pb2 as pb
 
 DEADLINE_S = 20.0
 CAPACITY = 3
 
 
-@pytest.fixture
-async def address() -> AsyncIterator[str]:
-    """host:port where the library is served, with shelves for CAPACITY books."""
-    async with plain_server(servicer(shelf_capacity=CAPACITY)) as found:
-        yield found
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a mesh that serves the library, with shelves for CAPACITY books; one for all tests."""
+    with served(tmp_path_factory.mktemp("library"), args={"shelf_capacity": CAPACITY}) as mesh:
+        yield mesh.grpc
 
 
 @pytest.fixture

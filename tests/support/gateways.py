@@ -36,6 +36,8 @@ class Routed:
     endpoints: tuple[tuple[str, str], ...] = ()
     failure: str = ""
     built: bool = True
+    interface: deployment_pb2.Interface | None = None
+    json: deployment_pb2.JsonOptions | None = None
 
     def message(self) -> pb.RoutedApplication:
         """Return it as the control plane would send it."""
@@ -50,6 +52,10 @@ class Routed:
             )
             for replica_id, address in self.endpoints:
                 deployment.endpoints.add(replica_id=replica_id, address=address)
+            if self.interface is not None:
+                deployment.interface.CopyFrom(self.interface)
+            if self.json is not None:
+                deployment.json.CopyFrom(self.json)
         return routed
 
 

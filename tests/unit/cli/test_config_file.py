@@ -14,11 +14,11 @@ from mesh import wire
 from mesh.cli import config_file, strict_yaml
 from mesh.cli.config_file import Config, GrpcOptions, HttpOptions, InvalidFile
 from mesh.errors import InvalidConfig, NotFound, Problem
-from mesh.model import ApplicationConfig, DeploymentConfig, RuntimeEnv
+from mesh.model import ApplicationConfig, Cors, DeploymentConfig, JsonOptions, RuntimeEnv
 from mesh.v1 import deployment_pb2 as pb
 
 FULL = """\
-http_options: {host: 0.0.0.0, port: 8080, request_timeout_s: 30}
+http_options: {host: 0.0.0.0, port: 8080, request_timeout_s: 30, cors: {allow_origins: ["*"], allow_headers: [X-A]}}
 grpc_options:
   port: 9090
 applications:
@@ -37,7 +37,7 @@ applications:
         max_queued_requests: -1
         request_timeout_s: 2.5
         user_config: {threshold: 0.5, on: yes}
-      - {name: Other, max_queued_requests: 0}
+      - {name: Other, max_queued_requests: 0, json: {emit_defaults: true, proto_names: false}}
   - name: second
     route_prefix: /second
     import_path: pkg.mod:make
@@ -65,7 +65,7 @@ def hints(text: str) -> list[str]:
 
 def test_reads_every_field() -> None:
     config = parse(FULL)
-    assert config.http_options == HttpOptions("0.0.0.0", 8080, 30)
+    assert config.http_options == HttpOptions("0.0.0.0", 8080, 30, Cors(("*",), ("X-A",)))
     assert config.grpc_options == GrpcOptions(9090)
     first, second = config.applications
     assert first.name == "default"
@@ -83,7 +83,7 @@ def test_reads_every_field() -> None:
         request_timeout_s=2.5,
         user_config_json='{"on": "yes", "threshold": 0.5}',
     )
-    assert other == DeploymentConfig(name="Other", max_queued_requests=0)
+    assert other == DeploymentConfig(name="Other", max_queued_requests=0, json=JsonOptions(True, False))
     assert second == ApplicationConfig(
         name="second", route_prefix="/second", import_path="pkg.mod:make", runtime_env=RuntimeEnv(working_dir="/base")
     )
@@ -237,6 +237,46 @@ APPLICATION = "applications:\n- import_path: a:b\n"
         ),
         (APPLICATION + "http_options: {port: '80'}\n", ["3:22: http_options.port: must be a whole number, not '80'"]),
         (APPLICATION + "http_options: {host: 1}\n", ["3:22: http_options.host: must be text, not 1"]),
+        (APPLICATION + "http_options: {cors: {}}\n", ["3:22: http_options.cors.allow_origins: is missing"]),
+        (
+            APPLICATION + "http_options: {cors: true}\n",
+            ["3:22: http_options.cors: must be a mapping of keys to values, not true"],
+        ),
+        (
+            APPLICATION + "http_options: {cors: {allow_origins: '*', max_age: 5}}\n",
+            [
+                "3:38: http_options.cors.allow_origins: must be a list, not '*'",
+                "3:43: http_options.cors.max_age: unknown key 'max_age'",
+            ],
+        ),
+        (
+            APPLICATION + "http_options: {cors: {allow_origins: ['*', a.example], max_age_s: 0.5}}\n",
+            ["3:67: http_options.cors.max_age_s: must be a whole number, not 0.5"],
+        ),
+        (
+            APPLICATION + "http_options: {cors: {allow_origins: ['*', a.example], allow_credentials: true}}\n",
+            [
+                "3:44: http_options.cors.allow_origins[1]: must be '*' or scheme://host[:port] in lower case, "
+                "not 'a.example'",
+                "3:75: http_options.cors.allow_credentials: cannot be had with the origin '*': any page could act "
+                "in a user's name",
+            ],
+        ),
+        (
+            APPLICATION + "http_options: {cors: {allow_origins: [], allow_credentials: yes}}\n",
+            ["3:61: http_options.cors.allow_credentials: must be true or false, not 'yes'"],
+        ),
+        (
+            APPLICATION + "  deployments:\n  - name: D\n    json: {emit_default: true, proto_names: 1}\n",
+            [
+                "5:12: applications[0].deployments[0].json.emit_default: unknown key 'emit_default'",
+                "5:45: applications[0].deployments[0].json.proto_names: must be true or false, not 1",
+            ],
+        ),
+        (
+            APPLICATION + "  deployments:\n  - {name: D, json: [emit_defaults]}\n",
+            ["4:21: applications[0].deployments[0].json: must be a mapping, not ['emit_defaults']"],
+        ),
         (APPLICATION + "grpc_options: 9000\n", ["3:15: grpc_options: must be a mapping of keys to values, not 9000"]),
         (APPLICATION + "  name: x\n  name: y\n", ["4:3: applications[0].name: stands twice (also in line 3)"]),
         (APPLICATION + "applications: []\n", ["3:1: applications: stands twice (also in line 1)"]),
@@ -298,7 +338,8 @@ def test_a_wrong_name_is_not_also_reported_as_repeated() -> None:
         (APPLICATION + "  name: 5\n", 'put it in quotes: "5"'),
         ("applications:\n\t- x", "indent with spaces"),
         ("a: `x`", "put the text in quotes"),
-        (APPLICATION + "http_options: {qqq: 1}\n", "known: host, port, request_timeout_s"),
+        (APPLICATION + "  deployments: [{name: D, json: {emit_default: yes}}]\n", "did you mean 'emit_defaults'?"),
+        (APPLICATION + "http_options: {qqq: 1}\n", "known: cors, host, port, request_timeout_s"),
     ],
 )
 def test_says_how_to_mend_it(text: str, hint: str) -> None:
@@ -404,9 +445,16 @@ def test_any_data_survives_dump_and_parse(data: dict[str, Any]) -> None:
     assert document.value == (data or {})
 
 
-@given(_JSON, st.dictionaries(_TEXT, _TEXT, max_size=3), st.one_of(st.none(), st.integers(-1, 10)))
+_MAYBE = st.none() | st.booleans()
+_JSON_OPTIONS = st.none() | st.builds(JsonOptions, _MAYBE, _MAYBE, _MAYBE)
+_ORIGINS = st.lists(st.sampled_from(["https://a.example", "http://b:1"]), max_size=2).map(tuple)
+_HEADERS = st.lists(st.sampled_from(["X-A", "*"]), max_size=2).map(tuple)
+_CORS = st.none() | st.builds(Cors, _ORIGINS, _HEADERS, st.none() | st.integers(0, 86_400), _MAYBE)
+
+
+@given(_JSON, st.dictionaries(_TEXT, _TEXT, max_size=3), st.none() | st.integers(-1, 10), _JSON_OPTIONS, _CORS)
 def test_any_goal_state_survives_the_way_through_the_control_plane(
-    user_config: Any, env_vars: dict[str, str], queued: int | None
+    user_config: Any, env_vars: dict[str, str], queued: int | None, options: JsonOptions | None, cors: Cors | None
 ) -> None:
     application = ApplicationConfig(
         name="a",
@@ -418,11 +466,12 @@ def test_any_goal_state_survives_the_way_through_the_control_plane(
             DeploymentConfig(
                 name="D",
                 max_queued_requests=queued,
+                json=options,
                 user_config_json=None if user_config is None else json.dumps(user_config, sort_keys=True),
             ),
         ),
         code_version="v1",
     )
-    config = Config(http_options=HttpOptions(port=1), applications=(application,))
+    config = Config(http_options=HttpOptions(port=1, cors=cors), applications=(application,))
     returned = wire.from_proto(wire.to_proto(config, pb.Config), Config)
     assert parse(config_file.render(returned)) == config

@@ -5,8 +5,9 @@ from dataclasses import replace
 from mesh.controlplane import publish
 from mesh.controlplane.publish import RoutedApplication
 from mesh.controlplane.reconcile import seen
-from mesh.model import ReplicaState
+from mesh.model import BuiltDeployment, Cors, DeploymentConfig, JsonOptions, ReplicaState
 from tests.support.control_world import World, built, config
+from tests.support.interfaces import interface
 
 
 def routed(world: World, name: str = "app") -> RoutedApplication:
@@ -129,3 +130,121 @@ def test_a_replica_keeps_its_own_version_s_code_while_a_new_one_rolls_out() -> N
     world.settle(start=False)
     specs = world.workers["w1"].specs.values()
     assert sorted((spec.revision, spec.config.import_path) for spec in specs) == [(1, "m:app"), (2, "m:new")]
+
+
+def served(world: World) -> tuple[str, int]:
+    """What is told of the interface, by its request's name, and how many replicas answer to it."""
+    (echo,) = routed(world).deployments
+    names = {interface(filler=filler).descriptor_set: filler for filler in ("V1", "V2", "V3")}
+    return names.get(echo.interface.descriptor_set, ""), len(echo.endpoints)
+
+
+def with_interfaces(*worker_ids: str) -> World:
+    """A world where an import path names what the code's schema is."""
+    world = World(*worker_ids)
+    world.code = lambda c: (BuiltDeployment(True, DeploymentConfig(name="Echo"), interface(filler=c.import_path)),)
+    return world
+
+
+def test_the_interface_is_the_old_one_while_an_old_replica_takes_calls() -> None:
+    world = with_interfaces("w1")
+    world.apply(config(code="V1", num_replicas=2))
+    world.settle(start=False)
+    assert served(world) == ("V1", 0), "callers may wait for what is to come"
+    world.settle()
+    assert served(world) == ("V1", 2)
+    world.apply(config(code="V2", num_replicas=2))
+    seen_of = [served(world)]
+    for _ in range(50):
+        world.step()
+        seen_of.append(served(world))
+        starting = [r for r in world.live("app") if r.status.state is not ReplicaState.READY]
+        if starting:
+            world.set_state(starting[0].replica_id, ReplicaState.READY)
+            seen_of.append(served(world))
+    assert seen_of[-1] == ("V2", 2)
+    told = [name for name, _ in seen_of]
+    assert told == sorted(told), "it changes once"
+    assert {replica.revision for replica in world.ready("app")} == {2}
+
+
+def test_a_failed_schema_is_never_told() -> None:
+    world = with_interfaces("w1")
+    world.apply(config(code="V1"))
+    world.settle()
+    world.apply(config(code="V2"))
+    world.settle(broken=lambda spec: spec.config.import_path == "V2")
+    assert world.applications["app"].failure is not None
+    assert served(world) == ("V1", 1)
+
+
+def test_a_superseded_version_that_serves_keeps_its_interface() -> None:
+    world = with_interfaces("w1")
+    world.apply(config(code="V1", num_replicas=2))
+    world.settle()
+    world.apply(config(code="V2", num_replicas=2))
+    world.settle(start=False)
+    second = next(r for r in world.live("app") if r.status.state is not ReplicaState.READY)
+    world.set_state(second.replica_id, ReplicaState.READY)
+    world.settle(start=False)
+    assert {(r.revision, r.status.state) for r in world.ready("app")} == {
+        (1, ReplicaState.READY),
+        (2, ReplicaState.READY),
+    }
+    world.apply(config(code="V3", num_replicas=2))
+    world.settle(start=False)
+    assert world.applications["app"].superseded, "V2 was never wholly ready, and a replica of it serves"
+    assert served(world)[0] == "V1"
+    for replica in world.ready("app"):
+        if replica.replica_id != second.replica_id:
+            world.set_state(replica.replica_id, ReplicaState.BACKOFF)
+    assert served(world) == ("V2", 1)
+    for replica in world.live("app"):
+        if replica.status.state is ReplicaState.STARTING:
+            world.set_state(replica.replica_id, ReplicaState.READY)
+    assert served(world)[0] == "V2"
+    world.settle()
+    assert served(world) == ("V3", 2)
+
+
+def test_json_options_are_told() -> None:
+    world = World("w1")
+    world.apply(config(json=JsonOptions(enums_as_numbers=True)))
+    world.settle()
+    assert routed(world).deployments[0].json == JsonOptions(enums_as_numbers=True)
+    world.apply(config())
+    world.settle()
+    assert routed(world).deployments[0].json == JsonOptions()
+
+
+def test_cors_is_told_with_every_field_set() -> None:
+    assert publish.snapshot({}, {}, 0.0).cors is None
+    assert publish.snapshot({}, {}, 0.0, Cors(allow_headers=("x",))).cors is None
+    told = publish.snapshot({}, {}, 0.0, Cors(("https://a.example",), ("x",))).cors
+    assert told == Cors(("https://a.example",), ("x",), 600, False)
+    assert publish.snapshot({}, {}, 0.0, Cors(("*",), (), 0, True)).cors == Cors(("*",), (), 0, True)
+
+
+def test_a_route_inside_that_of_services_is_given_only_to_what_was_built() -> None:
+    world = with_interfaces("w1")
+    world.apply(replace(config("outer", code="V1"), route_prefix="/"))
+    world.settle()
+    world.disconnect("w1")
+    world.apply(config("inner", code="V2"), keep_others=True)
+    world.settle(start=False)
+    assert routed(world, "inner").route_prefix == ""
+    assert routed(world, "outer").route_prefix == "/"
+    world.connect("w1")
+    world.code = lambda c: "it is refused"
+    world.settle()
+    assert world.applications["inner"].failure is not None
+    assert (routed(world, "inner").route_prefix, routed(world, "inner").failure) == ("", publish.FAILED.format("inner"))
+    world.code = lambda c: built("Echo")
+    world.apply(config("inner", code="V3"), keep_others=True)
+    world.settle(start=False)
+    assert routed(world, "inner").route_prefix == "/inner", "built, so it is known not to collide"
+    world.apply(config("beside"), replace(config("deep"), route_prefix="/inner/deep"), keep_others=True)
+    assert routed(world, "beside").route_prefix == ""
+    assert routed(world, "deep").route_prefix == ""
+    world.settle()
+    assert routed(world, "deep").route_prefix == "/inner/deep"

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from mesh.pipe.outbox import FRAMES_MAX, MESSAGE_BYTES, Outbox
+from mesh.pipe.outbox import FRAMES_MAX, HEARD_TURNS, HOLD_S, MESSAGE_BYTES, Outbox
 
 
 class Wire:
@@ -61,6 +61,55 @@ async def test_nothing_is_written_when_there_is_nothing(wire: Wire) -> None:
     wire.outbox.wake()
     await turn()
     assert wire.messages == []
+
+
+async def test_what_follows_a_question_leaves_together_once_the_peer_has_spoken(wire: Wire) -> None:
+    wire.go.release()
+    wire.outbox.put(1)
+    wire.outbox.hold()
+    await turn()
+    wire.outbox.put(2)
+    await turn()
+    wire.outbox.put(3)
+    assert wire.messages == [[1]], "the peer has not spoken yet"
+    wire.outbox.heard()
+    wire.outbox.put(4)
+    for _ in range(HEARD_TURNS):
+        await turn()
+    assert wire.messages == [[1], [2, 3, 4]]
+
+
+async def test_a_peer_that_spoke_already_holds_nothing_back(wire: Wire) -> None:
+    wire.go.release()
+    wire.outbox.put(1)
+    wire.outbox.hold()
+    await turn()
+    wire.outbox.heard()
+    wire.outbox.put(2)
+    await turn()
+    assert wire.messages == [[1], [2]]
+
+
+async def test_a_silent_peer_holds_messages_back_for_a_moment_only(wire: Wire) -> None:
+    wire.go.release()
+    wire.outbox.put(1)
+    wire.outbox.hold()
+    await turn()
+    wire.outbox.put(2)
+    async with asyncio.timeout(10):
+        while wire.messages != [[1], [2]]:
+            await asyncio.sleep(HOLD_S)
+
+
+async def test_a_full_message_is_not_held_back(wire: Wire) -> None:
+    wire.go.release()
+    wire.outbox.put(0)
+    wire.outbox.hold()
+    await turn()
+    for number in range(FRAMES_MAX):
+        wire.outbox.put(number)
+    await turn()
+    assert [len(message) for message in wire.messages] == [1, FRAMES_MAX]
 
 
 async def test_before_write_may_add_frames() -> None:

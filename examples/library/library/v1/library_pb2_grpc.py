@@ -214,7 +214,9 @@ class LibraryServiceServicer:
 
     def SearchBooks(self, request_iterator, context):
         """Answers each query as it comes, with every book whose title or author has the text, then with one response
-        without a book. Over gRPC only: HTTP has no form for two streams at once.
+        without a book.
+
+        REST: without a rule it is at `POST /library.v1.LibraryService/SearchBooks`, with lines of JSON both ways.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

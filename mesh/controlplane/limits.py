@@ -1,0 +1,39 @@
+"""How much is kept of what a worker says of a failure or a replica: it is stored, and shown to people.
+
+Owns the bounds, so that no worker can fill the store or end the leader's loop. Pure. Called by `builds`, `reconcile`
+and `sessions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mesh.model import Failure, ReplicaStatus
+
+LINE_CHARACTERS_MAX = 1000
+DETAILS_CHARACTERS_MAX = 16_000
+FAILURE_BYTES_MAX = 4 * (3 * LINE_CHARACTERS_MAX + DETAILS_CHARACTERS_MAX) + 64
+"""Of a bounded failure, encoded."""
+
+
+def bounded_failure(failure: Failure) -> Failure:
+    """Return a failure without what is too much of it; of the details the end stays, where an exception stands."""
+    details = failure.details
+    if len(details) > DETAILS_CHARACTERS_MAX:
+        details = "…" + details[1 - DETAILS_CHARACTERS_MAX :]
+    return Failure(_line(failure.message), _line(failure.field), _line(failure.hint), details)
+
+
+def bounded_status(status: ReplicaStatus) -> ReplicaStatus:
+    """Return a replica's status without what is too much of it."""
+    return replace(
+        status,
+        address=_line(status.address),
+        admin_address=_line(status.admin_address),
+        message=_line(status.message),
+        failure=bounded_failure(status.failure) if status.failure is not None else None,
+    )
+
+
+def _line(text: str) -> str:
+    return text if len(text) <= LINE_CHARACTERS_MAX else text[: LINE_CHARACTERS_MAX - 1] + "…"
