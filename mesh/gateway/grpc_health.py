@@ -60,7 +60,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             news = self._next()
             if (status := self._statuses.get(request.service, _UNKNOWN)) != told:
                 told = status
-                await context.write(health_pb2.HealthCheckResponse(status=status))
+                try:
+                    await context.write(health_pb2.HealthCheckResponse(status=status))
+                except grpc.aio.BaseError:
+                    return  # the watcher is gone
             await asyncio.shield(news)
 
     def _next(self) -> asyncio.Future[None]:

@@ -299,5 +299,5 @@ async def _upload(call: Call, context: Any, exchange: Exchange) -> None:
         await call.write(b"", end=True)
     except MeshError as error:
         exchange.give_up(error)
-    except (grpc.aio.UsageError, asyncio.InvalidStateError):
+    except (grpc.aio.BaseError, asyncio.InvalidStateError):
         return  # the call is over: its other half tells

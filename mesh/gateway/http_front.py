@@ -65,6 +65,7 @@ class HttpFront:
                 return
             send = _telling(send, policy.answer(origin))
         request = Request(scope, receive, send)
+        del receive, send
         started = self._pipeline.clock.monotonic()
         status = 500
         try:
@@ -84,6 +85,8 @@ class HttpFront:
             if self._traffic.access_log:
                 path = scope["raw_path"].decode("latin-1")
                 self._traffic.log(request.method, path, status, started, request.request_id)
+            if request.unread:
+                await request.linger()
 
     async def _serve(self, request: Request) -> int:
         scope = request.scope
@@ -92,6 +95,10 @@ class HttpFront:
         raw_path = scope["raw_path"]
         target_bytes = len(raw_path) + len(scope["query_string"])
         check_size(head, self._settings, fields=len(scope["headers"]), target_bytes=target_bytes)
+        # Without a length, an HTTP/1 request has no body; one of HTTP/2 may.
+        length = head.content_length
+        body_follows = length > 0 or head.chunked or (length < 0 and scope["http_version"] == "2")
+        request.unread = body_follows
         idempotent = request.method in IDEMPOTENT
         if not head.host or raw_path < b"/" or not (idempotent or request.method in _USUAL):
             _check_unusual(scope, head)
@@ -101,9 +108,6 @@ class HttpFront:
             found = route.rest.match(request.method, raw_path)
             if route.grpc_only or not isinstance(found, NoSuchPath):
                 return await self._rest.serve(request, head, route, found)
-        # Without a length, an HTTP/1 request has no body; one of HTTP/2 may.
-        length = head.content_length
-        body_follows = length > 0 or head.chunked or (length < 0 and scope["http_version"] == "2")
         timeout_s = min(route.timeout_s, head.timeout_s) if head.timeout_s else route.timeout_s
         frame = _open_frame(scope, head, route, request, timeout_s, ends=not body_follows)
         call = Call(frame, route.dispatcher.loop, idempotent=idempotent, body_follows=body_follows)
@@ -231,6 +235,7 @@ class HttpFront:
         if isinstance(error, ClientGone):
             return
         if request.started:
+            request.unread = False
             raise BrokenAnswer(error.message) from None
         last = self._pipeline.draining or isinstance(error, (BodyBroken, BodyTimeout, PayloadTooLarge))
         if last and request.scope["http_version"].startswith("1"):

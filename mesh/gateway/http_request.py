@@ -7,6 +7,7 @@ Owns the taking of body messages and what their end means. Never routes or answe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -18,16 +19,30 @@ from mesh.gateway.exchange import Exchange
 RESET_SHOWS_S = 0.002
 """Seconds within which a body that a reset ended shows as one: a reset without an error looks like its end at first."""
 
+LINGER_S = 5.0
+"""Seconds for which the rest of a body is taken and dropped after the answer."""
+LINGER_IDLE_S = 1.0
+"""Seconds of it without a byte."""
+LINGER_BYTES = 64 * 1024 * 1024
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+async def _gone() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _into_nothing(_: Message) -> None:
+    pass
+
+
 class Request:
     """One HTTP request and how far its answer has come."""
 
-    __slots__ = ("_early", "_receive", "client", "method", "request_id", "route", "scope", "send", "started")
+    __slots__ = ("_early", "_receive", "client", "method", "request_id", "route", "scope", "send", "started", "unread")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -39,6 +54,8 @@ class Request:
         self.request_id = ""
         self.route = ""
         self.started = False
+        self.unread = False
+        """Some of its body may be on its way still."""
         self._early: EarlyBody | None = None
 
     async def read(self) -> tuple[bytes, bool]:
@@ -50,6 +67,23 @@ class Request:
         self._early = EarlyBody(self)
         return await self._early.run()
 
+    async def linger(self) -> None:
+        """Take and drop what is left of the body once the answer was sent; then let the server close or go on.
+
+        A client that still sends reads the answer afterwards, if at all: closing under it would reset the connection,
+        and the answer would be lost (RFC 9112, 9.6). Bounded by LINGER_S, LINGER_IDLE_S and LINGER_BYTES.
+        """
+        if self.scope["http_version"] != "2":
+            size, clock = 0, asyncio.get_running_loop().time
+            until = clock() + LINGER_S
+            with contextlib.suppress(TimeoutError, MeshError):
+                while self.unread and size < LINGER_BYTES and (left_s := until - clock()) > 0:
+                    async with asyncio.timeout(min(LINGER_IDLE_S, left_s)):
+                        size += len((await self.receive())[0])
+        # An error, its traceback and what they hold live until the next garbage collection; the server closes a
+        # connection whose body was not read only when nobody can read it any more.
+        self._receive, self.send, self._early = _gone, _into_nothing, None
+
     def body_over(self) -> None:
         """Nothing more of the body is wanted."""
         if self._early is not None:
@@ -59,11 +93,13 @@ class Request:
         """Take the next body bytes from the server. Raises BodyBroken or ClientGone."""
         message = await self._receive()
         if message["type"] != "http.request":
+            self.unread = False
             if self.scope["http_version"] == "2":
                 raise ClientGone("the client went away while it sent the body")
             # The server does not tell bad chunks from a client that left, and one that left hears nothing anyway.
             raise BodyBroken("the body broke off, or its chunks are not what HTTP says")
         more: bool = message.get("more_body", False)
+        self.unread = more
         return message.get("body", b""), more
 
     async def disconnected(self) -> MeshError:

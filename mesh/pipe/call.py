@@ -52,6 +52,8 @@ class Call:
         self._loop = loop
         self.frame = frame
         self.idempotent = idempotent
+        if idempotent:
+            frame.open.idempotent = True
         self.order = 0
         self.link: Link | None = None
         self.number = 0

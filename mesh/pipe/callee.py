@@ -114,6 +114,10 @@ class ServedPipe:
         self._context = context
         self._calls: dict[int, ServedCall] = {}
         self._unacknowledged: dict[int, None] = {}
+        self._starting: deque[tuple[int, ServedCall]] = deque()
+        """Calls whose Accepted is not written yet, and how many frames are written when it is."""
+        self._taken = 0
+        """Frames that were written, or are being."""
         self._offers: deque[asyncio.TimerHandle] = deque()
         self.outbox: Outbox[pb.ResponseFrame] = Outbox(self._write)
 
@@ -186,8 +190,12 @@ class ServedPipe:
             return
         call = ServedCall(self, number, head)
         self._calls[number] = call
-        self._unacknowledged[number] = None
-        call.begin()
+        if head.idempotent:
+            self._unacknowledged[number] = None
+            call.begin()
+        else:
+            self.outbox.put(pb.ResponseFrame(call=number, accepted=pb.Accepted()))
+            self._starting.append((self._taken + len(self.outbox), call))
 
     def _end_offer(self) -> None:
         if self._offers:
@@ -198,11 +206,17 @@ class ServedPipe:
         self.callee.send_offers(self.callee.slots.decline(self))
 
     async def _write(self, frames: list[pb.ResponseFrame]) -> None:
+        self._taken += len(frames)
+        written = self._taken
         try:
             await self._context.write(pb.PipeResponse(frames=frames))
-        except (grpc.aio.BaseError, grpc.aio.UsageError):
+        except grpc.aio.BaseError:
             # The caller is gone; the reading side learns it too and ends the pipe.
             self.closed = True
+            return
+        starting = self._starting
+        while starting and starting[0][0] <= written:
+            starting.popleft()[1].begin()
 
 
 class ServedCall:
@@ -222,7 +236,9 @@ class ServedCall:
         self.body.feed(head.data, head.end)
 
     def begin(self) -> None:
-        """Start the handler."""
+        """Start the handler, unless the call was cancelled before that."""
+        if self._over:
+            return
         self._cancel = self._pipe.callee.start(self)
 
     def cancel(self) -> None:
@@ -232,7 +248,9 @@ class ServedCall:
         self.cancelled = True
         self.window.close()
         self.body.fail(asyncio.CancelledError())
-        if self._cancel is not None:
+        if self._cancel is None:
+            self.done()
+        else:
             # Not now: a handler that has not had its first step could not end its call.
             asyncio.get_running_loop().call_soon(self._cancel)
 

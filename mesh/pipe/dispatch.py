@@ -24,7 +24,7 @@ from mesh.telemetry import IN_FLIGHT, QUEUED, REPEATED, SHED, LineLimit
 from mesh.v1 import replica_service_pb2 as pb
 
 LOSSES_MAX = 2
-"""Replicas that may be lost with a call on them that they did not accept: a call may be what ends them."""
+"""Replicas that may be lost with a call on them that never ran: its mere arrival may be what ends them."""
 
 log = logging.getLogger("mesh.dispatch")
 
@@ -296,8 +296,10 @@ class Dispatcher:
     def _after_loss(self, call: Call, link: Link) -> None:
         cause = ""
         call.losses += 1
-        if not call.accepted and call.losses <= LOSSES_MAX:
+        if not call.accepted and not call.repeated and call.losses <= LOSSES_MAX:
             cause = "lost_before_accept"
+            # A replica starts such a call before it says so: it may have run, so this is its one repeat.
+            call.repeated = call.idempotent
         elif self._may_repeat(call):
             cause = "lost_after_accept"
             call.repeated = True

@@ -148,7 +148,7 @@ class Link:
             self._outbox = outbox
             self._events.connected(self)
             await self._exchange(stream, outbox)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as error:
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, TimeoutError) as error:
             if connected and not self.retiring:
                 log.info("pipe lost", extra={"replica": self.replica_id, "cause": _cause(error)})
         finally:
@@ -219,7 +219,7 @@ async def _ending(work: Any) -> None:
     """Let a failed write end quietly: the reading side gets the stream's status."""
     try:
         await work
-    except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+    except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
         return
 
 

@@ -39,6 +39,10 @@ class Outbox(Generic[_F]):
         """The peer has not spoken since such a message."""
         self._spoken: asyncio.Future[None] | None = None
 
+    def __len__(self) -> int:
+        """Return how many frames wait to be taken into a message."""
+        return len(self._frames)
+
     def put(self, frame: _F) -> None:
         """Send `frame` after all that were put before it."""
         self._frames.append(frame)

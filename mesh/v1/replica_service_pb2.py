@@ -25,49 +25,49 @@ _sym_db = _symbol_database.Default()
 from mesh.v1 import deployment_pb2 as mesh_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmesh/v1/replica_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\"4\n\x0bPipeRequest\x12%\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x15.mesh.v1.RequestFrame\"\xcd\x01\n\x0cRequestFrame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\x04\x12\x1d\n\x04open\x18\x02 \x01(\x0b\x32\r.mesh.v1.OpenH\x00\x12\x1d\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\r.mesh.v1.DataH\x00\x12!\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x0f.mesh.v1.CancelH\x00\x12!\n\x06window\x18\x05 \x01(\x0b\x32\x0f.mesh.v1.WindowH\x00\x12#\n\x07\x64\x65\x63line\x18\x06 \x01(\x0b\x32\x10.mesh.v1.DeclineH\x00\x42\x06\n\x04kind\"\xf1\x01\n\x04Open\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x10\n\x08raw_path\x18\x02 \x01(\x0c\x12\r\n\x05query\x18\x03 \x01(\x0c\x12\x11\n\troot_path\x18\x04 \x01(\t\x12\x0f\n\x07headers\x18\x05 \x03(\x0c\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x08 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\t \x01(\x08\x12\r\n\x05offer\x18\n \x01(\x08\x12\x0e\n\x06scheme\x18\x0b \x01(\t\x12\x14\n\x0chttp_version\x18\x0c \x01(\t\x12\x0e\n\x06\x63lient\x18\r \x01(\t\x12\x0c\n\x04grpc\x18\x0e \x01(\x08\"!\n\x04\x44\x61ta\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x08\"\x08\n\x06\x43\x61ncel\"\x17\n\x06Window\x12\r\n\x05\x62ytes\x18\x01 \x01(\r\"\t\n\x07\x44\x65\x63line\"6\n\x0cPipeResponse\x12&\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x16.mesh.v1.ResponseFrame\"\xcd\x02\n\rResponseFrame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12%\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x11.mesh.v1.AcceptedH\x00\x12%\n\x08rejected\x18\x04 \x01(\x0b\x32\x11.mesh.v1.RejectedH\x00\x12\x1d\n\x04head\x18\x05 \x01(\x0b\x32\r.mesh.v1.HeadH\x00\x12\x1d\n\x04\x64\x61ta\x18\x06 \x01(\x0b\x32\r.mesh.v1.DataH\x00\x12!\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x0f.mesh.v1.FailedH\x00\x12!\n\x06window\x18\x08 \x01(\x0b\x32\x0f.mesh.v1.WindowH\x00\x12\x1f\n\x05offer\x18\t \x01(\x0b\x32\x0e.mesh.v1.OfferH\x00\x12%\n\x08trailers\x18\n \x01(\x0b\x32\x11.mesh.v1.TrailersH\x00\x42\x06\n\x04kind\"\n\n\x08\x41\x63\x63\x65pted\"-\n\x08Rejected\x12!\n\x07refusal\x18\x01 \x01(\x0e\x32\x10.mesh.v1.Refusal\"|\n\x04Head\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0f\n\x07headers\x18\x02 \x03(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\x12#\n\x08trailers\x18\x05 \x01(\x0b\x32\x11.mesh.v1.Trailers\x12\x13\n\x0b\x63ompression\x18\x06 \x01(\r\";\n\x08Trailers\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x10\n\x08metadata\x18\x03 \x03(\x0c\"\x19\n\x06\x46\x61iled\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x07\n\x05Offer\"A\n\x10\x43onfigureRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.DeploymentSettings\"\x13\n\x11\x43onfigureResponse*J\n\x07Refusal\x12\x17\n\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x10\n\x0cREFUSAL_FULL\x10\x01\x12\x14\n\x10REFUSAL_DRAINING\x10\x02\x32\x8d\x01\n\x0eReplicaService\x12\x37\n\x04Pipe\x12\x14.mesh.v1.PipeRequest\x1a\x15.mesh.v1.PipeResponse(\x01\x30\x01\x12\x42\n\tConfigure\x12\x19.mesh.v1.ConfigureRequest\x1a\x1a.mesh.v1.ConfigureResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmesh/v1/replica_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\"4\n\x0bPipeRequest\x12%\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x15.mesh.v1.RequestFrame\"\xcd\x01\n\x0cRequestFrame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\x04\x12\x1d\n\x04open\x18\x02 \x01(\x0b\x32\r.mesh.v1.OpenH\x00\x12\x1d\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\r.mesh.v1.DataH\x00\x12!\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x0f.mesh.v1.CancelH\x00\x12!\n\x06window\x18\x05 \x01(\x0b\x32\x0f.mesh.v1.WindowH\x00\x12#\n\x07\x64\x65\x63line\x18\x06 \x01(\x0b\x32\x10.mesh.v1.DeclineH\x00\x42\x06\n\x04kind\"\x85\x02\n\x04Open\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x10\n\x08raw_path\x18\x02 \x01(\x0c\x12\r\n\x05query\x18\x03 \x01(\x0c\x12\x11\n\troot_path\x18\x04 \x01(\t\x12\x0f\n\x07headers\x18\x05 \x03(\x0c\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x08 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\t \x01(\x08\x12\r\n\x05offer\x18\n \x01(\x08\x12\x0e\n\x06scheme\x18\x0b \x01(\t\x12\x14\n\x0chttp_version\x18\x0c \x01(\t\x12\x0e\n\x06\x63lient\x18\r \x01(\t\x12\x0c\n\x04grpc\x18\x0e \x01(\x08\x12\x12\n\nidempotent\x18\x0f \x01(\x08\"!\n\x04\x44\x61ta\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x08\"\x08\n\x06\x43\x61ncel\"\x17\n\x06Window\x12\r\n\x05\x62ytes\x18\x01 \x01(\r\"\t\n\x07\x44\x65\x63line\"6\n\x0cPipeResponse\x12&\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x16.mesh.v1.ResponseFrame\"\xcd\x02\n\rResponseFrame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12%\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x11.mesh.v1.AcceptedH\x00\x12%\n\x08rejected\x18\x04 \x01(\x0b\x32\x11.mesh.v1.RejectedH\x00\x12\x1d\n\x04head\x18\x05 \x01(\x0b\x32\r.mesh.v1.HeadH\x00\x12\x1d\n\x04\x64\x61ta\x18\x06 \x01(\x0b\x32\r.mesh.v1.DataH\x00\x12!\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x0f.mesh.v1.FailedH\x00\x12!\n\x06window\x18\x08 \x01(\x0b\x32\x0f.mesh.v1.WindowH\x00\x12\x1f\n\x05offer\x18\t \x01(\x0b\x32\x0e.mesh.v1.OfferH\x00\x12%\n\x08trailers\x18\n \x01(\x0b\x32\x11.mesh.v1.TrailersH\x00\x42\x06\n\x04kind\"\n\n\x08\x41\x63\x63\x65pted\"-\n\x08Rejected\x12!\n\x07refusal\x18\x01 \x01(\x0e\x32\x10.mesh.v1.Refusal\"|\n\x04Head\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0f\n\x07headers\x18\x02 \x03(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\x12#\n\x08trailers\x18\x05 \x01(\x0b\x32\x11.mesh.v1.Trailers\x12\x13\n\x0b\x63ompression\x18\x06 \x01(\r\";\n\x08Trailers\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x10\n\x08metadata\x18\x03 \x03(\x0c\"\x19\n\x06\x46\x61iled\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x07\n\x05Offer\"A\n\x10\x43onfigureRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.DeploymentSettings\"\x13\n\x11\x43onfigureResponse*J\n\x07Refusal\x12\x17\n\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x10\n\x0cREFUSAL_FULL\x10\x01\x12\x14\n\x10REFUSAL_DRAINING\x10\x02\x32\x8d\x01\n\x0eReplicaService\x12\x37\n\x04Pipe\x12\x14.mesh.v1.PipeRequest\x1a\x15.mesh.v1.PipeResponse(\x01\x30\x01\x12\x42\n\tConfigure\x12\x19.mesh.v1.ConfigureRequest\x1a\x1a.mesh.v1.ConfigureResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.replica_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REFUSAL']._serialized_start=1417
-  _globals['_REFUSAL']._serialized_end=1491
+  _globals['_REFUSAL']._serialized_start=1437
+  _globals['_REFUSAL']._serialized_end=1511
   _globals['_PIPEREQUEST']._serialized_start=68
   _globals['_PIPEREQUEST']._serialized_end=120
   _globals['_REQUESTFRAME']._serialized_start=123
   _globals['_REQUESTFRAME']._serialized_end=328
   _globals['_OPEN']._serialized_start=331
-  _globals['_OPEN']._serialized_end=572
-  _globals['_DATA']._serialized_start=574
-  _globals['_DATA']._serialized_end=607
-  _globals['_CANCEL']._serialized_start=609
-  _globals['_CANCEL']._serialized_end=617
-  _globals['_WINDOW']._serialized_start=619
-  _globals['_WINDOW']._serialized_end=642
-  _globals['_DECLINE']._serialized_start=644
-  _globals['_DECLINE']._serialized_end=653
-  _globals['_PIPERESPONSE']._serialized_start=655
-  _globals['_PIPERESPONSE']._serialized_end=709
-  _globals['_RESPONSEFRAME']._serialized_start=712
-  _globals['_RESPONSEFRAME']._serialized_end=1045
-  _globals['_ACCEPTED']._serialized_start=1047
-  _globals['_ACCEPTED']._serialized_end=1057
-  _globals['_REJECTED']._serialized_start=1059
-  _globals['_REJECTED']._serialized_end=1104
-  _globals['_HEAD']._serialized_start=1106
-  _globals['_HEAD']._serialized_end=1230
-  _globals['_TRAILERS']._serialized_start=1232
-  _globals['_TRAILERS']._serialized_end=1291
-  _globals['_FAILED']._serialized_start=1293
-  _globals['_FAILED']._serialized_end=1318
-  _globals['_OFFER']._serialized_start=1320
-  _globals['_OFFER']._serialized_end=1327
-  _globals['_CONFIGUREREQUEST']._serialized_start=1329
-  _globals['_CONFIGUREREQUEST']._serialized_end=1394
-  _globals['_CONFIGURERESPONSE']._serialized_start=1396
-  _globals['_CONFIGURERESPONSE']._serialized_end=1415
-  _globals['_REPLICASERVICE']._serialized_start=1494
-  _globals['_REPLICASERVICE']._serialized_end=1635
+  _globals['_OPEN']._serialized_end=592
+  _globals['_DATA']._serialized_start=594
+  _globals['_DATA']._serialized_end=627
+  _globals['_CANCEL']._serialized_start=629
+  _globals['_CANCEL']._serialized_end=637
+  _globals['_WINDOW']._serialized_start=639
+  _globals['_WINDOW']._serialized_end=662
+  _globals['_DECLINE']._serialized_start=664
+  _globals['_DECLINE']._serialized_end=673
+  _globals['_PIPERESPONSE']._serialized_start=675
+  _globals['_PIPERESPONSE']._serialized_end=729
+  _globals['_RESPONSEFRAME']._serialized_start=732
+  _globals['_RESPONSEFRAME']._serialized_end=1065
+  _globals['_ACCEPTED']._serialized_start=1067
+  _globals['_ACCEPTED']._serialized_end=1077
+  _globals['_REJECTED']._serialized_start=1079
+  _globals['_REJECTED']._serialized_end=1124
+  _globals['_HEAD']._serialized_start=1126
+  _globals['_HEAD']._serialized_end=1250
+  _globals['_TRAILERS']._serialized_start=1252
+  _globals['_TRAILERS']._serialized_end=1311
+  _globals['_FAILED']._serialized_start=1313
+  _globals['_FAILED']._serialized_end=1338
+  _globals['_OFFER']._serialized_start=1340
+  _globals['_OFFER']._serialized_end=1347
+  _globals['_CONFIGUREREQUEST']._serialized_start=1349
+  _globals['_CONFIGUREREQUEST']._serialized_end=1414
+  _globals['_CONFIGURERESPONSE']._serialized_start=1416
+  _globals['_CONFIGURERESPONSE']._serialized_end=1435
+  _globals['_REPLICASERVICE']._serialized_start=1514
+  _globals['_REPLICASERVICE']._serialized_end=1655
 # @@protoc_insertion_point(module_scope)

@@ -120,6 +120,7 @@ class Open(_message.Message):
     HTTP_VERSION_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     GRPC_FIELD_NUMBER: _builtins.int
+    IDEMPOTENT_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     raw_path: _builtins.bytes
     """Path as the client sent it, percent-encoded, without the query."""
@@ -143,6 +144,10 @@ class Open(_message.Message):
     """A gRPC call: `raw_path` is "/package.Service/Method", `headers` is its metadata (values of names that end in
     "-bin" as they are, not in base64); method, query, root_path, scheme and http_version are empty.
     """
+    idempotent: _builtins.bool
+    """Running it twice does no harm: the replica may start it before it says so. Any other call starts only once its
+    Accepted was written, so that a caller which saw none knows that it never ran.
+    """
     @_builtins.property
     def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Header names (lower case) and values in turn."""
@@ -164,10 +169,11 @@ class Open(_message.Message):
         http_version: _builtins.str = ...,
         client: _builtins.str = ...,
         grpc: _builtins.bool = ...,
+        idempotent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "data", b"data", "end", b"end", "grpc", b"grpc", "headers", b"headers", "http_version", b"http_version", "method", b"method", "offer", b"offer", "query", b"query", "raw_path", b"raw_path", "request_id", b"request_id", "root_path", b"root_path", "scheme", b"scheme", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "data", b"data", "end", b"end", "grpc", b"grpc", "headers", b"headers", "http_version", b"http_version", "idempotent", b"idempotent", "method", b"method", "offer", b"offer", "query", b"query", "raw_path", b"raw_path", "request_id", b"request_id", "root_path", b"root_path", "scheme", b"scheme", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,12 +144,15 @@ async def test_an_upload_to_a_killed_replica_is_a_502(path: DataPath, caplog: py
     assert "Traceback" not in caplog.text
 
 
-async def test_a_request_that_ends_its_replica_does_not_end_them_all(path: DataPath) -> None:
+@pytest.mark.parametrize(("method", "runs"), [("POST", 1), ("GET", 2)])
+async def test_a_request_that_ends_its_replica_at_once_runs_no_more_often_than_it_may(
+    path: DataPath, method: str, runs: int
+) -> None:
     replicas = [await path.replica_of("async_kinds", ongoing=2) for _ in range(4)]
     await path.gateways.publish(routed(*replicas))
-    answer = await path.post("/die")
+    answer = await path.client.request(method, path.url("/die"))
     assert (answer.status_code, answer.json()["reason"]) == (502, "REPLICA_LOST")
-    assert len(path.events("died")) <= 3
+    assert len(path.events("died")) == runs
     assert (await path.get("/text")).status_code == 200
 
 

@@ -209,6 +209,19 @@ async def test_a_handler_that_does_not_read_is_not_the_clients_fault(tmp_path: P
         await path.until_free()
 
 
+async def test_a_client_that_still_sends_gets_to_read_its_refusal(tmp_path: Path) -> None:
+    async with data_path(tmp_path) as path:
+        await path.serve("async_gated", ongoing=1, queued=0)
+        running = asyncio.ensure_future(path.get("/?gate=open"))
+        await path.until_running(1)
+        for size in (10, 10_000, 5_000_000):
+            for _ in range(10):
+                assert (await path.post("/?gate=open", content=bytes(size))).status_code == 503, size
+        path.open("open")
+        assert (await running).status_code == 200
+        await path.until_free()
+
+
 # Requests that HTTP does not allow, or that are not for handlers.
 
 SHAPES: dict[str, tuple[bytes, int]] = {

@@ -52,10 +52,9 @@ async def by_stream(rest: RestPath, number: str) -> httpx.Response:
 
 async def by_lines(rest: RestPath, number: str) -> httpx.Response:
     async def lines() -> AsyncIterator[bytes]:
-        yield b'{"id": "x"}\n'
-        await until((rest.directory / "open-go").exists, "the gate is open")
+        yield b'{"what": "gated"}\n'
 
-    return await rest.post("/v1/sum/x", content=lines(), headers=LINES)
+    return await rest.post("/v1/sum/go", content=lines(), headers=LINES)
 
 
 @pytest.mark.parametrize("send", [by_body, by_query, by_connect, by_web, by_stream, by_lines])

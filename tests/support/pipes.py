@@ -18,12 +18,22 @@ class ScriptedCaller:
         self.frames: list[pb.ResponseFrame] = []
         """Everything the replica sent."""
         self._requests: asyncio.Queue[Any] = asyncio.Queue()
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._serving = asyncio.ensure_future(callee.serve_pipe(self))
 
     async def send(self, *frames: pb.RequestFrame) -> None:
         """Send frames as one message and let everything run that is ready."""
         self._requests.put_nowait(pb.PipeRequest(frames=frames))
         await turns()
+
+    def hold(self) -> None:
+        """Take nothing of what the replica writes."""
+        self._writable.clear()
+
+    def let_go(self) -> None:
+        """Take it."""
+        self._writable.set()
 
     async def hang_up(self) -> None:
         """End the pipe."""
@@ -51,12 +61,14 @@ class ScriptedCaller:
         return await self._requests.get()
 
     async def write(self, message: pb.PipeResponse) -> None:
+        await self._writable.wait()
         self.frames.extend(message.frames)
 
 
 def opened(call: int, *, method: str = "GET", path: str = "/", data: bytes = b"", **fields: Any) -> pb.RequestFrame:
     """Return an Open frame; its body is complete unless `end=False` is given."""
-    head = pb.Open(method=method, raw_path=path.encode(), data=data, **{"end": True, **fields})
+    known = {"end": True, "idempotent": method == "GET", **fields}
+    head = pb.Open(method=method, raw_path=path.encode(), data=data, **known)
     return pb.RequestFrame(call=call, open=head)
 
 

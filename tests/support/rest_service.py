@@ -87,6 +87,8 @@ class Rest(rest_pb2_grpc.RestServicer):  # type: ignore[misc]
                 note(f"got {ask.id}")
                 told.text, told.total = ask.gate, told.total + ask.count
                 told.words.append(ask.id)
+                if ask.what == "gated":
+                    await gate(ask.gate)
                 if ask.what == "enough":
                     break
                 if ask.what == "refuse":

@@ -190,6 +190,17 @@ async def test_a_call_that_was_not_accepted_goes_elsewhere_but_not_for_ever(play
     assert isinstance(failure(call), ReplicaLost)
 
 
+async def test_an_idempotent_call_that_was_not_accepted_may_have_run_and_is_repeated_once(played: Played) -> None:
+    (link,) = played.replicas("a")
+    call = played.submit()
+    assert call.frame.open.idempotent
+    played.lose(link)
+    played.dispatcher.connected(link)
+    assert played.sent(link) == [call]
+    played.lose(link)
+    assert isinstance(failure(call), ReplicaLost)
+
+
 async def test_an_upload_whose_replica_is_lost_just_ends(played: Played) -> None:
     (link,) = played.replicas("a")
     call = played.submit(method="POST", body_follows=True)

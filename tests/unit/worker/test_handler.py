@@ -361,6 +361,39 @@ async def test_a_call_cancelled_in_the_message_that_opened_it_never_runs_and_fre
     assert ran == []
 
 
+async def test_a_call_that_must_not_run_twice_starts_once_its_acceptance_is_written(serve: Serve) -> None:
+    ran: list[str] = []
+
+    async def handler(request: Request) -> Any:
+        ran.append(request.method)
+        return {}
+
+    served = serve(handler)
+    served.caller.hold()
+    await served.caller.send(opened(1, method="POST"), opened(2, method="GET"), opened(3, method="POST"))
+    assert ran == ["GET"] and served.callee.slots.ongoing == 2
+    await served.caller.send(cancel(3))
+    served.caller.let_go()
+    for number in (1, 2, 3):
+        await served.over(number)
+    assert ran == ["GET", "POST"] and served.caller.kinds(1) == ["accepted", "head+done"]
+    assert served.callee.slots.ongoing == 0
+
+
+async def test_a_pipe_that_ends_before_it_wrote_an_acceptance_runs_nothing(serve: Serve) -> None:
+    ran: list[int] = []
+
+    async def handler(request: Request) -> Any:
+        ran.append(1)
+
+    served = serve(handler, limit=1)
+    served.caller.hold()
+    await served.caller.send(opened(1, method="POST"))
+    await served.caller.hang_up()
+    await turns()
+    assert not ran and served.callee.slots.ongoing == 0
+
+
 async def test_a_pipe_that_ends_right_after_an_open_frees_the_slot(serve: Serve) -> None:
     async def handler(request: Request) -> Any:
         await asyncio.Event().wait()
