@@ -50,6 +50,10 @@ test-all: debian-packages test ## The tests, and those that need Debian packages
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
 	$(PYTEST) -q clients
 
+.PHONY: fuzz
+fuzz: .venv/dev.stamp ## A million mutated messages and 100,000 mutated HTTP requests (SEED=1); `make test` has a slice
+	$(PYTEST) tests/fuzz --timeout 3600 --fuzz-messages 1000000 --fuzz-requests 100000 --fuzz-seed $(or $(SEED),1)
+
 .PHONY: debian-packages
 debian-packages: # node may come from elsewhere; what counts is that it is there
 	@missing=$$(dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || echo $(DEBIAN_PACKAGES)); \

@@ -67,7 +67,8 @@ async def serve(host: str, replica_address: str) -> None:
     front = HttpFront(pipeline)
     if host == "granian":
         server = HttpServer(front, settings)
-        await server.start()
+        server.listen()
+        await server.serve()
         print(server.address, flush=True)
         await asyncio.Event().wait()
     import uvicorn

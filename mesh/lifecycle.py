@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -113,7 +114,7 @@ def run(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
         with signals() as stop:
             return await main(stop)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(guarded())
 
 
@@ -181,10 +182,34 @@ async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
         log.warning("%s did not end within %.1f s; going on", what, seconds)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _all_at_once(poller: socket.socket, handle: Callable[..., object]) -> Callable[..., None]:
+    """Return grpc.aio's reader of its `poller`, made to leave nothing that would call it again for nothing.
+
+    The poller writes a byte for each event; its reader takes one byte, but all events.
+    """
+    receive, peek = poller.recv, socket.MSG_PEEK
+
+    def read(*args: object) -> None:
+        if (count := len(receive(256, peek))) > 1:
+            receive(count - 1)
+        handle(*args)
+
+    return read
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loop of a process of mesh; None: asyncio's own."""
     try:
         import uvloop
     except ImportError:
         return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+
+    class Loop(uvloop.Loop):
+        """Goes round once for all events that grpc.aio's poller has, not once for each."""
+
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:  # type: ignore[override]
+            if isinstance(fd, socket.socket) and getattr(callback, "__name__", "") == "_handle_events":
+                callback = _all_at_once(fd, callback)
+            return super().add_reader(fd, callback, *args)
+
+    return Loop

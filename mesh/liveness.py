@@ -34,8 +34,9 @@ TAKE_OFFICE_S = 5.0
 """Seconds a control plane may keep a worker, gateway or caller waiting while it takes office."""
 ANSWER_TIMEOUT_S = TAKE_OFFICE_S + 1.0
 """Seconds for the first answer on a stream, once connected."""
-RECONNECT = Backoff(initial_s=0.2, max_s=3.0, floor=0.1)
-"""Pauses between rounds over all known addresses."""
+RECONNECT = Backoff(initial_s=0.2, max_s=0.8, floor=0.25)
+"""Pauses between rounds over all known addresses. Short to the end: a control plane that is back knows of nobody who
+has not come back to it, and an attempt where nobody listens costs next to nothing."""
 STOOD_S = 5.0
 """Seconds after which a stream counts as one that stood: its end is no reason for longer pauses."""
 ADDRESSES_EXPECTED = 3

@@ -213,7 +213,7 @@ class Application:
     superseded: tuple[Plan, ...] = ()
     """Plans that were replaced before they were wholly ready, newest first, while replicas of theirs still serve."""
     leaving: bool = False
-    """Left out by an apply: to be deleted once all of `awaits` is ready. If one of them fails it stays, without any."""
+    """Left out by an apply: to be deleted once all of `awaits` is ready. If one of them fails it leaves no more."""
     awaits: tuple[Awaited, ...] = ()
     """What the same apply brought. While there are any, the application keeps the route that it has."""
 

@@ -25,6 +25,8 @@ ADDRESS_ENV = "MESH_ADDRESS"
 """host:port[,host:port…] of the control plane, for meshctl, workers and gateways."""
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of one gRPC message, either way."""
+READ_AHEAD = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 512 * 1024))
+"""gRPC options of the data path: a fixed window per stream. Probing for a better one costs about a ping per call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,17 @@ class GatewaySettings:
     port: int = HTTP_PORT
     grpc_port: int = GRPC_PORT
     control: tuple[str, ...] = (f"{LOOPBACK}:{CONTROL_PORT}",)
+    opens_with: tuple[str, ...] = ()
+    """Applications that must be known before the listeners answer."""
+    open_timeout_s: float = 2.0
+    """Seconds after which they answer even if no control plane has said what to serve: it must be seen."""
     request_timeout_s: float = 60.0
     """Where neither the goal state nor the deployment nor the client says less."""
     message_bytes_max: int = MESSAGE_BYTES_MAX
     """Bytes of one message of a gRPC call, either way."""
     body_bytes_max: int = 1024 * 1024 * 1024
+    path_bytes_max: int = 8 * 1024
+    """As sent. Finding the route of the worst path of this length takes a millisecond."""
     header_bytes_max: int = 64 * 1024
     header_count_max: int = 200
     header_read_timeout_s: float = 10.0

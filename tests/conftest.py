@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
-import uvloop
+
+from mesh import lifecycle
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run every asynchronous test on uvloop, as `lifecycle.run` does."""
-    return {"uvloop": uvloop.new_event_loop}
+    """Run every asynchronous test on the loop that `lifecycle.run` makes."""
+    return {"uvloop": lifecycle.loop_factory() or asyncio.new_event_loop}

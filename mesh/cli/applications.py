@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from mesh.cli.flags import ClientFlags, Output, OutputFlags, WaitFlags
-from mesh.settings import control_addresses
 
 if TYPE_CHECKING:
     from mesh.cli.client import Client
@@ -103,7 +102,7 @@ def status(
 
     async def again(client: Client) -> None:
         clear = "\x1b[H\x1b[2J" if form is Output.TABLE and sys.stdout.isatty() else ""
-        async for message in client.watch(name, patience_s=WATCH_PATIENCE_S):
+        async for message in client.watch(name, patience_s=WATCH_PATIENCE_S, lost=_warn_of_outage):
             if not context.obj.debug:
                 without_details(message)
             write(clear + rendered(message, style(form, one_line=True), detailed=bool(name)))
@@ -175,9 +174,12 @@ def shutdown(
     Examples:
       meshctl shutdown -y
     """
+    from mesh.cli.interrupts import raise_it
+
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody is there to be asked; add -y", param_hint="--yes")
+        raise_it()
         if not typer.confirm("Delete all applications?", err=True):
             raise typer.Exit(1)
 
@@ -212,11 +214,15 @@ def _call(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T:
     import asyncio
 
     from mesh.cli.client import Client
+    from mesh.cli.interrupts import raise_it
+
+    addresses = flags.addresses()
 
     async def connected() -> _T:
-        async with Client(control_addresses(flags.address)) as client:
+        async with Client(addresses) as client:
             return await main(client)
 
+    raise_it()
     return asyncio.run(connected())
 
 
@@ -226,6 +232,13 @@ def _warn_of(stale: str) -> None:
 
     if stale:
         say(f"warning: {stale}; this is what a control plane last read in the store")
+
+
+def _warn_of_outage(why: str) -> None:
+    """Say that what was written last may not be so any more."""
+    from mesh.cli.terminal import say
+
+    say(f"warning: {why}; what is shown may be out of date; trying again")
 
 
 async def _deleted(client: Client, names: set[str], wait: WaitFlags, output: OutputFlags) -> None:

@@ -54,10 +54,12 @@ def call(
       meshctl call library.v1.Library/GetShelf --grpc-address 10.0.0.5:9000
     """
     from mesh.cli import call_words, grpc_call, json_input
+    from mesh.cli.interrupts import raise_it
     from mesh.cli.output import data as rendered
     from mesh.cli.terminal import style, write
 
     asked = grpc_call.Asked(method, call_words.metadata(header or (), to.application), to.timeout)
     form = style(Output.YAML if output.output is Output.YAML else Output.JSON, one_line=True)
+    raise_it()
     with json_input.opened(data) as given:
         grpc_call.call(to.grpc_address, asked, given, lambda value: write(rendered(value, form)))

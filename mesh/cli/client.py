@@ -35,18 +35,33 @@ PATIENCE_S = 1.0
 """Seconds for which addresses are tried again where nobody listens."""
 LEADER_PATIENCE_S = 15.0
 """Seconds for which a call is repeated that a control plane answered with UNAVAILABLE: it has no leader now."""
+STORE_PATIENCE_S = 2.0
+"""The same where it said that its store is away: that takes longer than a change of leader, or a person to mend it."""
+READ_PATIENCE_S = 2.0
+"""The same for a call that only reads: who asks can ask again."""
+OUTAGE_S = 2.0
+"""Seconds without an answer after which whoever watches is told that there is none."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     *pings(),
     ("grpc.enable_http_proxy", 0),
+    # A fresh channel would otherwise go on with the pauses of the one before, which grow long while nobody listens.
+    ("grpc.use_local_subchannel_pool", 1),
 )
+_STORE_UNREACHABLE = "STORE_UNREACHABLE"
+"""Reason in the ErrorInfo of a control plane whose store is away."""
+_NO_ANSWER = "the control plane has not answered yet"
 _REOPEN = Backoff(initial_s=0.5, max_s=0.5, floor=0.2)
 _T = TypeVar("_T")
 
 
 class NotConnected(Unreachable):
     """Nobody listens, or the network is in the way."""
+
+
+class StoreAway(Unreachable):
+    """A control plane answers, and says that it cannot reach its store."""
 
 
 class Client:
@@ -137,15 +152,18 @@ class Client:
     async def workers(self) -> api.ListWorkersResponse:
         """Return the workers."""
         request = api.ListWorkersRequest()
-        response: api.ListWorkersResponse = await self._call(
-            lambda stub: stub.ListWorkers(request, timeout=CALL_TIMEOUT_S)
+        response: api.ListWorkersResponse = await self._read(
+            lambda stub, s: stub.ListWorkers(request, timeout=s), patience_s=READ_PATIENCE_S
         )
         return response
 
-    async def watch(self, application: str = "", *, patience_s: float) -> AsyncGenerator[api.Status, None]:
+    async def watch(
+        self, application: str = "", *, patience_s: float, lost: Callable[[str], None]
+    ) -> AsyncGenerator[api.Status, None]:
         """Yield the status now and after each change, for ever. The caller bounds the time.
 
         A lost stream is opened again; Unreachable is raised when that fails for `patience_s` seconds. Raises NotFound.
+        `lost` is told why when there was no answer for some time, once until there is one again.
         """
         request = api.WatchStatusRequest(application=application)
 
@@ -157,7 +175,11 @@ class Client:
             return call, first.status
 
         while True:
-            call, status = await self._call(opened, patience_s=patience_s)
+            telling = asyncio.get_running_loop().call_later(OUTAGE_S, lambda: lost(self.trouble or _NO_ANSWER))
+            try:
+                call, status = await self._call(opened, patience_s=patience_s)
+            finally:
+                telling.cancel()
             try:
                 while True:
                     yield status
@@ -168,12 +190,13 @@ class Client:
             except grpc.aio.AioRpcError as error:
                 if not isinstance(mapped := _mapped(error, self._addresses[self._first]), Unreachable):
                     raise mapped from error
+                self.trouble = mapped.message
             finally:
                 call.cancel()
             # A server that opens streams only to end them must not be asked in a tight loop.
             await asyncio.sleep(_REOPEN.pause_s(0, SYSTEM.random))
 
-    async def _read(self, work: Callable[[Any, float], Awaitable[_T]]) -> _T:
+    async def _read(self, work: Callable[[Any, float], Awaitable[_T]], *, patience_s: float | None = None) -> _T:
         """Make a call that changes nothing: one that is not answered in time may be asked elsewhere."""
         seconds = READ_TIMEOUT_S if len(self._addresses) > 1 else CALL_TIMEOUT_S
 
@@ -185,7 +208,7 @@ class Client:
                     raise TimeoutError from error
                 raise
 
-        return await self._call(once)
+        return await self._call(once, patience_s=patience_s)
 
     def _left_s(self) -> float:
         """Return the seconds for one call."""
@@ -223,8 +246,9 @@ class Client:
                 return result
             # The first answer: who is asked with little time left can only say that it was too little.
             self.trouble = next((e.message for e in failed if not isinstance(e, NotConnected)), self.trouble)
-        # Who answered, even with "no leader", is more telling than who did not.
+        # Who answered, even with "no leader", is more telling than who did not; who knows why, most of all.
         told = next((error for error in failed if not isinstance(error, NotConnected)), self._nobody())
+        told = next((error for error in failed if isinstance(error, StoreAway)), told)
         self.trouble = told.message
         raise told
 
@@ -249,14 +273,18 @@ class Client:
 
 def _given_up(state: RetryCallState, patience_s: float | None) -> bool:
     if patience_s is None:
-        nobody = state.outcome is not None and isinstance(state.outcome.exception(), NotConnected)
-        patience_s = PATIENCE_S if nobody else LEADER_PATIENCE_S
+        error = state.outcome.exception() if state.outcome is not None else None
+        patience_s = LEADER_PATIENCE_S
+        if isinstance(error, NotConnected):
+            patience_s = PATIENCE_S
+        elif isinstance(error, StoreAway):
+            patience_s = STORE_PATIENCE_S
     return (state.seconds_since_start or 0.0) >= patience_s
 
 
 def _mapped(error: grpc.aio.AioRpcError, address: str) -> MeshError:
     details = error.details() or error.code().name
-    problems, hints = _told(error)
+    problems, reason, hints = _told(error)
     hint = hints.get("hint", "")
     match error.code():
         case grpc.StatusCode.INVALID_ARGUMENT:
@@ -266,7 +294,8 @@ def _mapped(error: grpc.aio.AioRpcError, address: str) -> MeshError:
         case grpc.StatusCode.ABORTED | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
             return Conflict(details, hint=hint or "try again")
         case grpc.StatusCode.UNAVAILABLE:
-            return Unreachable(f"control plane {address}: {details}", hint=hint or "try again in a few seconds")
+            kind = StoreAway if reason == _STORE_UNREACHABLE else Unreachable
+            return kind(f"control plane {address}: {details}", hint=hint or "try again in a few seconds")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"control plane {address} did not answer in time", hint=hint)
         case grpc.StatusCode.UNIMPLEMENTED:
@@ -275,8 +304,8 @@ def _mapped(error: grpc.aio.AioRpcError, address: str) -> MeshError:
             return MeshError(f"control plane {address}: {details} ({code.name})", hint=hint)
 
 
-def _told(error: grpc.aio.AioRpcError) -> tuple[tuple[Problem, ...], Mapping[str, str]]:
-    """Return the fields that the control plane found wrong, and the hints that it gave."""
+def _told(error: grpc.aio.AioRpcError) -> tuple[tuple[Problem, ...], str, Mapping[str, str]]:
+    """Return the fields that the control plane found wrong, its reason in one word, and the hints that it gave."""
     status = rpc_status.from_call(error)
     bad_request, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
     for detail in status.details if status is not None else ():
@@ -288,4 +317,4 @@ def _told(error: grpc.aio.AioRpcError) -> tuple[tuple[Problem, ...], Mapping[str
         Problem(violation.field, violation.description, hints.get(f"hint_{i}", ""))
         for i, violation in enumerate(bad_request.field_violations)
     )
-    return problems, hints
+    return problems, info.reason, hints

@@ -44,7 +44,8 @@ async def follow(
     """
     try:
         left_s = max(0.0, timeout_s - client.age_s)
-        async with asyncio.timeout(left_s), contextlib.aclosing(client.watch(patience_s=timeout_s)) as statuses:
+        watch = client.watch(patience_s=timeout_s, lost=lambda why: say(f"warning: {why}; trying again"))
+        async with asyncio.timeout(left_s), contextlib.aclosing(watch) as statuses:
             async for status in statuses:
                 for line in following.take(status):
                     say(line)

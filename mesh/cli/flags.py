@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from enum import StrEnum
@@ -20,6 +21,7 @@ from mesh import settings
 from mesh.settings import ADDRESS_ENV, ADMIN_PORT, CONTROL_PORT, GRPC_PORT, HTTP_PORT, LOOPBACK, MESSAGE_BYTES_MAX
 
 CONTROL = f"{LOOPBACK}:{CONTROL_PORT}"
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class Output(StrEnum):
@@ -60,6 +62,10 @@ class ClientFlags:
         typer.Option(help="Control plane, as HOST:PORT[,HOST:PORT…].", envvar=ADDRESS_ENV, metavar="ADDRESSES"),
     ] = CONTROL
 
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses. Raises typer.BadParameter unless each is HOST:PORT."""
+        return _addresses(self.address, "--address")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ControlFlags:
@@ -75,6 +81,10 @@ class ControlFlags:
             metavar="ADDRESSES",
         ),
     ] = CONTROL
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses. Raises typer.BadParameter unless each is HOST:PORT."""
+        return _addresses(self.control, "--control")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -184,6 +194,23 @@ class EtcdFlags:
             etcd_user=self.etcd_user,
             etcd_password_file=str(self.etcd_password_file or ""),
         )
+
+
+def _addresses(text: str, flag: str) -> tuple[str, ...]:
+    """Return the addresses in "HOST:PORT[,HOST:PORT…]"; one of IPv6 has its host in brackets."""
+    found = settings.control_addresses(text)
+    wrong = next((address for address in found if not _is_address(address)), None)
+    if not found or wrong is not None:
+        problem = f"{wrong!r} is not HOST:PORT" if found else "there is no address"
+        where = f"{flag} or {ADDRESS_ENV}"
+        raise typer.BadParameter(f"{problem}; write HOST:PORT[,HOST:PORT…]", param_hint=where)
+    return found
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host.replace(":", " ")
+    return bool(bare) and not set(bare) & set(" /@[]") and _PORT.fullmatch(port) is not None and int(port) < 65536
 
 
 def expanded(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -127,6 +127,7 @@ def _gateway_settings(listen: ListenFlags, goal: Target | None, control: tuple[s
         port=_first(listen.port, http.port, HTTP_PORT),
         grpc_port=_first(listen.grpc_port, grpc.port, GRPC_PORT),
         control=control,
+        opens_with=tuple(application.name for application in goal.config.applications) if goal is not None else (),
         message_bytes_max=listen.message_bytes_max,
     )
 

@@ -1,7 +1,7 @@
 """What commands write to stdout: tables for people, JSON and YAML for programs.
 
 Owns the form. JSON and YAML hold the fields of the API's messages under their names in the protos, every field
-present: enums as their short names ("RUNNING"), whole numbers as numbers, times as Unix seconds, no time relative.
+present: enums as their short names ("RUNNING"), whole numbers as numbers, times in RFC 3339 and UTC, none relative.
 Tables show times relative to `now`. Pure: returns text, prints nothing. Called by the commands.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -28,6 +29,8 @@ _COLOURS = {
     **dict.fromkeys(("UNHEALTHY", "DEPLOY_FAILED", "BACKOFF", "DISCONNECTED"), _RED),
 }
 _MESSAGE_WIDTH = 80
+_TIMES = frozenset(("applied_at", "since", "last_seen"))
+"""Fields of the API that are Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,18 @@ def _field_data(message: Message, field: FieldDescriptor) -> Any:
 
 
 def _scalar_data(value: Any, field: FieldDescriptor) -> Any:
+    if field.name in _TIMES:
+        return _time(value)
     return enum_name(field.enum_type, value) if field.enum_type is not None else value
+
+
+def _time(unix_seconds: float) -> str | None:
+    """Return a time in RFC 3339, None for 0, which stands for never, and for what no calendar has."""
+    try:
+        time = datetime.fromtimestamp(unix_seconds, UTC) if unix_seconds else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z") if time is not None else None
 
 
 def _coloured(cell: str) -> str:

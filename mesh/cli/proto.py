@@ -5,6 +5,7 @@ Owns the words of the command. Loads the compiler only when it is called.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,7 @@ def compile(
 
     A file's package must be its directory: library.v1 is in library/v1.
     google/api/annotations.proto and its like come along with mesh.
-    descriptors.binpb, beside what is made, brings the comments to the API's docs.
+    descriptors.binpb brings the comments to the API's docs; --check lets it be missing.
 
     \b
     Examples:
@@ -34,19 +35,19 @@ def compile(
       meshctl proto compile protos --out gen --check
     """
     from mesh.cli import proto_build
+    from mesh.cli.interrupts import raise_it
     from mesh.cli.output import counted
     from mesh.cli.terminal import say, write
     from mesh.errors import MeshError
 
     target = directory if out is None else out
+    raise_it()
     made = proto_build.compiled(directory)
-    for warning in made.warnings:
-        say(f"warning: {warning.text(directory)}\n  fix: {warning.hint}")
-    for name in made.skipped:
-        say(f"{directory / name}: skipped, its module is installed with mesh")
+    for line in _remarks(made, directory):
+        say(line)
     changed = proto_build.differences(made, target)
     if check:
-        if changed:
+        if changed := proto_build.wrong(changed):
             write("".join(f"{difference.kind:<9}{target / difference.path}\n" for difference in changed))
             words = f"meshctl proto compile {directory}" + (f" --out {out}" if out else "")
             stale = ", and delete what is stale" if any(each.kind == "stale" for each in changed) else ""
@@ -63,6 +64,14 @@ def compile(
     written = sum(difference.kind != "stale" for difference in changed)
     say(f"{counted(len(made.sources), '.proto file')}: {written} written, {len(made.files) - written} as they were")
     say(_import_lines(made, target))
+
+
+def _remarks(made: Compiled, directory: Path) -> Iterator[str]:
+    """Yield what is worth saying of the .proto files."""
+    for warning in made.warnings:
+        yield f"warning: {warning.text(directory)}\n  fix: {warning.hint}"
+    for name in made.skipped:
+        yield f"{directory / name}: skipped, its module is installed with mesh"
 
 
 def _import_lines(made: Compiled, target: Path) -> str:

@@ -104,6 +104,14 @@ def differences(wanted: Compiled, out: Path) -> tuple[Difference, ...]:
     return tuple(sorted(found, key=lambda difference: difference.path))
 
 
+def wrong(found: tuple[Difference, ...]) -> tuple[Difference, ...]:
+    """Return the differences that make a tree wrong: all, but that the descriptor set need not be there.
+
+    It is a binary that many leave out of version control, so a fresh clone cannot have it; all works without it.
+    """
+    return tuple(each for each in found if (each.path, each.kind) != (DESCRIPTOR_SET_FILE, "new"))
+
+
 def write(wanted: Compiled, changed: tuple[Difference, ...], out: Path) -> None:
     """Write what is new or changed into `out`; each file appears whole. Stale ones stay."""
     for path in (difference.path for difference in changed if difference.kind != "stale"):

@@ -19,7 +19,6 @@ from mesh.settings import (
     ControlPlaneSettings,
     GatewaySettings,
     WorkerSettings,
-    control_addresses,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def worker(
       meshctl worker --control 10.0.0.7:7070,10.0.0.8:7070 --host 10.0.0.20
       MESH_ADDRESS=10.0.0.7:7070 meshctl worker --id gpu-1
     """
-    settings = WorkerSettings(worker_id, host, control_addresses(control.control), max_replicas)
+    settings = WorkerSettings(worker_id, host, control.addresses(), max_replicas)
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
         from mesh.clock import SYSTEM
@@ -112,7 +111,7 @@ def gateway(
         host=host,
         port=port,
         grpc_port=grpc_port,
-        control=control_addresses(control.control),
+        control=control.addresses(),
         request_timeout_s=limits.request_timeout_s,
         drain_timeout_s=limits.drain_timeout_s,
         message_bytes_max=limits.message_bytes_max,

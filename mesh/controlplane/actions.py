@@ -69,7 +69,7 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """An application that was to leave stays until the next apply, for what was to come does not.
+    """An application that was to leave is part of the goal again, for what was to come does not.
 
     `reason` is for the log.
     """
@@ -190,7 +190,7 @@ def _changed_application(
         case HandOver():
             return handed_over(application)
         case Stay():
-            return replace(application, awaits=())
+            return replace(application, awaits=(), leaving=False)
         case MarkServing(_, revision):
             ready = application.plan is not None and application.plan.revision == revision
             return replace(application, serving=application.plan, superseded=()) if ready else application

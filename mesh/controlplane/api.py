@@ -25,6 +25,7 @@ from grpc_status import rpc_status
 from mesh import wire
 from mesh.clock import Clock
 from mesh.controlplane import status
+from mesh.controlplane.availability import Availability
 from mesh.controlplane.bell import wait_until
 from mesh.controlplane.forward import Forwarder, NoLeader, was_forwarded
 from mesh.controlplane.goal import GoalState, config_of, unknown
@@ -32,7 +33,8 @@ from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.reconcile import Desired
-from mesh.controlplane.store import OutcomeUnknown
+from mesh.controlplane.store import OutcomeUnknown, StoreUnreachable
+from mesh.controlplane.streams import PeerGone, write
 from mesh.controlplane.term import Term
 from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Unreachable
 from mesh.lifecycle import Tasks
@@ -45,7 +47,7 @@ CALL_S = 30.0
 READ_WAIT_S = 3.0
 """The same for a call that only reads: after that it is answered from this instance's copy of the store."""
 LOOK_AGAIN_S = 0.25
-"""Seconds after which a leader that does not answer is tried again, if no other is chosen meanwhile."""
+"""Seconds after which whoever waits for a leader looks again: at a leader that did not answer, and at the store."""
 ANSWER_MARGIN_S = 0.5
 """Seconds kept of the caller's own deadline, so that it is told why instead of running into that."""
 COALESCE_S = 0.05
@@ -57,6 +59,7 @@ STATUSES: dict[type[MeshError], tuple[grpc.StatusCode, str]] = {
     Conflict: (grpc.StatusCode.ABORTED, "CONFLICT"),
     Unreachable: (grpc.StatusCode.UNAVAILABLE, "UNREACHABLE"),
     NoLeader: (grpc.StatusCode.UNAVAILABLE, NoLeader.REASON),
+    StoreUnreachable: (grpc.StatusCode.UNAVAILABLE, StoreUnreachable.REASON),
     OutcomeUnknown: (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
 }
@@ -72,11 +75,20 @@ _R = TypeVar("_R")
 class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
     """Serves DeploymentService."""
 
-    def __init__(self, loop: Loop, leadership: Leadership, goal: GoalState, forwarder: Forwarder, clock: Clock) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        leadership: Leadership,
+        goal: GoalState,
+        forwarder: Forwarder,
+        availability: Availability,
+        clock: Clock,
+    ) -> None:
         self._loop = loop
         self._leadership = leadership
         self._goal = goal
         self._forwarder = forwarder
+        self._availability = availability
         self._clock = clock
 
     async def Apply(
@@ -142,6 +154,8 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
             await self._at_leader(context, work, forward)
             # The term is over: whoever watches asks again and finds the new leader.
             raise NoLeader()
+        except PeerGone:
+            return
         except MeshError as error:
             await _abort(context, error)
 
@@ -175,7 +189,8 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         async def work(term: Term) -> deployment_service_pb2.ListWorkersResponse:
             return deployment_service_pb2.ListWorkersResponse(workers=_status_message(self._status(term)).workers)
 
-        return await self._answer("ListWorkers", request, context, work)
+        # Who is connected stands in no store: only the leader knows.
+        return await self._read("ListWorkers", request, context, work, None)
 
     async def _answer(
         self, method: str, request: Message, context: _Context, work: Callable[[Term], Awaitable[_T]]
@@ -202,9 +217,12 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         request: Message,
         context: _Context,
         work: Callable[[Term], Awaitable[_T]],
-        stored: Callable[[Mirror, str], _T],
+        stored: Callable[[Mirror, str], _T] | None,
     ) -> _T:
-        """Answer as `_answer` does; if the leader cannot be asked soon, from what this instance last read."""
+        """Answer as `_answer` does; if the leader cannot be asked soon, from what this instance last read, if it can.
+
+        Without `stored` the error is raised.
+        """
 
         async def forward(leader: str) -> _T:
             answer: _T = await self._forwarder.unary(leader, method, request, context, reads=True)
@@ -216,19 +234,24 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
                     return await self._at_leader(context, work, forward, Unreachable)
             except (Unreachable, TimeoutError) as error:
                 mirror = self._loop.mirror
-                if mirror is None or was_forwarded(context):
-                    raise error if isinstance(error, Unreachable) else NoLeader() from None
-                log.info("%s is answered from the copy of the store: %s", method, why := self._why(error))
-                return stored(mirror, why)
+                cause = error if isinstance(error, Unreachable) else self._silence()
+                if stored is None or mirror is None or was_forwarded(context):
+                    raise cause from None
+                log.info("%s is answered from the copy of the store: %s", method, cause.message)
+                return stored(mirror, cause.message)
         except MeshError as error:
             await _abort(context, error)
 
-    def _why(self, error: Unreachable | TimeoutError) -> str:
-        """Return why the leader could not be asked."""
-        leader = self._leadership.leader_address
-        if isinstance(error, TimeoutError):
-            return f"the leading control plane {leader} does not answer" if leader else NoLeader().message
-        return error.message
+    def _silence(self) -> Unreachable:
+        """Return why there was no answer in time."""
+        try:
+            self._availability.check()
+        except StoreUnreachable as error:
+            return error
+        if not (leader := self._leadership.leader_address):
+            return NoLeader()
+        text = f"the leading control plane {leader} does not answer"
+        return Unreachable(text, hint="repeat the command in a few seconds")
 
     async def _at_leader(
         self,
@@ -240,25 +263,32 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Do `work` if this instance leads, else `forward` to the leader, waiting while a new one is chosen.
 
         `again`: after which of the leader's errors its successor is asked; by default after those that say that
-        nothing was done. Raises NoLeader if nobody leads in time, or for a call that was passed on to no leader.
+        nothing was done. Raises NoLeader if nobody leads in time, or for a call that was passed on to no leader;
+        StoreUnreachable as soon as nobody can be asked and the store is away, for then nobody will lead.
         """
         # "Nobody leads" must be said before "no answer in time", which leaves open what was done.
         own_s = _own_s(context)
         ends = self._clock.monotonic() + min(LEADER_WAIT_S, own_s - min(ANSWER_MARGIN_S, own_s / 2))
         while (left_s := ends - self._clock.monotonic()) > 0:
             state = self._leadership.state
-            if (term := await self._loop.acting(left_s)) is not None:
+            if (term := await self._loop.acting(min(left_s, LOOK_AGAIN_S))) is not None:
                 return await work(term)
-            if was_forwarded(context):
+            if was_forwarded(context) and not state.is_leader:
                 break
             if not state.is_leader and state.leader_address:
                 try:
                     return await self._while_leading(state.leader_address, forward)
+                except StoreUnreachable:
+                    raise
                 except again:
-                    left_s = LOOK_AGAIN_S  # its successor is known soon; should it come back itself, nothing tells
+                    pass  # its successor is known soon; should it come back itself, nothing tells
+            self._availability.check()
+            if state.is_leader:
+                continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout(min(left_s, LOOK_AGAIN_S)):
                     await self._leadership.changed(state)
+        self._availability.check()
         raise NoLeader()
 
     async def _while_leading(self, leader: str, forward: Callable[[str], Awaitable[_R]]) -> _R:
@@ -288,7 +318,7 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
             now_status = _filtered(self._status(term), application)
             if sent is None or status.steady(now_status) != status.steady(sent):
                 sent = now_status
-                await context.write(deployment_service_pb2.WatchStatusResponse(status=_status_message(sent)))
+                await write(context, deployment_service_pb2.WatchStatusResponse(status=_status_message(sent)))
             await wait_until(ticket, None)
             await asyncio.sleep(COALESCE_S)
 

@@ -45,6 +45,18 @@ def applied(
     return tuple(result)
 
 
+def goal(application: Application) -> ApplicationConfig | None:
+    """Return what an application is to be, as it was applied; None if it is to be nothing.
+
+    That is the newest revision, and once that has failed, what served before: nothing else is worked toward.
+    """
+    if application.deleting or application.leaving:
+        return None
+    if application.failure is None:
+        return application.config
+    return application.serving.config if application.serving is not None else None
+
+
 def deleted(application: Application) -> Applied:
     """Return what deleting an application does to it. The descriptors go at once: many deletions fit one commit."""
     marked = None if application.deleting else replace(_bare(application), deleting=True, leaving=False, awaits=())

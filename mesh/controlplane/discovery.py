@@ -7,6 +7,7 @@ snapshot, not each one. Called by grpc; made by `server`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import TypeAlias
@@ -17,7 +18,7 @@ from mesh import wire
 from mesh.controlplane.bell import wait_until
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
-from mesh.controlplane.streams import read
+from mesh.controlplane.streams import PeerGone, read, write
 from mesh.controlplane.term import Term
 from mesh.lifecycle import Tasks
 from mesh.liveness import TAKE_OFFICE_S
@@ -78,10 +79,11 @@ class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
         sent: StreamSnapshotsResponse | None = None
         while not term.over:
             try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await context.write(message)
+                await write(context, message, WRITE_TIMEOUT_S)
             except TimeoutError:
                 log.warning("a gateway did not accept a message within %g s", WRITE_TIMEOUT_S)
+                return
+            except PeerGone:
                 return
             ticket = term.published.ticket()
             if term.snapshot is sent and not term.over:
@@ -102,4 +104,5 @@ class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
 
     async def _redirect(self, context: _Context) -> None:
         leader = "" if self._leadership.is_leader else self._leadership.leader_address
-        await context.write(StreamSnapshotsResponse(redirect=Redirect(leader=leader)))
+        with contextlib.suppress(PeerGone):
+            await write(context, StreamSnapshotsResponse(redirect=Redirect(leader=leader)))

@@ -25,9 +25,9 @@ import tenacity
 
 from mesh.clock import Clock
 from mesh.controlplane import etcdrpc
-from mesh.controlplane.etcd_errors import Effect, Failure, classify
+from mesh.controlplane.etcd_errors import Effect, Failure, classify, in_short
 from mesh.controlplane.etcd_options import Address, EtcdOptions, channel_arguments, channel_target, is_literal
-from mesh.controlplane.store import OutcomeUnknown
+from mesh.controlplane.store import OutcomeUnknown, StoreUnreachable
 from mesh.errors import InvalidConfig, Problem, Unreachable
 
 _THREADS = 8
@@ -170,10 +170,12 @@ class EtcdConnection:
         failure = call.failure
         if failure is not None and failure.effect is Effect.LOGIN and failure.error is not None:
             return failure.error
-        reason = f": {failure.text}" if failure else f" within {self.options.timeout_s:g} s"
+        reason = (in_short(failure.text) if failure else "") or f" within {self.options.timeout_s:g} s"
         text = f"etcd at {self.options.names} did not answer{reason}"
         hint = failure.hint if failure and failure.hint else _HINT
-        return OutcomeUnknown(text, hint=hint) if call.writes and call.started else Unreachable(text, hint=hint)
+        if call.writes and call.started:
+            return OutcomeUnknown(text, hint=hint)
+        return StoreUnreachable(f"the store cannot be reached: {text}", hint=hint)
 
     def _password(self) -> str:
         try:
@@ -220,8 +222,8 @@ class EtcdConnection:
             chosen = [literal for literal in hosts if ":" not in literal] or list(hosts)
             found += [(literal, port) for literal in chosen]
         if not found:
-            text = f"etcd at {self.options.names} cannot be found ({'; '.join(reasons)})"
-            raise Unreachable(text, hint="check the host names")
+            text = f"the store cannot be reached: etcd at {self.options.names} cannot be found ({'; '.join(reasons)})"
+            raise StoreUnreachable(text, hint="check the host names")
         return tuple(dict.fromkeys(found))
 
 

@@ -40,6 +40,13 @@ class Failure:
 _REFUSED = ("failed to connect to all addresses", "connections to all backends failing", "no leader", "too many")
 _LOGIN = ("invalid auth token", "revision of auth store is old")
 _WRONG_LOGIN = ("user name is empty", "authentication failed", "permission denied", "authentication is not enabled")
+_IN_SHORT = (
+    ("Connection refused", ": connection refused"),
+    ("Deadline Exceeded", ""),
+    ("ping timeout", ""),
+    ("Socket closed", ": it closed the connection"),
+)
+"""What gRPC says of a connection, among much else, and what that is to people."""
 _FULL_HINT = "etcd is full: compact and defragment it, then disarm its alarm (etcdctl alarm disarm)"
 
 
@@ -63,6 +70,11 @@ def classify(code: grpc.StatusCode, details: str) -> Failure:
     if refused and any(part in text for part in _REFUSED):
         return Failure(Effect.NONE, text)
     return Failure(Effect.UNKNOWN, text)
+
+
+def in_short(text: str) -> str:
+    """Return what failed as the end of a sentence; "" if there was just no answer."""
+    return next((short for part, short in _IN_SHORT if part in text), f": {text}")
 
 
 def _login_error(text: str) -> InvalidConfig:

@@ -14,6 +14,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from mesh.connection import connect
+from mesh.controlplane.store import StoreUnreachable
+from mesh.controlplane.streams import write
 from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
 from mesh.liveness import pings
@@ -27,6 +29,7 @@ OPTIONS = (
     *pings(),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.use_local_subchannel_pool", 1),
 )
 _PASSED_TRAILERS = ("grpc-status-details-bin",)
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,7 +61,8 @@ class Forwarder:
         *,
         reads: bool = False,
     ) -> Any:
-        """Return the leader's answer; its error becomes the caller's. Raises NoLeader if nothing was done there.
+        """Return the leader's answer; its error becomes the caller's. Raises NoLeader if nothing was done there,
+        StoreUnreachable if the leader cannot reach the store.
 
         A call that only `reads` may always be asked again: NoLeader then also if the leader was lost with it.
         """
@@ -67,12 +71,14 @@ class Forwarder:
         try:
             return await getattr(stub, method)(request, timeout=timeout_s, metadata=((FORWARDED, "1"),))
         except grpc.aio.AioRpcError as error:
+            if _told(error).reason == StoreUnreachable.REASON:
+                raise _store_unreachable(error) from None
             if reads and error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise NoLeader() from None
             await _pass_on(error, context)
 
     async def stream(self, leader: str, method: str, request: Any, context: _Context) -> None:
-        """Write the leader's stream to the caller, until either ends. Raises NoLeader if there was none."""
+        """Write the leader's stream to the caller, until either ends. Raises NoLeader if there was none, PeerGone."""
         stub = await self._stub(leader)
         call = getattr(stub, method)(request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),))
         responses: AsyncIterator[Any] = call
@@ -80,7 +86,7 @@ class Forwarder:
         try:
             async for response in responses:
                 sent = True
-                await context.write(response)
+                await write(context, response)
         except grpc.aio.AioRpcError as error:
             await _pass_on(error, context, may_repeat=not sent)
         finally:
@@ -96,17 +102,23 @@ class Forwarder:
     async def _stub(self, leader: str) -> DeploymentServiceStub:
         """Return a stub that is connected: a call that fails later may have been received."""
         if leader != self._address or self._channel is None:
-            if self._channel is not None:
-                # In the background: calls to the old leader end in their own time.
-                self._tasks.spawn(self._channel.close(TIMEOUT_S), name="close-channel")
+            self._drop()
             self._address = leader
             self._channel = grpc.aio.insecure_channel(leader, options=OPTIONS)
         channel = self._channel
         try:
             await connect(channel, leader)
         except Unreachable:
+            if channel is self._channel:
+                self._drop()  # it would pause for longer and longer before it tries again
             raise NoLeader() from None
         return DeploymentServiceStub(channel)
+
+    def _drop(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            # In the background: calls to the old leader end in their own time.
+            self._tasks.spawn(channel.close(TIMEOUT_S), name="close-channel")
 
 
 def was_forwarded(context: _Context) -> bool:
@@ -115,19 +127,23 @@ def was_forwarded(context: _Context) -> bool:
 
 
 async def _pass_on(error: grpc.aio.AioRpcError, context: _Context, *, may_repeat: bool = True) -> Never:
-    if may_repeat and _reason(error) == NoLeader.REASON:
+    if may_repeat and _told(error).reason == NoLeader.REASON:
         raise NoLeader()
     trailers = tuple((key, value) for key, value in error.trailing_metadata() or () if key in _PASSED_TRAILERS)
     await context.abort(error.code(), error.details() or "", trailers)
 
 
-def _reason(error: grpc.aio.AioRpcError) -> str:
+def _store_unreachable(error: grpc.aio.AioRpcError) -> StoreUnreachable:
+    return StoreUnreachable(error.details() or "", hint=_told(error).metadata.get("hint", ""))
+
+
+def _told(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     found = error_details_pb2.ErrorInfo()
     try:
         status = rpc_status.from_call(error)
     except ValueError:
-        return ""
+        return found
     for detail in status.details if status else ():
         if detail.Unpack(found):
             break
-    return str(found.reason)
+    return found

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from mesh import wire
 from mesh.backoff import Backoff
 from mesh.clock import Clock
-from mesh.controlplane.apply import Applied, applied, deleted
+from mesh.controlplane.apply import Applied, applied, deleted, goal
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.records import (
     APPLICATIONS,
@@ -184,16 +184,18 @@ def config_of(
     """Return goal state as it was applied: of one application, or of all (""). Raises NotFound."""
     result = deployment_pb2.Config()
     result.CopyFrom(options)
-    wanted = {name: a for name, a in applications.items() if not a.deleting}
+    wanted = {name: config for name, stored in sorted(applications.items()) if (config := goal(stored)) is not None}
     if application and application not in wanted:
-        raise unknown(application, wanted)
-    for name, goal in sorted(wanted.items()):
-        # What an apply left out is no part of the goal any more, also where it still runs.
-        if application == name or (not application and not goal.leaving):
-            message = wire.to_proto(goal.config, deployment_pb2.ApplicationConfig)
-            if not message.runtime_env.ByteSize():
-                message.ClearField("runtime_env")
-            result.applications.append(message)
+        if application not in applications:
+            raise unknown(application, wanted)
+        why = "it failed and never served" if applications[application].failure else "it is to be deleted"
+        text = f"application {shown(application)} is no part of the goal: {why}"
+        raise NotFound(text, hint="see meshctl status")
+    for config in wanted.values() if not application else (wanted[application],):
+        message = wire.to_proto(config, deployment_pb2.ApplicationConfig)
+        if not message.runtime_env.ByteSize():
+            message.ClearField("runtime_env")
+        result.applications.append(message)
     return result
 
 

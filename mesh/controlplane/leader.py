@@ -28,7 +28,7 @@ TTL_S = 5.0
 """Seconds until another instance takes over from a leader that died."""
 _TRUST = 2.0 / 3.0
 _RENEWALS = 3.0
-_RETRY = Backoff(initial_s=0.1, max_s=2.0, floor=0.1)
+_RETRY = Backoff(initial_s=0.1, max_s=1.0, floor=0.1)
 
 log = logging.getLogger("mesh.controlplane.leader")
 
@@ -63,6 +63,7 @@ class Leadership:
         self._holder = _Holder()
         self._term = 0
         self._lease = 0
+        self._left = 0
         self._trusted_until = 0.0
         self._resigned = False
         self._news = asyncio.Event()
@@ -121,11 +122,12 @@ class Leadership:
         attempt = 0
         try:
             while not self._resigned:
-                if self._holder.seen < 0 or self._holder.revision:
+                if not self._left and (self._holder.seen < 0 or self._holder.revision):
                     attempt = 0
                     await self._news.wait()
                     continue
-                if await self._win():
+                # Nobody leads, or nobody but a term of this instance that is over and whose lease is in the way.
+                if await self._end_left() and await self._win():
                     attempt = 0
                     await self._hold()
                 else:
@@ -249,13 +251,25 @@ class Leadership:
         self._notify()
 
     async def _give_up_lease(self) -> None:
-        lease, self._lease = self._lease, 0
-        if lease == 0:
+        if self._lease == 0:
             return
+        self._left, self._lease = self._lease, 0
+        await self._end_left(logging.WARNING)
+
+    async def _end_left(self, level: int = logging.DEBUG) -> bool:
+        """End the lease that was given up, if it still has to be. Returns whether that is done.
+
+        A store that was away keeps it, and with it the key, for as long again as it lasts.
+        """
+        if self._left == 0:
+            return True
         try:
-            await self._store.revoke(lease)
+            await self._store.revoke(self._left)
         except MeshError as error:
-            log.warning("the lease could not be given up and ends by itself in %.0f s: %s", self._ttl_s, error)
+            log.log(level, "the lease could not be given up and ends by itself in %.0f s: %s", self._ttl_s, error)
+            return False
+        self._left = 0
+        return True
 
     async def _pause(self, attempt: int) -> None:
         news = self._news

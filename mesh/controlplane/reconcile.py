@@ -246,7 +246,7 @@ class _Pass:
                 worker = self._observed.workers.get(replica.worker_id)
                 if worker is not None and worker.session and replica.replica_id in worker.unready_since:
                     since[replica.replica_id] = worker.unready_since[replica.replica_id]
-            if why := rollout.failure(spec, of_version, since, self._now):
+            if why := rollout.failure(application.config, spec, of_version, since, self._now):
                 return why
         return None
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.model import Application, DeploymentSpec, Failure, Plan, Replica, ReplicaState, ReplicaStatus
+from mesh.model import Application, ApplicationConfig, DeploymentSpec, Failure, Plan, Replica, ReplicaState
+from mesh.serving.options import late_start
 
 SURGE = 0.2
 """Share of the goal that may run beside it while a new version starts; at least one replica."""
@@ -57,12 +58,16 @@ def is_ready(replica: Replica) -> bool:
 
 
 def failure(
-    spec: DeploymentSpec, replicas: Iterable[Replica], unready_since: Mapping[str, float], now: float
+    config: ApplicationConfig,
+    spec: DeploymentSpec,
+    replicas: Iterable[Replica],
+    unready_since: Mapping[str, float],
+    now: float,
 ) -> Failure | None:
     """Return why this new version has failed, or None while it may still come up.
 
-    `replicas` are those of this version. One that was ever ready proves the version: what happens to it later is
-    for its worker to mend.
+    `config` is what it was built from, `replicas` are those of this version. One that was ever ready proves the
+    version: what happens to it later is for its worker to mend.
     """
     replicas = sorted(replicas, key=lambda replica: replica.replica_id)
     if any(replica.status.state is ReplicaState.READY or replica.status.crashes for replica in replicas):
@@ -71,17 +76,17 @@ def failure(
         status = replica.status
         if status.failed_starts >= FAILED_STARTS_MAX:
             why = status.message or "no reason given"
-            return _failed(f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}", status)
+            text = f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}"
+            return _failed(text, status.failure or Failure())
         since = unready_since.get(replica.replica_id)
         if since is not None and now >= since + startup_limit_s(spec):
-            why = f": {status.message}" if status.message else ""
-            text = f"deployment {spec.name!r} was not ready within {spec.settings.startup_timeout_s:g} s{why}"
-            return _failed(text, status)
+            late = late_start(config, spec.name, spec.settings.startup_timeout_s)
+            why = f": {status.message}" if status.message not in ("", late.message) else ""
+            return _failed(f"deployment {spec.name!r} was {late.message}{why}", status.failure or late)
     return None
 
 
-def _failed(message: str, status: ReplicaStatus) -> Failure:
-    said = status.failure or Failure()
+def _failed(message: str, said: Failure) -> Failure:
     hint = said.hint or "the log of its worker tells more"
     return Failure(message, said.field or "import_path", hint, said.details)
 

@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mesh.clock import Clock
 from mesh.controlplane.api import Deployments
+from mesh.controlplane.availability import Availability
 from mesh.controlplane.bell import wait_until
 from mesh.controlplane.discovery import Discovery
 from mesh.controlplane.forward import Forwarder
@@ -61,6 +62,7 @@ class ControlPlane:
         self._store: Store | None = None
         self._leadership: Leadership | None = None
         self._loop: Loop | None = None
+        self._availability: Availability | None = None
         self._health: health.aio.HealthServicer | None = None
         self._forwarder = Forwarder()
         self._tasks = Tasks()
@@ -86,7 +88,8 @@ class ControlPlane:
         leadership = self._leadership = Leadership(store, _advertised(settings, self.address), clock=clock)
         loop = self._loop = Loop(store, leadership, settings, clock)
         goal = GoalState(store, leadership, clock)
-        deployments = Deployments(loop, leadership, goal, self._forwarder, clock)
+        availability = self._availability = Availability(store, clock)
+        deployments = Deployments(loop, leadership, goal, self._forwarder, availability, clock)
         sessions = Sessions(loop, leadership, settings.heartbeat_interval_s, clock)
         discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
         self._health = health.aio.HealthServicer()
@@ -98,6 +101,7 @@ class ControlPlane:
         self._tasks.spawn(leadership.run(), name="leadership")
         self._tasks.spawn(loop.run(), name="control-loop")
         self._tasks.spawn(self._show_leadership(leadership), name="show-leadership")
+        self._tasks.spawn(availability.run(), name="look-at-store")
         await server.start()
         await self._first_leader(loop, leadership)
         for service in SERVICES:
@@ -105,12 +109,14 @@ class ControlPlane:
         log.info("control plane listens", extra={"address": self.address})
 
     def not_ready(self) -> str:
-        """Return "" while this instance acts or knows who does, else the reason why not."""
-        loop, leadership = self._loop, self._leadership
+        """Return "" while the store answers and this instance acts or knows who does, else the reason why not."""
+        loop, leadership, availability = self._loop, self._leadership, self._availability
         if self._failed:
             return self._failed
         if loop is None or leadership is None or self._server is None:
             return "not started"
+        if availability is not None and (trouble := availability.trouble):
+            return trouble
         if leadership.is_leader:
             return "" if loop.term is not None else "taking office"
         return "" if leadership.leader_address else "no control plane leads now"
@@ -197,15 +203,16 @@ async def open_store(settings: ControlPlaneSettings, clock: Clock) -> Store:
         from mesh.controlplane.sqlite_store import open_sqlite
 
         return await open_sqlite(rest.removeprefix("/"), clock=clock)
-    if scheme == "etcd" and rest:
+    endpoints, _, prefix = rest.partition("/")
+    # Without a prefix its keys could get between those of somebody else, or of another mesh.
+    if scheme == "etcd" and endpoints and prefix.strip("/"):
         # Imported when needed: the embedded store must not pay for etcd's client.
         from mesh.controlplane.etcd_options import EtcdOptions
         from mesh.controlplane.etcd_store import open_etcd
 
-        endpoints, _, prefix = rest.partition("/")
         options = EtcdOptions(
             endpoints=tuple(part for part in endpoints.split(",") if part),
-            prefix=prefix or "mesh",
+            prefix=prefix,
             ca_cert=settings.etcd_ca_cert,
             cert_cert=settings.etcd_cert,
             cert_key=settings.etcd_key,
@@ -213,5 +220,7 @@ async def open_store(settings: ControlPlaneSettings, clock: Clock) -> Store:
             password_file=settings.etcd_password_file,
         )
         return await open_etcd(options, clock=clock)
-    hint = "write sqlite:///FILE, sqlite:///:memory: or etcd://HOST:PORT[,HOST:PORT...]/PREFIX"
-    raise InvalidConfig((Problem("store", f"{settings.store!r} does not name a store", hint),))
+    wrong, hint = "does not name a store", "write sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX"
+    if scheme == "etcd" and endpoints:
+        wrong, hint = "has no prefix for its keys", f"write etcd://{endpoints}/PREFIX, such as etcd://{endpoints}/mesh"
+    raise InvalidConfig((Problem("store", f"{settings.store!r} {wrong}", hint),))

@@ -7,6 +7,7 @@ run; it feeds the registry and sends what `term` puts in the outbox. Called by g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from mesh.controlplane.leader import Leadership
 from mesh.controlplane.limits import bounded_status
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.registry import Greeting
-from mesh.controlplane.streams import read
+from mesh.controlplane.streams import PeerGone, read, write
 from mesh.controlplane.term import Outbox, Term
 from mesh.errors import Conflict
 from mesh.lifecycle import Tasks
@@ -103,10 +104,11 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
             if message is None:
                 return
             try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await context.write(message)
+                await write(context, message, WRITE_TIMEOUT_S)
             except TimeoutError:
                 outbox.close(f"a message was not accepted within {WRITE_TIMEOUT_S:g} s")
+            except PeerGone:
+                outbox.close()
 
     async def _receive(self, term: Term, session: int, outbox: Outbox, context: _Context, tasks: Tasks) -> None:
         while (request := await read(context, None)) is not None:
@@ -171,7 +173,8 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
 
     async def _redirect(self, context: _Context) -> None:
         leader = "" if self._leadership.is_leader else self._leadership.leader_address
-        await context.write(SessionResponse(redirect=Redirect(leader=leader)))
+        with contextlib.suppress(PeerGone):
+            await write(context, SessionResponse(redirect=Redirect(leader=leader)))
 
 
 def _status(message: deployment_pb2.ReplicaStatus) -> ReplicaStatus:

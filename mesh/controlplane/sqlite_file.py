@@ -17,7 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.controlplane.commit_rules import prefix_end
-from mesh.controlplane.store import Batch, Compacted, Compare, Event, Item, Listing, OutcomeUnknown, Put, Remove
+from mesh.controlplane.store import (
+    Batch,
+    Compacted,
+    Compare,
+    Event,
+    Item,
+    Listing,
+    OutcomeUnknown,
+    Put,
+    Remove,
+    StoreUnreachable,
+)
 from mesh.errors import Conflict, InvalidConfig, Problem, Unreachable
 
 MEMORY = ":memory:"
@@ -256,9 +267,9 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise self._unreachable(error) from None
 
-    def _unreachable(self, error: sqlite3.Error) -> Unreachable:
+    def _unreachable(self, error: sqlite3.Error) -> StoreUnreachable:
         text = f"the store {self._path} cannot be used: {error}"
-        return Unreachable(text, hint="check that the disk is not full and the file is readable and writable")
+        return StoreUnreachable(text, hint="check that the disk is not full and the file is readable and writable")
 
 
 def _create(path: str) -> None:

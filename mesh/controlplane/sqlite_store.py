@@ -23,7 +23,7 @@ from mesh.backoff import Backoff
 from mesh.clock import SYSTEM, Clock
 from mesh.controlplane.commit_rules import check_commit
 from mesh.controlplane.sqlite_file import MEMORY, Committed, Page, SqliteFile
-from mesh.controlplane.store import Batch, Compare, Item, Listing, OutcomeUnknown, Put, Remove
+from mesh.controlplane.store import Batch, Compare, Item, Listing, OutcomeUnknown, Put, Remove, StoreUnreachable
 from mesh.errors import Conflict, InvalidConfig, MeshError, NotFound, Problem, Unreachable
 from mesh.lifecycle import Tasks
 
@@ -186,7 +186,7 @@ class SqliteStore:
                 return await self._loop.run_in_executor(self._executor, work)
         except TimeoutError:
             text = f"the store did not answer within {TIMEOUT_S:.0f} s"
-            kind = OutcomeUnknown if writes and queued else Unreachable
+            kind = OutcomeUnknown if writes and queued else StoreUnreachable
             raise kind(text, hint="check the disk it is on") from None
 
     def _write(self, compares: Sequence[Compare], operations: Sequence[Put | Remove]) -> Committed:

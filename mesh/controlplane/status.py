@@ -166,7 +166,7 @@ def _application(application: Application, replicas: list[Replica], shortage: st
         applied_at=application.applied_at,
         deployments=deployments,
         failure=application.failure,
-        leaving=application.leaving and bool(application.awaits),
+        leaving=application.leaving,
     )
 
 
@@ -201,7 +201,7 @@ def _state(
 def _waiting(application: Application) -> str:
     """Return what the application waits for before it goes, or before its route changes."""
     if not application.awaits:
-        return "stays, because the deploy that left it out failed" if application.leaving else ""
+        return ""
     names = [item.application for item in application.awaits if item.application != application.config.name]
     what = "is deleted" if application.leaving else "its route changes"
     return f"{what} once {' and '.join(names[:3])}{' …' if len(names) > 3 else ''} can serve" if names else ""

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Unreachable
 
 OPERATIONS_MAX = 100
 """Operations and compares (each) in one commit. etcd allows 128."""
@@ -23,6 +23,12 @@ COMMIT_BYTES_MAX = 1280 * 1024
 
 class Compacted(MeshError):
     """The history asked for is gone. List again, compare, and watch from the listing's revision."""
+
+
+class StoreUnreachable(Unreachable):
+    """The store does not answer. The message says that it is the store, and where it is looked for."""
+
+    REASON = "STORE_UNREACHABLE"
 
 
 class OutcomeUnknown(MeshError):
@@ -90,7 +96,7 @@ class Batch:
 class Store(Protocol):
     """Linearizable, ordered key-value storage with watches and leases.
 
-    Every call ends within the store's own timeout. Raises Unreachable when the store does not answer (a read,
+    Every call ends within the store's own timeout. Raises StoreUnreachable when the store does not answer (a read,
     or a commit that surely did not happen) and OutcomeUnknown when a commit may have happened.
     """
 

@@ -54,6 +54,10 @@ class HeadTooLarge(errors.MeshError):
     """The headers are larger, or more, than the gateway takes."""
 
 
+class PathTooLong(errors.MeshError):
+    """The path is longer than the gateway looks at."""
+
+
 class MethodFailed(errors.MeshError):
     """A gRPC method ended with a status other than OK, as user code set it. Clients are told all of it."""
 
@@ -100,6 +104,7 @@ OUTCOMES: dict[type[errors.MeshError], Outcome] = {
     Unsupported: Outcome(501, "UNIMPLEMENTED", "Not Implemented", "NOT_SUPPORTED"),
     MediaUnsupported: Outcome(415, "INVALID_ARGUMENT", "Unsupported Media Type", "UNSUPPORTED_MEDIA_TYPE"),
     PayloadTooLarge: Outcome(413, "INVALID_ARGUMENT", "Content Too Large", "BODY_TOO_LARGE"),
+    PathTooLong: Outcome(414, "INVALID_ARGUMENT", "URI Too Long", "PATH_TOO_LONG"),
     HeadTooLarge: Outcome(431, "INVALID_ARGUMENT", "Request Header Fields Too Large", "HEADERS_TOO_LARGE"),
     MessageTooLarge: Outcome(500, "RESOURCE_EXHAUSTED", "Internal Server Error", "MESSAGE_TOO_LARGE"),
     ClientGone: Outcome(499, "CANCELLED", "Client Closed Request", "CLIENT_GONE"),

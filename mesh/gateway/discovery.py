@@ -26,7 +26,7 @@ from mesh.v1 import deployment_pb2
 from mesh.v1 import discovery_service_pb2 as pb
 from mesh.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
 
-_WARN_AFTER = 5
+_WARN_AFTER = 10
 """Rounds without a snapshot after which the silence is logged, once."""
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2_grpc
 
 from mesh.errors import Conflict, InvalidConfig, MeshError, Problem
@@ -19,18 +20,31 @@ from mesh.gateway import answer
 from mesh.gateway.exchange import Exchange
 from mesh.gateway.grpc_health import Health
 from mesh.gateway.grpc_services import Services
-from mesh.gateway.grpc_status import APPLICATION_METADATA, REQUEST_ID_METADATA, Told, log_failure, peer_address, refuse
+from mesh.gateway.grpc_status import (
+    APPLICATION_METADATA,
+    REQUEST_ID_METADATA,
+    Told,
+    check_message,
+    log_failure,
+    peer_address,
+    refuse,
+)
 from mesh.gateway.heads import answer_headers, check_field, check_method, check_size, read_head
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.reflection import Reflection
 from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
+from mesh.pipe.messages import PREFIX_BYTES, MessageTooLarge
 from mesh.pipe.retry import IDEMPOTENT
-from mesh.settings import MESSAGE_BYTES_MAX
-from mesh.v1 import ingress_service_pb2, ingress_service_pb2_grpc
+from mesh.settings import READ_AHEAD
+from mesh.v1 import ingress_service_pb2
 from mesh.v1 import replica_service_pb2 as pb
 
+SPARE_BYTES = 16 * 1024 * 1024
+"""What a message may be over the limit and still be refused by us, who can say why. Beyond it grpc itself refuses."""
+INGRESS = "mesh.v1.IngressService"
 OPTIONS = (
+    *READ_AHEAD,
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
@@ -44,26 +58,34 @@ class GrpcFront:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._server: Any = None
+        self._serving = False
         self._health = Health(pipeline)
         self.address = ""
 
-    async def start(self) -> None:
-        """Bind and serve. Raises Conflict when the port is taken."""
+    def listen(self) -> None:
+        """Take the port; whoever connects waits. Raises Conflict when it is taken."""
         settings = self._pipeline.settings
-        sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
-        server = grpc.aio.server(options=(*OPTIONS, *((size, settings.message_bytes_max) for size in sizes)))
+        bounds = (
+            ("grpc.max_receive_message_length", settings.message_bytes_max + SPARE_BYTES),
+            ("grpc.max_send_message_length", settings.message_bytes_max),
+        )
+        server = grpc.aio.server(options=(*OPTIONS, *bounds))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ingress_service_pb2_grpc.add_IngressServiceServicer_to_server(Ingress(self._pipeline), server)
-        server.add_generic_rpc_handlers((*Reflection(self._pipeline.schemas).handlers(), Services(self._pipeline)))
+        ingress, reflection = Ingress(self._pipeline).handlers(), Reflection(self._pipeline.schemas).handlers()
+        server.add_generic_rpc_handlers((ingress, *reflection, Services(self._pipeline)))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
         except RuntimeError as error:
             hint = "end the process that uses it, or choose another with --grpc-port (0: a free one)"
             raise Conflict(f"cannot listen for gRPC on {host}:{settings.grpc_port}", hint=hint) from error
-        await server.start()
         self._server = server
         self.address = f"{host}:{port}"
+
+    async def serve(self) -> None:
+        """Answer from now on. After `listen`."""
+        self._serving = True
+        await self._server.start()
         await self._health.start()
 
     async def drain(self) -> None:
@@ -75,25 +97,37 @@ class GrpcFront:
         """Close the listener and all connections."""
         await self._health.stop()
         if self._server is not None:
+            if not self._serving:  # one that has a port keeps it until it has run and stopped
+                await self._server.start()
             await self._server.stop(0.2)
             self._server = None
 
 
-class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
-    """HTTP-shaped requests over gRPC."""
+class Ingress:
+    """HTTP-shaped requests over gRPC. Messages are read here and not by grpc, which would tell its own errors."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._traffic = Traffic("grpc", pipeline.clock)
 
-    async def Handle(self, request: Any, context: Any) -> Any:  # noqa: D102
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return what `grpc.aio.Server.add_generic_rpc_handlers` takes."""
+        handle: Any = grpc.unary_unary_rpc_method_handler(
+            self.handle, response_serializer=ingress_service_pb2.HandleResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(INGRESS, {"Handle": handle})
+
+    async def handle(self, data: bytes, context: Any) -> Any:
+        """Serve one call. `data` is the HandleRequest."""
         pipeline = self._pipeline
         started = pipeline.clock.monotonic()
         told = Told()
+        request = ingress_service_pb2.HandleRequest()
         code = "CANCELLED"  # what it stays when the client cancels
         try:
             pipeline.enter()
             try:
+                self._parse(data, request)
                 response = await self._serve(request, context, told)
                 code = "OK"
             finally:
@@ -110,6 +144,13 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         context.set_trailing_metadata(((REQUEST_ID_METADATA, told.request_id),))
         return response
 
+    def _parse(self, data: bytes, request: Any) -> None:
+        check_message(len(data), self._pipeline.settings.message_bytes_max)
+        try:
+            request.ParseFromString(data)
+        except DecodeError:
+            raise InvalidConfig((Problem("", "the message is no mesh.v1.HandleRequest"),)) from None
+
     async def _serve(self, request: Any, context: Any, told: Told) -> Any:
         pipeline = self._pipeline
         metadata = dict(context.invocation_metadata() or ())
@@ -117,7 +158,8 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         head = read_head(headers, client=peer_address(context.peer()), scheme="http")
         told.request_id = head.request_id or pipeline.clock.request_id()
         path, _, query = (request.path or "/").partition("?")
-        check_size(head, pipeline.settings, fields=len(request.headers), target_bytes=len(request.path))
+        sizes = {"fields": len(request.headers), "path_bytes": len(path.encode()), "query_bytes": len(query)}
+        check_size(head, pipeline.settings, **sizes)
         if not path.startswith("/") or not request.path.isprintable():
             raise InvalidConfig((Problem("path", f"must start with '/' and be printable, not {request.path[:100]!r}"),))
         method = (request.method or ("POST" if request.body else "GET")).upper()
@@ -160,14 +202,16 @@ class Ingress(ingress_service_pb2_grpc.IngressServiceServicer):
         head = await call.head
         parts: list[bytes] = []
         total = 0
+        response = ingress_service_pb2.HandleResponse(status=head.status)
+        for name, value in answer_headers(head.headers, told.request_id, framed_here=False):
+            response.headers.add(name=name.decode("latin-1"), value=value.decode("latin-1"))
+        left = self._pipeline.settings.message_bytes_max - response.ByteSize() - PREFIX_BYTES
         while data := await call.read():
             parts.append(data)
             total += len(data)
-            if total > MESSAGE_BYTES_MAX - 64 * 1024:
-                raise answer.PayloadTooLarge("the answer does not fit one message; fetch it over HTTP")
-        response = ingress_service_pb2.HandleResponse(status=head.status, body=b"".join(parts))
-        for name, value in answer_headers(head.headers, told.request_id, framed_here=False):
-            response.headers.add(name=name.decode("latin-1"), value=value.decode("latin-1"))
+            if total > left:
+                raise MessageTooLarge("the answer does not fit one message", hint="fetch it over HTTP")
+        response.body = b"".join(parts)
         return response
 
     def _route(self, application: str | None, raw_path: bytes) -> Route:

@@ -18,7 +18,15 @@ import grpc
 from mesh.errors import DeadlineExceeded, HandlerFailed, MeshError
 from mesh.gateway import answer
 from mesh.gateway.exchange import Exchange
-from mesh.gateway.grpc_status import APPLICATION_METADATA, REQUEST_ID_METADATA, Told, log_failure, peer_address, refuse
+from mesh.gateway.grpc_status import (
+    APPLICATION_METADATA,
+    REQUEST_ID_METADATA,
+    Told,
+    check_message,
+    log_failure,
+    peer_address,
+    refuse,
+)
 from mesh.gateway.heads import HOP_BY_HOP, request_id
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.traffic import Traffic
@@ -114,13 +122,14 @@ class Services(grpc.GenericRpcHandler):
             call.frame.open.end = True
         upload: asyncio.Task[None] | None = None
         try:
+            bytes_max = self._pipeline.settings.message_bytes_max
+            check_message(len(request), bytes_max)
             route.dispatcher.submit(call, told.request_id)
             if not small:
                 await call.granted()
                 route.dispatcher.open(call, b"", end=False)
                 upload = self._pipeline.tasks.spawn(_upload_one(call, request), name="upload")
             head = await call.head
-            bytes_max = self._pipeline.settings.message_bytes_max
             message = sole(head.data, bytes_max) if head.end else None
             if message is None:
                 message = await _only_message(call, context, bytes_max)
@@ -140,10 +149,11 @@ class Services(grpc.GenericRpcHandler):
             route.dispatcher.submit(call, told.request_id)
             await call.granted()
             route.dispatcher.open(call, b"", end=False)
-            upload = self._pipeline.tasks.spawn(_upload(call, context, exchange), name="upload")
+            bytes_max = self._pipeline.settings.message_bytes_max
+            upload = self._pipeline.tasks.spawn(_upload(call, context, exchange, bytes_max), name="upload")
             head = await call.head
             await _send_head(context, head)
-            messages = Messages(self._pipeline.settings.message_bytes_max)
+            messages = Messages(bytes_max)
             async with asyncio.timeout(None) as limit:
                 exchange.streaming(limit)
                 while data := await call.read():
@@ -285,12 +295,13 @@ async def _upload_one(call: Call, request: bytes) -> None:
         return  # whoever waits for the answer sees it
 
 
-async def _upload(call: Call, context: Any, exchange: Exchange) -> None:
+async def _upload(call: Call, context: Any, exchange: Exchange, bytes_max: int) -> None:
     """Carry a client's messages to the replica as it reads them."""
     try:
         await call.wait_accepted()
         while (message := await context.read()) is not grpc.aio.EOF:
             exchange.progressed()
+            check_message(len(message), bytes_max)
             if not await call.write(framed(message), end=False):
                 return
         # grpc tells of a client that broke off by the end of its messages first; a moment later we are cancelled.

@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status
 
 from mesh.errors import MeshError, Overloaded
 from mesh.gateway import answer
+from mesh.pipe.messages import MessageTooLarge
 
 ERROR_DOMAIN = "mesh"
 APPLICATION_METADATA = "application"
@@ -34,6 +35,13 @@ class Told:
         self.route = ""
         self.code = "OK"
         """Name of the status that user code set."""
+
+
+def check_message(size: int, bytes_max: int) -> None:
+    """Refuse a client's message of more than `bytes_max` bytes. Raises MessageTooLarge."""
+    if size > bytes_max:
+        hint = "the gateway's flag --message-bytes sets the limit"
+        raise MessageTooLarge(f"a message of {size} bytes is larger than the {bytes_max} allowed", hint=hint)
 
 
 async def refuse(context: Any, error: MeshError, request_id: str) -> NoReturn:

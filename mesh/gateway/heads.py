@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mesh.errors import HandlerFailed, InvalidConfig, Problem
-from mesh.gateway.answer import HeadTooLarge, PayloadTooLarge, Unsupported
+from mesh.gateway.answer import HeadTooLarge, PathTooLong, PayloadTooLarge, Unsupported
 
 if TYPE_CHECKING:
     from mesh.settings import GatewaySettings
@@ -49,6 +49,8 @@ class RequestHead:
     content_length: int = -1
     chunked: bool = False
     host: bytes = b""
+    websocket: bool = False
+    """Whether the client wants to go on as a WebSocket."""
 
 
 def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: str) -> RequestHead:
@@ -58,7 +60,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: st
     """
     head = RequestHead()
     passed = head.passed
-    forwarded = b""
+    forwarded = upgrade = b""
     named: frozenset[bytes] = frozenset()
     for name, value in headers:
         if name in _READ:
@@ -78,12 +80,15 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: st
                 forwarded = forwarded + b", " + value if forwarded else value
             elif name == b"transfer-encoding":
                 head.chunked = True
+            elif name == b"upgrade":
+                upgrade = value.strip().lower()
             elif name == b"connection":
                 named = named | {part.strip().lower() for part in value.split(b",")}
         elif name in _SET_HERE or name.startswith(b"x-mesh-"):
             continue
         else:
             passed += (name, value)
+    head.websocket = upgrade == b"websocket" and b"upgrade" in named
     if named - HOP_BY_HOP:
         _drop(passed, named)
     peer = client.encode()
@@ -94,14 +99,16 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: st
     return head
 
 
-def check_size(head: RequestHead, settings: GatewaySettings, *, fields: int, target_bytes: int) -> None:
-    """Hold a request to the limits of `settings`. `fields` counts its headers; `target_bytes`: path and query.
+def check_size(head: RequestHead, settings: GatewaySettings, *, fields: int, path_bytes: int, query_bytes: int) -> None:
+    """Hold a request to the limits of `settings`. `fields` counts its headers.
 
-    Raises HeadTooLarge or PayloadTooLarge.
+    Raises PathTooLong, HeadTooLarge or PayloadTooLarge.
     """
+    if path_bytes > settings.path_bytes_max:
+        raise PathTooLong(f"a path of more than {settings.path_bytes_max} bytes")
     if fields > settings.header_count_max:
         raise HeadTooLarge(f"more than {settings.header_count_max} header fields")
-    if sum(map(len, head.passed)) + target_bytes > settings.header_bytes_max:
+    if sum(map(len, head.passed)) + path_bytes + query_bytes > settings.header_bytes_max:
         raise HeadTooLarge(f"path and header fields of more than {settings.header_bytes_max} bytes")
     if head.content_length > settings.body_bytes_max:
         raise PayloadTooLarge(f"the body is larger than {settings.body_bytes_max} bytes")

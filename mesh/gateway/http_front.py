@@ -35,6 +35,9 @@ from mesh.v1 import replica_service_pb2 as pb
 
 _SELDOM_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _USUAL = frozenset({"POST", "PATCH"})
+_LAST = (BodyBroken, BodyTimeout, PayloadTooLarge, Unsupported)
+"""After these a client may send what is no request: the rest of a body, or what was meant for a tunnel."""
+NO_WEBSOCKETS = "WebSockets are not served here"
 
 log = logging.getLogger("mesh.gateway")
 
@@ -93,14 +96,14 @@ class HttpFront:
         head = read_head(scope["headers"], client=request.client, scheme=scope["scheme"])
         request.request_id = head.request_id or self._pipeline.clock.request_id()
         raw_path = scope["raw_path"]
-        target_bytes = len(raw_path) + len(scope["query_string"])
-        check_size(head, self._settings, fields=len(scope["headers"]), target_bytes=target_bytes)
+        fields, query_bytes = len(scope["headers"]), len(scope["query_string"])
+        check_size(head, self._settings, fields=fields, path_bytes=len(raw_path), query_bytes=query_bytes)
         # Without a length, an HTTP/1 request has no body; one of HTTP/2 may.
         length = head.content_length
         body_follows = length > 0 or head.chunked or (length < 0 and scope["http_version"] == "2")
         request.unread = body_follows
         idempotent = request.method in IDEMPOTENT
-        if not head.host or raw_path < b"/" or not (idempotent or request.method in _USUAL):
+        if head.websocket or not head.host or raw_path < b"/" or not (idempotent or request.method in _USUAL):
             _check_unusual(scope, head)
         route = self._pipeline.route(raw_path)
         request.route = route.prefix or "/"
@@ -237,7 +240,7 @@ class HttpFront:
         if request.started:
             request.unread = False
             raise BrokenAnswer(error.message) from None
-        last = self._pipeline.draining or isinstance(error, (BodyBroken, BodyTimeout, PayloadTooLarge))
+        last = self._pipeline.draining or isinstance(error, _LAST)
         if last and request.scope["http_version"].startswith("1"):
             headers.append((b"connection", b"close"))
         await request.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -267,13 +270,7 @@ class HttpFront:
         """Answer what is not an HTTP request."""
         if scope["type"] == "websocket":
             await receive()
-            if "websocket.http.response" not in scope.get("extensions", ()):
-                await send({"type": "websocket.close", "code": 1011, "reason": "WebSockets are not served here"})
-                return
-            request_id = given_request_id(scope["headers"]) or self._pipeline.clock.request_id()
-            status, headers, body = answer.problem(Unsupported("WebSockets are not served here"), request_id)
-            await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-            await send({"type": "websocket.http.response.body", "body": body})
+            await send({"type": "websocket.close", "code": 1011, "reason": NO_WEBSOCKETS})
         elif scope["type"] == "lifespan":
             while (await receive())["type"] != "lifespan.shutdown":
                 await send({"type": "lifespan.startup.complete"})
@@ -314,6 +311,8 @@ async def _start(request: Request, head: pb.Head, *, framed_here: bool) -> None:
 def _check_unusual(scope: Scope, head: RequestHead) -> None:
     """Refuse what HTTP does not allow and what no handler should get. Raises InvalidConfig or Unsupported."""
     check_method(scope["method"])
+    if head.websocket:
+        raise Unsupported(NO_WEBSOCKETS)
     if not scope["raw_path"].startswith(b"/"):  # `OPTIONS *`, or something without a path
         raise InvalidConfig((Problem("path", "must start with '/'"),))
     if not head.host and scope["http_version"] == "1.1":

@@ -32,12 +32,18 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
         self.address = ""
 
-    async def start(self) -> None:
-        """Bind and serve. Raises Conflict when the port is taken."""
+    def listen(self) -> None:
+        """Take the port; whoever connects waits. Raises Conflict when it is taken."""
         settings = self._settings
         self._socket = bind(settings.host, settings.port, settings.backlog)
         host, port = self._socket.getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def serve(self) -> None:
+        """Answer from now on. After `listen`."""
+        assert self._socket is not None
+        settings = self._settings
+        host, port = self._socket.getsockname()[:2]
         self._server = _Embedded(
             self._application,
             address=host,
@@ -45,7 +51,8 @@ class HttpServer:
             interface=Interfaces.ASGINL,
             backlog=settings.backlog,
             log_enabled=False,
-            websockets=True,
+            # An upgrade is a request like any other then, and the front can refuse it as one.
+            websockets=False,
             http1_settings=HTTP1Settings(
                 header_read_timeout=int(settings.header_read_timeout_s * 1000),
                 max_buffer_size=max(settings.header_bytes_max * 2, 256 * 1024),

@@ -93,9 +93,13 @@ class Pipeline:
         route = self._applications.get(application)
         return route is not None and route.dispatcher.ready_replicas > 0
 
-    def schemas(self) -> list[Schema]:
-        """Return the schemas of all that is deployed."""
-        return [served.schema for served in self.services.served]
+    def knows(self, application: str) -> bool:
+        """Whether the last snapshot has an application, be it ready or not."""
+        return application in self._applications
+
+    def schemas(self, application: str | None = None) -> list[Schema]:
+        """Return the schemas of one application, or of all that is deployed."""
+        return [each.schema for each in self.services.served if application is None or each.application == application]
 
     def not_ready(self) -> str:
         """Return why this gateway should get no traffic, or ""."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from mesh.gateway.grpc_status import APPLICATION_METADATA
 from mesh.gateway.reflection_answers import V1, V1ALPHA, Answers, SchemaLike, own_schema
 from mesh.gateway.reflectionrpc import reflection_pb2 as pb
 
@@ -20,11 +21,11 @@ METHOD = "ServerReflectionInfo"
 class Reflection:
     """Tells clients without generated code what is served.
 
-    `schemas` is called for each question, so a stream sees what is deployed then. Services of the gateway itself need
-    not be among them.
+    `schemas` is called for each question, so a stream sees what is deployed then: with the application that the
+    metadata `application` of the stream names, None without it. Services of the gateway itself need not be among them.
     """
 
-    def __init__(self, schemas: Callable[[], Sequence[SchemaLike]]) -> None:
+    def __init__(self, schemas: Callable[[str | None], Sequence[SchemaLike]]) -> None:
         self._schemas = schemas
         self._own = own_schema()
 
@@ -39,9 +40,10 @@ class Reflection:
         return tuple(grpc.method_handlers_generic_handler(service, {METHOD: handler}) for service in SERVICES)
 
     async def answered(
-        self, requests: AsyncIterator[pb.ServerReflectionRequest], _: Any
+        self, requests: AsyncIterator[pb.ServerReflectionRequest], context: Any
     ) -> AsyncIterator[pb.ServerReflectionResponse]:
         """Answer each question of a stream, in order."""
-        answers = Answers(self._schemas, self._own)
+        application = dict(context.invocation_metadata() or ()).get(APPLICATION_METADATA)
+        answers = Answers(lambda: self._schemas(application), self._own)
         async for request in requests:
             yield answers.answer(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 _T = TypeVar("_T")
 
@@ -19,6 +19,7 @@ class RouteTable(Generic[_T]):
     def __init__(self, entries: Mapping[str, _T]) -> None:
         self._entries = {("" if prefix == "/" else prefix): entry for prefix, entry in entries.items()}
         self._depth = max((prefix.count("/") for prefix in self._entries), default=0)
+        self._segment_bytes_max = 3 * max((len(prefix.encode()) for prefix in self._entries), default=0)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -29,9 +30,9 @@ class RouteTable(Generic[_T]):
 
     def match(self, raw_path: bytes) -> _T | None:
         """Return the entry for a path as the client sent it (percent-encoded, no query), or None."""
-        path = normalised(raw_path) if b"%" in raw_path else raw_path.decode("utf-8", "replace")
         entries = self._entries
         if self._depth:
+            path = self._beginning(raw_path) if b"%" in raw_path else raw_path.decode("utf-8", "replace")
             end = _nth_slash(path, self._depth + 1)
             prefix = path if end < 0 else path[:end]
             while prefix:
@@ -40,11 +41,17 @@ class RouteTable(Generic[_T]):
                 prefix = prefix[: prefix.rfind("/")] if "/" in prefix else ""
         return entries.get("")
 
+    def _beginning(self, raw_path: bytes) -> str:
+        """Return as much of a path, decoded, as a prefix could cover. What a client writes behind costs nothing."""
+        segments = raw_path.split(b"/", self._depth + 1)[: self._depth + 1]
+        long = next((i for i, segment in enumerate(segments) if len(segment) > self._segment_bytes_max), None)
+        return normalised(b"/".join(segments[:long]))
+
 
 def normalised(raw_path: bytes) -> str:
     """Decode each segment once; a slash that was encoded stays `%2F`, so that it never splits a segment."""
     segments = raw_path.decode("utf-8", "replace").split("/")
-    return "/".join(unquote(segment).replace("/", quote("/", safe="")) for segment in segments)
+    return "/".join(unquote(segment).replace("/", "%2F") for segment in segments)
 
 
 def _nth_slash(path: str, n: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 
 from mesh.clock import Clock
@@ -12,6 +14,7 @@ from mesh.gateway.http_server import HttpServer
 from mesh.gateway.pipeline import Pipeline
 from mesh.lifecycle import Tasks, deadline, tune_collector
 from mesh.settings import GatewaySettings
+from mesh.v1 import discovery_service_pb2 as pb
 
 
 class Gateway:
@@ -21,10 +24,11 @@ class Gateway:
         gateway_id = settings.gateway_id or f"gateway-{clock.token(8)}"
         self.settings = dataclasses.replace(settings, gateway_id=gateway_id)
         self.pipeline = Pipeline(self.settings, clock)
-        self._discovery = Discovery(self.settings, clock, self.pipeline.apply)
+        self._discovery = Discovery(self.settings, clock, self._apply)
         self._http = HttpServer(HttpFront(self.pipeline), self.settings)
         self._grpc = GrpcFront(self.pipeline)
         self._tasks = Tasks()
+        self._told = asyncio.Event()
 
     @property
     def http_address(self) -> str:
@@ -37,11 +41,29 @@ class Gateway:
         return self._grpc.address
 
     async def start(self) -> None:
-        """Bind both listeners and follow the control plane. Raises Conflict when a port is taken."""
-        await self._http.start()
-        await self._grpc.start()
+        """Take both ports and follow the control plane. Raises Conflict when a port is taken.
+
+        Whoever connects waits until a snapshot says what to serve, for `open_timeout_s` at most.
+        """
+        self._http.listen()
+        self._grpc.listen()
         self._tasks.spawn(self._discovery.run(), name="discovery")
+        self._tasks.spawn(self._open(), name="open")
         tune_collector()
+
+    def _apply(self, snapshot: pb.Snapshot) -> bool:
+        applied = self.pipeline.apply(snapshot)
+        if not self._told.is_set() and all(map(self.pipeline.knows, self.settings.opens_with)):
+            self._told.set()
+        return applied
+
+    async def _open(self) -> None:
+        """Let the listeners answer once there is something to say, or when it has taken too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.open_timeout_s):
+                await self._told.wait()
+        await self._http.serve()
+        await self._grpc.serve()
 
     def not_ready(self) -> str:
         """Return why this gateway should get no traffic, or ""."""

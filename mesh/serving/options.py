@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.errors import Problem
-from mesh.model import ApplicationConfig, DeploymentConfig, DeploymentSettings, JsonOptions
+from mesh.model import ApplicationConfig, DeploymentConfig, DeploymentSettings, Failure, JsonOptions
 
 REPLICAS_MAX = 10_000
 REQUESTS_MAX = 1_000_000
@@ -103,6 +103,22 @@ def as_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     if "json" in fields:
         fields["json"] = JsonOptions(**fields["json"])
     return fields
+
+
+def option_field(config: ApplicationConfig, deployment: str, option: str) -> str:
+    """Return which field of an application's config sets an option of a deployment: its own, else the code's."""
+    name = "user_config_json" if option == "user_config" else option
+    for i, override in enumerate(config.deployments):
+        if override.name == deployment and getattr(override, name) is not None:
+            return f"deployments[{i}].{option}"
+    return "import_path"
+
+
+def late_start(config: ApplicationConfig, deployment: str, startup_timeout_s: float) -> Failure:
+    """Return the failure of a deployment that was not ready in time."""
+    text = f"not ready within {startup_timeout_s:g} s of its start"
+    field = option_field(config, deployment, "startup_timeout_s")
+    return Failure(text, field, "allow more with startup_timeout_s, or start faster")
 
 
 def deployment_problems(config: DeploymentConfig, *, at: str) -> Iterator[Problem]:

@@ -27,7 +27,8 @@ _OCTETS = "application/octet-stream"
 _HTTP_BODY = "google.api.HttpBody"
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE"})
 _JSON_TYPE = re.compile(
-    r'application/(?:[a-z0-9.+_-]+\+)?json[ \t]*(?:;[ \t]*charset[ \t]*=[ \t]*"?(?:utf-?8|us-ascii)"?[ \t]*)?;?[ \t]*',
+    r"application/(?!connect\+|grpc[+-])(?:[a-z0-9.+_-]+\+)?json[ \t]*"
+    r'(?:;[ \t]*charset[ \t]*=[ \t]*"?(?:utf-?8|us-ascii)"?[ \t]*)?;?[ \t]*',
     re.IGNORECASE,
 )
 _CONTENT_TYPE_CHARACTERS_MAX = 200
@@ -229,7 +230,10 @@ class Binding:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether the value of a Content-Type header is JSON in UTF-8: application/json or application/...+json."""
+    """Whether the value of a Content-Type header is JSON in UTF-8: application/json or application/...+json.
+
+    Not the streams of Connect, gRPC and gRPC-Web: the bodies of application/connect+json and the like are frames.
+    """
     if content_type == JSON_CONTENT_TYPE:
         return True
     return len(content_type) <= _CONTENT_TYPE_CHARACTERS_MAX and _JSON_TYPE.fullmatch(content_type) is not None

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf import any_pb2, duration_pb2, empty_pb2, field_mask_pb2, struct_pb2, timestamp_pb2, wrappers_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 from mesh.transcode import json_scalars
@@ -271,6 +272,20 @@ def _bounded(nesting: int) -> None:
     """Refuse what nests deeper than a message can: it can only by Any in Any."""
     if nesting > NESTING_MAX:
         raise Flaw("nested too deep")
+
+
+def any_type(pool: DescriptorPool, url: str) -> Descriptor:
+    """Return the type that the URL of an Any names, for both ways: what is written can be read. Raises Flaw."""
+    prefix, _, name = url.rpartition("/")
+    if not prefix or not url.isascii() or not url.isprintable():
+        raise Flaw(f"a type such as type.googleapis.com/package.Message is expected, not {quoted(url)}")
+    try:
+        descriptor = pool.FindMessageTypeByName(name)
+    except KeyError:
+        raise Flaw(f"no such type: {quoted(name)}") from None
+    if descriptor.GetOptions().map_entry:
+        raise Flaw(f"no such type: {quoted(name)}")
+    return descriptor
 
 
 def shared_oneof(field: FieldDescriptor) -> OneofDescriptor | None:

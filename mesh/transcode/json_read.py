@@ -190,16 +190,7 @@ class MessageReaders:
         try:
             if type(url) is not str:
                 raise Flaw("the type is missing" if url is None else f"a string is expected, not {type_name(url)}")
-            prefix, _, name = url.rpartition("/")
-            if not prefix or not url.isascii() or not url.isprintable():
-                raise Flaw(f"a type such as type.googleapis.com/package.Message is expected, not {quoted(url)}")
-            try:
-                descriptor = self.pool.FindMessageTypeByName(name)
-            except KeyError:
-                raise Flaw(f"no such type: {quoted(name)}") from None
-            if descriptor.GetOptions().map_entry:
-                raise Flaw(f"no such type: {quoted(name)}")
-            return self.get(descriptor)
+            return self.get(json_known.any_type(self.pool, url))
         except Flaw as flaw:
             flaw.inside("@type")
             raise

@@ -199,10 +199,7 @@ class MessageWriters:
 
     def _any_type(self, url: str) -> MessageWriter:
         """Return the writer of the type that an Any names."""
-        try:
-            return self.get(self.pool.FindMessageTypeByName(url.rpartition("/")[2]))
-        except KeyError:
-            raise Flaw(f"an Any of unknown type {quoted(url)}") from None
+        return self.get(json_known.any_type(self.pool, url))
 
 
 def _wrapper(write: json_scalars.Write) -> Text:

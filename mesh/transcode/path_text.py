@@ -10,7 +10,7 @@ character that a path may not hold as it is, is encoded. Encoding and decoding n
 from __future__ import annotations
 
 import string
-from urllib.parse import unquote_to_bytes
+from binascii import a2b_qp
 
 UNRESERVED = string.ascii_letters + string.digits + "-._~"
 SEGMENT_CHARACTERS = UNRESERVED + "!$&'()*+,;=:@"
@@ -23,6 +23,8 @@ _PLAIN_OR_ENCODED = PLAIN + b"%"
 
 _NEVER = bytes([*range(0x21), 0x7F, *b"#?"])
 """Bytes that no path holds on any wire: controls, blank, and what would end the path."""
+
+_EVER = bytes(code for code in range(256) if code not in _NEVER)
 
 _ENCODINGS = {
     high + low: chr(code) if chr(code) in UNRESERVED else f"%{code:02X}"
@@ -50,17 +52,16 @@ def canonical(raw: bytes) -> str:
     if rare := raw.translate(None, _PLAIN_OR_ENCODED):
         _check_never(raw)
     first, *rest = raw.decode("latin-1").split("%")
-    pieces = [first]
-    for piece in rest:
-        if (equal := _ENCODINGS.get(piece[:2])) is None:
-            reason = "has a percent sign without two hexadecimal digits after it"
-            raise Malformed(reason, _nth_percent(raw, len(pieces)))
-        pieces.append(equal + piece[2:])
-    path = "".join(pieces)
+    try:
+        path = first + "".join([_ENCODINGS[piece[:2]] + piece[2:] for piece in rest])
+    except KeyError:
+        reason = "has a percent sign without two hexadecimal digits after it"
+        wrong = next(n for n, piece in enumerate(rest, 1) if piece[:2] not in _ENCODINGS)
+        raise Malformed(reason, _nth_percent(raw, wrong)) from None
     if rare:
         path = path.translate(_ENCODED)
     try:
-        unquote_to_bytes(path).decode()
+        _unquoted(path.encode("ascii")).decode()
     except UnicodeDecodeError:
         raise Malformed("is not UTF-8 after decoding", 0) from None
     return path
@@ -70,7 +71,7 @@ def decoded(sent: str) -> str:
     """Return a well-formed piece of a path (its bytes as Latin-1 text) with all of it decoded, once."""
     if "%" not in sent and sent.isascii():
         return sent
-    return unquote_to_bytes(sent.encode("latin-1")).decode()
+    return _unquoted(sent.encode("latin-1")).decode()
 
 
 def decoded_but_slashes(sent: str) -> str:
@@ -80,10 +81,18 @@ def decoded_but_slashes(sent: str) -> str:
     return "%2F".join("%2f".join(map(decoded, part.split("%2f"))) for part in sent.split("%2F"))
 
 
+def _unquoted(well_formed: bytes) -> bytes:
+    """Return what percent-encodings say, many times as fast as the standard library's loop over them.
+
+    Quoted-printable is the same but for the sign before the digits, and its reader is written in C.
+    """
+    return a2b_qp(well_formed.replace(b"=", b"=3D").replace(b"%", b"="))
+
+
 def _check_never(raw: bytes) -> None:
-    for offset, byte in enumerate(raw):
-        if byte in _NEVER:
-            raise Malformed(f"has the character {chr(byte)!r}, which must be percent-encoded", offset)
+    if found := raw.translate(None, _EVER):
+        byte = found[0]
+        raise Malformed(f"has the character {chr(byte)!r}, which must be percent-encoded", raw.index(byte))
 
 
 def _nth_percent(raw: bytes, n: int) -> int:

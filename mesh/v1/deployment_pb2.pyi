@@ -714,7 +714,7 @@ class Application(_message.Message):
     """Unix time in seconds."""
     leaving: _builtins.bool
     """Left out by an apply, and to be deleted once all of `awaits` is ready. Until then it runs on as it is; if one of them
-    fails it stays, awaiting nothing, until the next apply.
+    fails it leaves no more, awaits nothing and is part of the goal again.
     """
     @_builtins.property
     def config(self) -> Global___ApplicationConfig: ...
@@ -991,7 +991,7 @@ class ApplicationStatus(_message.Message):
     """The revision whose replicas answer requests; 0 while there is none."""
     applied_at: _builtins.float
     leaving: _builtins.bool
-    """To be deleted once what the same apply brought is ready; if that fails, it stays."""
+    """To be deleted once what the same apply brought is ready; if that fails, it leaves no more."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentStatus]: ...
     @_builtins.property

@@ -31,7 +31,8 @@ class DeploymentServiceStub:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
+    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    store is away, so that nobody can lead).
     """
 
     def __init__(self, channel):
@@ -83,7 +84,8 @@ class DeploymentServiceServicer:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
+    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    store is away, so that nobody can lead).
     """
 
     def Apply(self, request, context):
@@ -97,7 +99,9 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetConfig(self, request, context):
-        """Returns the goal state as it was applied: of one application, or of all.
+        """Returns the goal state as it was applied, of one application or of all: what is worked toward. Of an application
+        whose newest revision failed that is what serves on; one that is being deleted or left out, or that failed and
+        never served, has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +192,8 @@ class DeploymentService:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
+    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    store is away, so that nobody can lead).
     """
 
     @staticmethod

@@ -32,7 +32,8 @@ class DeploymentServiceStub:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
+    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    store is away, so that nobody can lead).
     """
 
     @_typing.overload
@@ -46,7 +47,10 @@ class DeploymentServiceStub:
     takes when all that it brings is ready, else not at all.
     """
     GetConfig: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.GetConfigRequest, _deployment_service_pb2.GetConfigResponse]
-    """Returns the goal state as it was applied: of one application, or of all."""
+    """Returns the goal state as it was applied, of one application or of all: what is worked toward. Of an application
+    whose newest revision failed that is what serves on; one that is being deleted or left out, or that failed and
+    never served, has none.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.GetStatusRequest, _deployment_service_pb2.GetStatusResponse]
     WatchStatus: _grpc.UnaryStreamMultiCallable[_deployment_service_pb2.WatchStatusRequest, _deployment_service_pb2.WatchStatusResponse]
     """Sends the status at once and again after each change, until the caller cancels."""
@@ -63,7 +67,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
+    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    store is away, so that nobody can lead).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -74,7 +79,10 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     takes when all that it brings is ready, else not at all.
     """
     GetConfig: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetConfigRequest, _deployment_service_pb2.GetConfigResponse]  # type: ignore[assignment]
-    """Returns the goal state as it was applied: of one application, or of all."""
+    """Returns the goal state as it was applied, of one application or of all: what is worked toward. Of an application
+    whose newest revision failed that is what serves on; one that is being deleted or left out, or that failed and
+    never served, has none.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetStatusRequest, _deployment_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     WatchStatus: _aio.UnaryStreamMultiCallable[_deployment_service_pb2.WatchStatusRequest, _deployment_service_pb2.WatchStatusResponse]  # type: ignore[assignment]
     """Sends the status at once and again after each change, until the caller cancels."""
@@ -90,7 +98,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat).
+    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    store is away, so that nobody can lead).
     """
 
     @_abc_1.abstractmethod
@@ -111,7 +120,10 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.GetConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_service_pb2.GetConfigResponse, _abc.Awaitable[_deployment_service_pb2.GetConfigResponse]]:
-        """Returns the goal state as it was applied: of one application, or of all."""
+        """Returns the goal state as it was applied, of one application or of all: what is worked toward. Of an application
+        whose newest revision failed that is what serves on; one that is being deleted or left out, or that failed and
+        never served, has none.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(

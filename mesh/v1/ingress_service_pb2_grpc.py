@@ -53,10 +53,11 @@ class IngressServiceServicer:
     """
 
     def Handle(self, request, context):
-        """One request with its whole body, one answer with its whole body (each up to 16 MiB). Any HTTP
-        status that a handler answered comes back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a
-        limit (trailer grpc-retry-pushback-ms). UNAVAILABLE, DEADLINE_EXCEEDED, UNIMPLEMENTED (no such
-        route), INTERNAL (the handler raised).
+        """One request with its whole body, one answer with its whole body (each one message of at most 16 MiB,
+        unless the gateway's --message-bytes says otherwise). Any HTTP status that a handler answered comes
+        back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a limit (trailer grpc-retry-pushback-ms),
+        or a message is too large (without it). INVALID_ARGUMENT: not what HTTP could carry. UNAVAILABLE,
+        DEADLINE_EXCEEDED, UNIMPLEMENTED (no such route), INTERNAL (the handler raised).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,10 +38,11 @@ class IngressServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IngressServiceAsyncStub: ...
     Handle: _grpc.UnaryUnaryMultiCallable[_ingress_service_pb2.HandleRequest, _ingress_service_pb2.HandleResponse]
-    """One request with its whole body, one answer with its whole body (each up to 16 MiB). Any HTTP
-    status that a handler answered comes back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a
-    limit (trailer grpc-retry-pushback-ms). UNAVAILABLE, DEADLINE_EXCEEDED, UNIMPLEMENTED (no such
-    route), INTERNAL (the handler raised).
+    """One request with its whole body, one answer with its whole body (each one message of at most 16 MiB,
+    unless the gateway's --message-bytes says otherwise). Any HTTP status that a handler answered comes
+    back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a limit (trailer grpc-retry-pushback-ms),
+    or a message is too large (without it). INVALID_ARGUMENT: not what HTTP could carry. UNAVAILABLE,
+    DEADLINE_EXCEEDED, UNIMPLEMENTED (no such route), INTERNAL (the handler raised).
     """
 
 @_typing.type_check_only
@@ -54,10 +55,11 @@ class IngressServiceAsyncStub(IngressServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Handle: _aio.UnaryUnaryMultiCallable[_ingress_service_pb2.HandleRequest, _ingress_service_pb2.HandleResponse]  # type: ignore[assignment]
-    """One request with its whole body, one answer with its whole body (each up to 16 MiB). Any HTTP
-    status that a handler answered comes back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a
-    limit (trailer grpc-retry-pushback-ms). UNAVAILABLE, DEADLINE_EXCEEDED, UNIMPLEMENTED (no such
-    route), INTERNAL (the handler raised).
+    """One request with its whole body, one answer with its whole body (each one message of at most 16 MiB,
+    unless the gateway's --message-bytes says otherwise). Any HTTP status that a handler answered comes
+    back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a limit (trailer grpc-retry-pushback-ms),
+    or a message is too large (without it). INVALID_ARGUMENT: not what HTTP could carry. UNAVAILABLE,
+    DEADLINE_EXCEEDED, UNIMPLEMENTED (no such route), INTERNAL (the handler raised).
     """
 
 class IngressServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -73,10 +75,11 @@ class IngressServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingress_service_pb2.HandleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingress_service_pb2.HandleResponse, _abc.Awaitable[_ingress_service_pb2.HandleResponse]]:
-        """One request with its whole body, one answer with its whole body (each up to 16 MiB). Any HTTP
-        status that a handler answered comes back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a
-        limit (trailer grpc-retry-pushback-ms). UNAVAILABLE, DEADLINE_EXCEEDED, UNIMPLEMENTED (no such
-        route), INTERNAL (the handler raised).
+        """One request with its whole body, one answer with its whole body (each one message of at most 16 MiB,
+        unless the gateway's --message-bytes says otherwise). Any HTTP status that a handler answered comes
+        back as `status` with code OK. RESOURCE_EXHAUSTED: shed by a limit (trailer grpc-retry-pushback-ms),
+        or a message is too large (without it). INVALID_ARGUMENT: not what HTTP could carry. UNAVAILABLE,
+        DEADLINE_EXCEEDED, UNIMPLEMENTED (no such route), INTERNAL (the handler raised).
         """
 
 def add_IngressServiceServicer_to_server(servicer: IngressServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

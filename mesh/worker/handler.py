@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import iterate_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Scope
 
@@ -183,6 +183,9 @@ class Handler:
         call.done()
 
     def _failed(self, call: ServedCall, error: BaseException) -> None:
+        if call.cancelled and isinstance(error, _LEFT):
+            self._ended_cancelled(call)
+            return
         self._error()
         text = text_of(error)
         fields = {"request_id": call.head.request_id, "traceback": traceback_of(error)}
@@ -192,6 +195,14 @@ class Handler:
     def _ended_cancelled(self, call: ServedCall) -> None:
         self._cancelled()
         call.done()
+
+
+class _ClientGone(OSError):
+    """What ASGI's `send` raises when nobody reads any more. Starlette makes a ClientDisconnect of it."""
+
+
+_LEFT = (_ClientGone, ClientDisconnect)
+"""What ends a handler whose client left while it answered. It is no failure, and clients must not fill the log."""
 
 
 class _Raised:
@@ -266,7 +277,7 @@ def call_send(call: ServedCall) -> Callable[[Message], Any]:
         elif message["type"] == "http.response.body" and not complete:
             complete = not message.get("more_body", False)
             if not await call.write(bytes(message.get("body", b"")), end=complete) and not complete:
-                raise OSError("the client went away")
+                raise _ClientGone("the client went away")
 
     return send
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mesh.errors import UserCodeError
 from mesh.model import ReplicaSpec
+from mesh.serving.options import option_field
 from mesh.transcode.collect import collect, handlers
 from mesh.worker.user_code import load_application, user_error
 
@@ -47,14 +48,16 @@ class Instance:
             if inspect.isawaitable(result):
                 await result
         except (Exception, SystemExit) as error:
-            raise user_error(error) from None
+            told = user_error(error)
+            hint = f"mend user_config, or {self._deployment}.reconfigure"
+            raise UserCodeError(told.message, traceback=told.traceback, field=self._field, hint=hint) from None
         self._user_config_json = user_config_json
 
 
 def construct(spec: ReplicaSpec) -> Instance:
     """Import the application and make this deployment's instance. Raises UserCodeError or InvalidConfig."""
     bound = load_application(spec.config).bound()[spec.deployment]
-    target, field = bound.deployment.target, _user_config_field(spec)
+    target, field = bound.deployment.target, option_field(spec.config, spec.deployment, "user_config")
     if not isinstance(target, type):
         return Instance(spec.deployment, target, field)
     try:
@@ -71,11 +74,3 @@ def construct(spec: ReplicaSpec) -> Instance:
         for name, handler in handlers(made, service).items()
     }
     return Instance(spec.deployment, made, field, methods)
-
-
-def _user_config_field(spec: ReplicaSpec) -> str:
-    """Return the field that sets the user_config: in the config if it does, else in the code."""
-    for i, override in enumerate(spec.config.deployments):
-        if override.name == spec.deployment and override.user_config_json is not None:
-            return f"deployments[{i}].user_config"
-    return "import_path"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from mesh.backoff import Backoff
 from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.serving.options import late_start
 
 RESTART = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
 HEALTHY_AFTER_S = 60.0
@@ -240,8 +241,9 @@ class Roster:
                 actions += self._start(life, now, life.message)
             elif life.state is ReplicaState.STARTING:
                 if not life.cause:
-                    life.cause = f"not ready within {life.spec.settings.startup_timeout_s:g} s of its start"
-                    life.failure = Failure(life.cause, hint="allow more with startup_timeout_s, or start faster")
+                    spec = life.spec
+                    life.failure = late_start(spec.config, spec.deployment, spec.settings.startup_timeout_s)
+                    life.cause = life.failure.message
                 actions.append(Kill(replica_id, life.cause))
             elif life.state is ReplicaState.DRAINING:
                 life.cause = f"killed: it had not drained within {now - life.since:.0f} s"

@@ -128,6 +128,28 @@ def test_run_serves_and_ends_clean_on_interrupt() -> None:
         assert process.wait() == 0
 
 
+def test_whoever_connects_while_run_comes_up_is_answered_by_the_application(write: Write, tmp_path: Path) -> None:
+    write("echo.py", ECHO.format(answer="up"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ports = ("--port", str(port), "--grpc-port", "0", "--control-port", "0", "--admin-port", "0")
+    process = MeshProcess("run", "echo:app", *ports, cwd=tmp_path)
+    try:
+        answer = eventually(lambda: _if_connected(f"http://127.0.0.1:{port}/"), what="somebody listens", timeout=40)
+        assert (answer.status_code, answer.text) == (200, "up")
+        process.interrupt()
+        assert process.wait() == 0
+    finally:
+        process.kill()
+
+
+def _if_connected(url: str) -> httpx.Response | None:
+    with contextlib.suppress(httpx.ConnectError):
+        return get(url)
+    return None
+
+
 def test_second_interrupt_ends_at_once_with_130() -> None:
     with MeshProcess("run", "slow:app", *FREE_PORTS, cwd=EXAMPLES) as process:
         request = threading.Thread(target=_ignoring_errors, args=(f"{process.http}/",))
@@ -486,6 +508,18 @@ BAD_APPLICATIONS = [
         ECHO.format(answer="taken over"),
         "applications[10].route_prefix: it does not get the route '/echo': ",
     ),
+    (
+        "import_path: bad11:app, deployments: [{name: Echo, user_config: {rate: fast}}]",
+        ECHO.format(answer="x").replace("    async", "    def reconfigure(self, c): int(c['rate'])\n\n    async"),
+        "applications[11].deployments[0].user_config: deployment 'Echo' failed to start 3 times: "
+        "ValueError: invalid literal for int() with base 10: 'fast' (bad11.py:8)\n"
+        "  fix: mend user_config, or Echo.reconfigure",
+    ),
+    (
+        "import_path: bad12:app, deployments: [{name: Echo, startup_timeout_s: 0.2}]",
+        CTOR.replace("1 / 0", "__import__('time').sleep(60)"),
+        "applications[12].deployments[0].startup_timeout_s: deployment 'Echo' ",
+    ),
 ]
 
 
@@ -612,11 +646,25 @@ def test_a_store_that_is_none(store: str) -> None:
     assert_failed(meshctl("controlplane", "--store", store, "--port", "0", "--admin-port", "0"), 2, store)
 
 
+@pytest.mark.parametrize("store", ["etcd://127.0.0.1:1", "etcd://127.0.0.1:1,127.0.0.1:2/"])
+@pytest.mark.parametrize("command", ["controlplane", "start"])
+def test_a_store_in_etcd_without_a_prefix(command: str, store: str) -> None:
+    ports = FREE_PORTS if command == "start" else ("--port", "0", "--admin-port", "0")
+    result = meshctl(command, "--store", store, *ports)
+    assert_failed(result, 2, f"'{store}' has no prefix", f"fix: write {store.rstrip('/')}/PREFIX")
+
+
 @pytest.mark.parametrize("args", [("status", "nope"), ("config", "nope"), ("delete", "n" * 300)])
 def test_an_unknown_application(mesh: MeshProcess, args: tuple[str, ...]) -> None:
     result = mesh.meshctl(*args)
     assert_failed(result, 3, args[1][:60], "fix: ")
     assert len(result.stderr) < 250
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_errors_are_for_people_and_leave_stdout_alone_in_every_form(mesh: MeshProcess, form: str) -> None:
+    """Programs have the exit code; who reads stdout must not take an error for an answer."""
+    assert_failed(mesh.meshctl("status", "nope", "-o", form), 3, "error: ", "fix: ")
 
 
 def test_validate_for_programs(write: Write) -> None:

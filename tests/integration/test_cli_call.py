@@ -33,7 +33,7 @@ def calls() -> Calls:
 async def server(calls: Calls) -> AsyncIterator[str]:
     """Address of a server with reflection."""
     schema = calls_schema()
-    async with serving(*Reflection(lambda: [schema]).handlers(), calls.handlers()) as address:
+    async with serving(*Reflection(lambda _: [schema]).handlers(), calls.handlers()) as address:
         yield address
 
 
@@ -229,7 +229,7 @@ async def test_the_older_reflection_of_another_server(calls: Calls) -> None:
 
 async def test_a_stream_that_is_refused_at_once_is_told_as_it_was() -> None:
     schema = calls_schema()
-    async with serving(*Reflection(lambda: [schema]).handlers()) as address:
+    async with serving(*Reflection(lambda _: [schema]).handlers()) as address:
         result = await meshctl(f"{CALLS}/Sum", "-d", "@-", "--grpc-address", address, stdin='{"count": 1}\n' * 5_000)
     assert result.code == 3
     assert result.stderr.startswith("error: UNIMPLEMENTED: ")
@@ -267,7 +267,7 @@ def test_it_loads_nothing_heavy_before_it_is_called() -> None:
     import subprocess
 
     code = (
-        "import sys, mesh.cli.__main__; print([m for m in ('grpc', 'google.protobuf', 'asyncio') if m in sys.modules])"
+        "import sys, mesh.cli.commands; print([m for m in ('grpc', 'google.protobuf', 'asyncio') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, env=environment())
     assert done.stdout == "[]\n", done.stderr

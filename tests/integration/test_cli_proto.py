@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from mesh.cli.__main__ import main
-from tests.support.mesh_process import environment
+from mesh.cli.commands import main
+from tests.support.mesh_process import EXAMPLES, environment
 
 SHELF = """\
 syntax = "proto3";
@@ -130,6 +131,22 @@ def test_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert "gen/library/v1/shelf_pb2.py" not in kinds
     assert "gen/library/__init__.py" not in kinds
     assert "fix: meshctl proto compile protos --out gen" in said.err
+
+
+def test_check_in_a_fresh_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """descriptors.binpb is not in git, so a clone cannot have it; one that is there must be the right one."""
+    clone = tmp_path / "clone"
+    shutil.copytree(EXAMPLES / "library", clone, ignore=shutil.ignore_patterns("descriptors.binpb", "__pycache__"))
+    assert compiled(monkeypatch, str(clone), "--check") == 0
+    assert capsys.readouterr().err == f"{clone} is what {clone} gives\n"
+    assert compiled(monkeypatch, str(clone)) == 0
+    assert capsys.readouterr().out == f"wrote {clone}/descriptors.binpb\n"
+    assert compiled(monkeypatch, str(clone), "--check") == 0
+    (clone / "descriptors.binpb").write_bytes(b"")
+    assert compiled(monkeypatch, str(clone), "--check") == 1
+    assert f"changed  {clone}/descriptors.binpb" in capsys.readouterr().out
 
 
 def test_what_became_of_a_file_that_is_gone(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,12 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from mesh.cli.client import Client
 from mesh.clock import SYSTEM
 from mesh.controlplane.publish import FAILED
 from mesh.controlplane.server import ControlPlane
 from mesh.errors import Conflict, InvalidConfig, Unreachable
+from mesh.lifecycle import Tasks
 from mesh.model import BuiltDeployment, DeploymentConfig, Interface, JsonOptions, ReplicaState
 from mesh.settings import ControlPlaneSettings
 from mesh.v1 import deployment_pb2, deployment_service_pb2, discovery_service_pb2, worker_service_pb2
@@ -711,9 +713,12 @@ async def test_an_apply_takes_away_last_also_across_a_restart(mesh: Fixture, tmp
         await api.until(lambda status: not any(a.leaving for a in status.applications))
         await gateway.until(lambda: (routed := gateway.application("new")) and routed.failure)
         assert gateway.endpoints("old") == served
-        assert [a.name for a in (await api.config()).applications] == ["new"], "the goal stays what was applied"
-        status = await api.status()
-        assert {a.name: a.message for a in status.applications}["old"].startswith("stays")
+        assert list((await api.config()).applications) == [application("old")], "what serves on is the goal again"
+        async with refused(grpc.StatusCode.NOT_FOUND, "application 'new' is no part of the goal: it failed"):
+            await api.config("new")
+        await api.stub.Delete(BUILDS.DeleteRequest(application="new"))
+        await api.until(lambda status: [a.name for a in status.applications] == ["old"])
+        assert list((await api.config()).applications) == [application("old")]
     for snapshot in gateway.snapshots[before:]:
         (holder,) = (a for a in snapshot.applications if a.route_prefix == "/old")
         assert any(d.endpoints for d in holder.deployments)
@@ -931,10 +936,58 @@ async def test_while_the_store_is_away_reads_are_answered_and_changes_refused(me
             answer = await stored
             assert answer.stale
             assert answer.config.applications == applied
-            async with refused(grpc.StatusCode.UNAVAILABLE, "no control plane leads now"):
-                await api.stub.Apply(BUILDS.ApplyRequest(), timeout=1.5)
+            assert found.stale == answer.stale == control.not_ready()
+            assert found.stale.startswith(f"the store cannot be reached: etcd at {etcd.endpoints[0]} did not answer")
+            async with refused(grpc.StatusCode.UNAVAILABLE, found.stale) as errors:
+                await api.stub.Apply(BUILDS.ApplyRequest(), timeout=4.0)
+            assert details(errors[0])[1].reason == "STORE_UNREACHABLE"
+            async with refused(grpc.StatusCode.UNAVAILABLE, found.stale):
+                await api.stub.Delete(BUILDS.DeleteRequest(application="app"), timeout=4.0)
+            async with refused(grpc.StatusCode.UNAVAILABLE, found.stale):
+                await api.stub.ListWorkers(BUILDS.ListWorkersRequest(), timeout=4.0)
             await api.channel.close()
+        etcd.launch()
+        await asyncio.to_thread(etcd.wait_healthy)
+        api = Api(second.address)
+        async with asyncio.timeout(WAIT_S):
+            while first.not_ready() or second.not_ready():
+                await asyncio.sleep(0.01)
+        await api.until_state("app", "RUNNING")
+        await api.channel.close()
         assert len(worker.starts) == 2
+
+
+async def test_without_a_leader_workers_are_not_waited_for(mesh: Fixture) -> None:
+    control, _ = await mesh.control()
+    await control.drain()
+    async with Client([control.address]) as client, asyncio.timeout(10.0):
+        with pytest.raises(Unreachable, match="no control plane leads now"):
+            await client.workers()
+
+
+async def test_who_watches_is_told_of_an_outage_once_and_goes_on(mesh: Fixture, tmp_path: Path) -> None:
+    settings = replace(PATIENT, store=f"sqlite:///{tmp_path}/state.db")
+    first, api = await mesh.control(settings)
+    await api.apply(application())
+    told: asyncio.Queue[str] = asyncio.Queue()
+    async with Client([first.address]) as client, asyncio.timeout(WAIT_S):
+        watch = client.watch(patience_s=WAIT_S, lost=told.put_nowait)
+        assert [a.name for a in (await anext(watch)).applications] == ["app"]
+        assert told.empty()
+        await first.drain()
+        await first.stop()
+        tasks = Tasks()
+        coming: asyncio.Task[deployment_service_pb2.Status] = tasks.spawn(_next(watch), name="next")
+        why = await told.get()
+        assert first.address in why
+        await mesh.control(replace(settings, port=int(first.address.rpartition(":")[2])))
+        assert [a.name for a in (await coming).applications] == ["app"]
+        assert told.empty(), "once"
+        await watch.aclose()
+
+
+async def _next(watch: AsyncGenerator[deployment_service_pb2.Status, None]) -> deployment_service_pb2.Status:
+    return await anext(watch)
 
 
 async def test_an_etcd_that_is_not_there_is_unreachable() -> None:

@@ -227,6 +227,22 @@ async def test_heads_that_are_too_large_are_refused(kinds: DataPath) -> None:
         assert trailers["x-request-id"]
 
 
+async def test_a_path_that_is_too_long_is_refused(kinds: DataPath) -> None:
+    """Whatever it is made of: reading one with many encodings takes long."""
+    fits = "/text/" + "x" * (8192 - 6)
+    assert "HEADERS" not in (await kinds.get(fits)).text and (await kinds.get(fits)).status_code != 414
+    async with httpx.AsyncClient(http1=False, http2=True) as second:
+        for path in (fits + "x", "/text" + "/%41" * 4000):
+            for answer in (await kinds.get(path), await second.get(kinds.url(path))):
+                told = answer.json()
+                assert (answer.status_code, told["reason"], told["title"]) == (414, "PATH_TOO_LONG", "URI Too Long")
+    async with grpc.aio.insecure_channel(kinds.gateways.gateway.grpc_address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await IngressServiceStub(channel).Handle(ingress.HandleRequest(path=fits + "x"))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "path" in str(caught.value.details())
+
+
 @pytest.mark.parametrize("value", ["0", "-3", "soon", "nan", "inf"])
 async def test_a_timeout_that_is_none_is_a_400(kinds: DataPath, value: str) -> None:
     answer = await kinds.get("/text", headers={"x-request-timeout-seconds": value})

@@ -288,17 +288,26 @@ async def test_a_path_reaches_the_handler_as_it_was_sent(kinds: DataPath) -> Non
         assert (scope["raw_path"], scope["path"]) == (target, path)
 
 
-async def test_a_web_socket_is_refused_and_the_connection_goes_on(kinds: DataPath) -> None:
-    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+@pytest.mark.parametrize("connection_header", ["Upgrade", "keep-alive, upgrade"])
+async def test_a_web_socket_is_refused_and_the_connection_ends(kinds: DataPath, connection_header: str) -> None:
+    upgrade = b"Upgrade: WebSocket\r\nConnection: %s\r\n" % connection_header.encode()
+    key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Request-ID: mine\r\n"
+    for rest in (key, b"X-Request-ID: mine\r\n"):
+        async with connected(kinds) as connection:
+            connection.send(b"GET /text HTTP/1.1\r\n" + HOST + upgrade + rest + b"\r\n")
+            answer = await connection.answer()
+            is_problem(answer, 501, "NOT_SUPPORTED")
+            assert (answer[1]["x-request-id"], answer[1]["connection"]) == ("mine", "close")
+            assert not {"upgrade", "sec-websocket-accept"} & answer[1].keys()
+            assert await connection.ended()
+
+
+@pytest.mark.parametrize("header", [b"Upgrade: websocket", b"Upgrade: h2c\r\nConnection: upgrade"])
+async def test_other_upgrades_are_not_taken_up(kinds: DataPath, header: bytes) -> None:
     async with connected(kinds) as connection:
-        key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Request-ID: mine\r\n"
-        connection.send(b"GET /text HTTP/1.1\r\n" + HOST + upgrade + key + b"\r\n")
-        answer = await connection.answer()
-        is_problem(answer, 501, "NOT_SUPPORTED")
-        assert answer[1]["x-request-id"] == "mine"
-        connection.send(b"GET /text HTTP/1.1\r\n" + HOST + b"\r\n")
-        assert (await connection.answer())[0] == 200
-    assert (await told(kinds, b"GET /text HTTP/1.1\r\n" + HOST + upgrade + b"\r\n"))[0] == 400
+        for _ in range(2):
+            connection.send(b"GET /text HTTP/1.1\r\n" + HOST + header + b"\r\n\r\n")
+            assert (await connection.answer())[0] == 200
 
 
 async def test_a_flood_of_resets_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -400,6 +409,27 @@ async def test_grpc_requests_that_http_could_not_carry(kinds: DataPath, request_
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await IngressServiceStub(channel).Handle(request_)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_grpc_requests_that_are_no_request_or_too_large(kinds: DataPath) -> None:
+    """They are told in our words: a client must not be shown what goes on in a gateway."""
+    too_large = ingress.HandleRequest(path="/text", body=bytes(20_000_000)).SerializeToString()
+    grows = ingress.HandleRequest(path="/echo", body=bytes(16 * 1024 * 1024 - 30)).SerializeToString()
+    cases = (
+        (grows, grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", "the answer does not fit"),
+        (b"\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "no mesh.v1.HandleRequest"),
+        (too_large, grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", "--message-bytes"),
+    )
+    options = (("grpc.max_send_message_length", -1),)
+    async with grpc.aio.insecure_channel(kinds.gateways.gateway.grpc_address, options=options) as channel:
+        handle: Any = channel.unary_unary("/mesh.v1.IngressService/Handle")
+        for data, code, reason, words in cases:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await handle(data, timeout=20)
+            assert (caught.value.code(), words in str(caught.value.details())) == (code, True), caught.value.details()
+            trailers = dict(caught.value.trailing_metadata() or ())
+            assert trailers["x-request-id"] and "grpc-retry-pushback-ms" not in trailers
+            assert reason.encode() in bytes(trailers["grpc-status-details-bin"])
 
 
 async def test_grpc_has_no_tunnels_and_other_methods(kinds: DataPath) -> None:

@@ -450,7 +450,7 @@ async def test_health_says_not_serving_on_drain_and_streams_finish(path: NativeP
         each.cancel()
 
 
-async def services(path: NativePath) -> set[str]:
+async def services(path: NativePath, *metadata: tuple[str, str]) -> set[str]:
     pb = module("native_pb2")  # the generated code is there
     assert pb
     from mesh.gateway.reflectionrpc import reflection_pb2
@@ -459,7 +459,7 @@ async def services(path: NativePath) -> set[str]:
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-    )(iter((reflection_pb2.ServerReflectionRequest(list_services=""),)), timeout=WAIT_S)
+    )(iter((reflection_pb2.ServerReflectionRequest(list_services=""),)), metadata=metadata, timeout=WAIT_S)
     return {each.name for each in (await call.read()).list_services_response.service}
 
 
@@ -475,6 +475,20 @@ async def test_reflection_lists_what_is_deployed_and_forgets_what_is_deleted(pat
     error = await refused(path.stub.Unary(ask()))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert replica.pid
+
+
+async def test_reflection_tells_of_the_application_that_metadata_names(path: NativePath) -> None:
+    first, second = await path.replica_of("asynchronous"), await path.replica_of("other")
+    await path.gateways.publish(
+        path.routed("asynchronous", first, name="one", prefix="/one"),
+        path.routed("other", second, name="two", prefix="/two"),
+    )
+    own = {"grpc.health.v1.Health", "mesh.v1.IngressService"}
+    assert own | {PROBE, SECOND} <= await services(path)
+    assert own | {PROBE, SECOND} <= await services(path, ("application", "one"))
+    told = await services(path, ("application", "two"))
+    assert own | {PROBE} <= told and SECOND not in told
+    assert not {PROBE, SECOND} & await services(path, ("application", "three"))
 
 
 async def test_a_large_stream_passes_in_bounded_memory(path: NativePath) -> None:

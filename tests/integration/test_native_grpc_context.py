@@ -194,6 +194,11 @@ async def test_messages_of_sixteen_mebibytes_and_no_more(path: NativePath) -> No
         assert fits.ByteSize() == size
         assert len((await stub_of(channel).Unary(fits)).data) == size - 5
         await refused_for_size(stub_of(channel).Unary(ask(data=bytes(size - 4))))
+        over = ask(data=bytes(size))
+        for call in (stub_of(channel).Unary(over), stub_of(channel).Sum(iter((over,)))):
+            error = await refused(call)
+            assert "--message-bytes" in str(error.details()) and str(size) in str(error.details())
+        await refused_for_size(stub_of(channel).Unary(ask(data=bytes(3 * size))))  # by grpc itself
     await path.until_free()
 
 

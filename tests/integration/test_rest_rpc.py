@@ -175,6 +175,16 @@ async def test_what_connect_clients_get_wrong(rest: RestPath) -> None:
     await rest.until_free()
 
 
+@pytest.mark.parametrize("kind", ["application/connect+json", "application/connect+proto"])
+async def test_connects_streams_are_not_taken_for_a_unary_method(rest: RestPath, kind: str) -> None:
+    """Their bodies are frames, with and without the header that a Connect client sends."""
+    for path, body in ((BARE, b"{}"), ("/v1/do", b"{}"), (BARE, b"")):
+        told(await rest.post(path, content=body, headers={"content-type": kind}), 415, "INVALID_ARGUMENT")
+    for body in (b"{}", b""):
+        refused(await rest.post(BARE, content=body, headers={**CONNECT, "content-type": kind}), 415, "invalid_argument")
+    await rest.until_free()
+
+
 async def test_connects_answer_to_what_user_code_raised(rest: RestPath) -> None:
     error = refused(await rest.connect("raises"), 500, "internal")
     assert "secret" not in error["message"]

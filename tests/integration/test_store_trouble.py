@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import nullcontext
 
 import pytest
 
 from mesh.clock import SYSTEM
+from mesh.controlplane.availability import Availability
 from mesh.controlplane.goal import ATTEMPTS_MAX, GoalState
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.sqlite_store import open_sqlite
-from mesh.controlplane.store import Batch, Compare, Item, Listing, OutcomeUnknown, Put, Remove, Store
+from mesh.controlplane.store import (
+    Batch,
+    Compare,
+    Item,
+    Listing,
+    OutcomeUnknown,
+    Put,
+    Remove,
+    Store,
+    StoreUnreachable,
+)
 from mesh.controlplane.term import Term
 from mesh.errors import Conflict, InvalidConfig, NotFound, Unreachable
 from mesh.lifecycle import Tasks
@@ -20,12 +33,15 @@ from mesh.model import ApplicationState, Change
 from mesh.settings import ControlPlaneSettings
 from mesh.v1 import deployment_pb2
 
+WAIT_S = 20.0
+
 
 class TroubledStore:
     """Passes everything on, and fails commits of goal state as often as it is told to."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._ttl_s = 0.0
         self.lost_answers = 0
         """Commits that happen and whose answer is lost."""
         self.lost_requests = 0
@@ -35,14 +51,23 @@ class TroubledStore:
         self.overtaken = 0
         """Commits before which somebody else changes the same keys."""
         self.commits = 0
+        self.away = False
+        """Nothing is answered, and no lease ends: as etcd prolongs them all when it comes back."""
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnreachable("the store is away")
 
     async def get(self, key: str) -> Item | None:
+        self._check()
         return await self._store.get(key)
 
     async def list(self, prefix: str, *, revision: int = 0) -> Listing:
+        self._check()
         return await self._store.list(prefix, revision=revision)
 
     async def commit(self, compares: Sequence[Compare], operations: Sequence[Put | Remove]) -> int:
+        self._check()
         if not any(operation.key.startswith(("applications/", "replicas/", "options")) for operation in operations):
             return await self._store.commit(compares, operations)
         self.commits += 1
@@ -67,12 +92,16 @@ class TroubledStore:
         return self._store.watch(prefix, after=after)
 
     async def grant(self, ttl_s: float) -> int:
-        return await self._store.grant(ttl_s)
+        self._check()
+        self._ttl_s = ttl_s
+        return await self._store.grant(3600.0)
 
     async def keep_alive(self, lease: int) -> float:
-        return await self._store.keep_alive(lease)
+        self._check()
+        return min(self._ttl_s, await self._store.keep_alive(lease))
 
     async def revoke(self, lease: int) -> None:
+        self._check()
         await self._store.revoke(lease)
 
     async def close(self) -> None:
@@ -198,6 +227,41 @@ async def test_the_loop_goes_on_when_the_store_comes_back(instance: Instance) ->
         assert applications[0].state is ApplicationState.DELETING
         await ticket.wait()
     assert (await instance.store.list("applications/")).items == ()
+
+
+async def test_who_led_leads_again_as_soon_as_the_store_is_back() -> None:
+    """Its own old lease, which it could not end while the store was away, is not waited for."""
+    store = TroubledStore(await open_sqlite(":memory:"))
+    leadership = Leadership(store, "127.0.0.1:1", ttl_s=0.6)
+    tasks = Tasks()
+    tasks.spawn(leadership.run(), name="leadership")
+    try:
+        async with asyncio.timeout(WAIT_S):
+            for led in (True, False, True):
+                store.away = not led
+                while leadership.state.is_leader is not led:
+                    await leadership.changed(leadership.state)
+    finally:
+        await tasks.cancel()
+        await store.close()
+
+
+async def test_whether_the_store_answers_is_known_without_anybody_asking_it() -> None:
+    store = TroubledStore(await open_sqlite(":memory:"))
+    availability = Availability(store, SYSTEM)
+    tasks = Tasks()
+    tasks.spawn(availability.run(), name="look-at-store")
+    try:
+        async with asyncio.timeout(WAIT_S):
+            for away in (True, False):
+                store.away = away
+                while bool(availability.trouble) is not away:
+                    await asyncio.sleep(0.01)
+                with pytest.raises(StoreUnreachable, match="the store is away") if away else nullcontext():
+                    availability.check()
+    finally:
+        await tasks.cancel()
+        await store.close()
 
 
 async def test_a_mirror_of_a_real_listing_and_watch_agrees_with_the_store(instance: Instance) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from mesh.controlplane import publish
 from mesh.controlplane.actions import Action, BuildApplication, CancelBuild, ForgetReplica, StopReplica, changes
-from mesh.controlplane.apply import applied
+from mesh.controlplane.apply import applied, deleted
 from mesh.controlplane.builds import Build, Builds
 from mesh.controlplane.reconcile import Desired, Observed, reconcile, seen
 from mesh.controlplane.registry import Greeting, Registry
@@ -76,6 +76,10 @@ class World:
         for change in applied(configs, self.applications, keep_others=keep_others, applied_at=0.0):
             if change.application is not None:
                 self.applications[change.name] = change.application
+
+    def delete(self, name: str) -> None:
+        if (marked := deleted(self.applications[name]).application) is not None:
+            self.applications[name] = marked
 
     # What workers do.
 

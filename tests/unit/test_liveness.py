@@ -29,6 +29,11 @@ def test_a_worker_that_lost_its_session_has_time_for_all_addresses() -> None:
     assert SETTINGS.worker_grace_s <= SETTINGS.takeover_grace_s
 
 
+def test_who_comes_back_is_known_again_at_once() -> None:
+    """Until workers and gateways have registered, a control plane that is back shows none."""
+    assert all(liveness.RECONNECT.pause_s(attempt, lambda: 0.999) < 1.0 for attempt in range(100))
+
+
 def test_a_frozen_leader_is_left_about_when_another_can_lead() -> None:
     assert liveness.silence_limit_s(INTERVAL_S) <= 2 * leader.TTL_S
     assert leader.TTL_S < api.LEADER_WAIT_S
@@ -60,6 +65,20 @@ def test_every_connection_within_the_mesh_is_pinged(module: str, name: str) -> N
     options = getattr(importlib.import_module(module), name)
     assert set(liveness.pings()) <= set(options)
     assert len(dict(options)) == len(options), "each option stands once"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("mesh.gateway.discovery", "CHANNEL_OPTIONS"),
+        ("mesh.worker.agent", "_OPTIONS"),
+        ("mesh.controlplane.forward", "OPTIONS"),
+        ("mesh.cli.client", "_OPTIONS"),
+    ],
+)
+def test_who_looks_for_a_control_plane_pauses_as_it_likes_and_not_as_grpc_does(module: str, name: str) -> None:
+    options = dict(getattr(importlib.import_module(module), name))
+    assert options["grpc.use_local_subchannel_pool"] == 1
 
 
 def test_etcd_is_pinged_as_often_as_it_takes() -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mesh.cli.__main__ import GROUPS, main
+from mesh.cli.commands import GROUPS, main
 
 COMMANDS = [command.__name__ for commands in GROUPS.values() for command in commands]
 
@@ -58,6 +58,15 @@ def test_without_a_command_the_overview_goes_to_stderr(capsys: pytest.CaptureFix
         (("run", "a:b", "--log-level", "loud"), "error: Invalid value for --log-level: unknown level 'loud'"),
         (("start", "--store", "sqlite:///x", "--data-dir", "y"), "error: Invalid value for --data-dir"),
         (("worker", "--id", "a/b"), "error: Invalid value for --id: must be 1 to 63 letters"),
+        (("gateway", "--control", "nonsense"), "error: Invalid value for --control or MESH_ADDRESS: 'nonsense' is not"),
+        (("worker", "--control", "a:1,b"), "error: Invalid value for --control or MESH_ADDRESS: 'b' is not HOST:PORT"),
+        (("worker", "--control", "::1:7070"), "error: Invalid value for --control or MESH_ADDRESS: '::1:7070' is not"),
+        (("gateway", "--control", "a:65536"), "error: Invalid value for --control or MESH_ADDRESS: 'a:65536' is not"),
+        (("gateway", "--control", " , "), "error: Invalid value for --control or MESH_ADDRESS: there is no address"),
+        (
+            ("status", "--address", "here"),
+            "error: Invalid value for --address or MESH_ADDRESS: 'here' is not HOST:PORT",
+        ),
         (("validate", "/nowhere/mesh.yaml"), "error: no config file /nowhere/mesh.yaml"),
     ],
 )

@@ -101,16 +101,23 @@ def test_status_json_has_every_field_under_its_name() -> None:
     assert first["state"] == "RUNNING"
     assert first["revision"] == 3
     assert first["serving_revision"] == 3
-    assert first["applied_at"] == NOW - 7200
+    assert (first["applied_at"], second["applied_at"]) == ("1970-01-12T11:46:40.000Z", None)
     assert second["deployments"] == []
     (placed,) = first["deployments"][0]["replicas"]
     assert placed["status"]["state"] == "READY"
     assert placed["status"]["pid"] == 42
+    assert placed["status"]["since"] == "1970-01-12T13:44:30.000Z"
+    assert data["workers"][0]["last_seen"] == "1970-01-12T13:46:39.000Z"
     assert data["workers"][0]["resources"] == {"cpus": 2, "memory_bytes": 3 * 2**30, "max_replicas": 100}
 
 
 def test_status_yaml_says_the_same_as_json() -> None:
     assert yaml.safe_load(output.status(status(), Style("yaml"))) == json.loads(output.status(status(), Style("json")))
+
+
+@pytest.mark.parametrize("time", [1e18, -1e18, float("nan"), float("inf")])
+def test_a_time_that_no_calendar_has_is_none(time: float) -> None:
+    assert output.as_data(pb.WorkerStatus(last_seen=time))["last_seen"] is None
 
 
 def test_watched_json_is_a_line_for_each_value() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from mesh.controlplane.etcd_errors import Effect, classify
+from mesh.controlplane.etcd_errors import Effect, classify, in_short
 from mesh.controlplane.store import Compacted
 from mesh.errors import InvalidConfig, NotFound
 
@@ -46,3 +46,19 @@ def test_meaning(code: grpc.StatusCode, details: str, effect: Effect, error: typ
 
 def test_a_full_etcd_comes_with_its_remedy() -> None:
     assert "disarm" in classify(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded").hint
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote "
+            "host: Connection refused",
+            ": connection refused",
+        ),
+        ("Stream removed (Deadline Exceeded)", ""),
+        ("etcdserver: no leader", ": etcdserver: no leader"),
+    ],
+)
+def test_what_grpc_says_is_told_in_short(text: str, short: str) -> None:
+    assert in_short(text) == short

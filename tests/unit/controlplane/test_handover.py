@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mesh.controlplane import publish
 from mesh.controlplane.actions import BuildApplication, CancelBuild
+from mesh.controlplane.apply import goal
 from mesh.controlplane.handover import is_settled
 from mesh.controlplane.publish import RoutedApplication
 from mesh.controlplane.reconcile import seen
@@ -64,6 +65,11 @@ def routes(world: World) -> dict[str, str]:
     return {route: a.name for route, a in routed(world).items()}
 
 
+def goals(world: World) -> dict[str, str]:
+    """The route of each application that `meshctl config` shows."""
+    return {name: config.route_prefix for name, a in sorted(world.applications.items()) if (config := goal(a))}
+
+
 def message(world: World, name: str) -> str:
     return {a.name: a for a in applications_status(world.desired, world.observed)}[name].message
 
@@ -75,6 +81,7 @@ def test_what_the_file_leaves_out_serves_until_what_it_brings_is_ready() -> None
     assert routes(w) == {"/old": "old", "/new": "new"}
     assert len(w.endpoints("old")) == 1
     assert message(w, "old") == "is deleted once new can serve"
+    assert goals(w) == {"new": "/new"}
     w.settle()
     assert (list(w.applications), routes(w)) == (["new"], {"/new": "new"})
 
@@ -87,11 +94,36 @@ def test_what_the_file_leaves_out_stays_if_what_it_brings_fails(bad: str) -> Non
     w.settle(broken=is_broken)
     assert w.endpoints("old") == before
     assert w.applications["old"].awaits == ()
-    assert message(w, "old") == "stays, because the deploy that left it out failed"
+    assert goals(w) == {"old": "/old"}, "it is part of the goal again"
+    assert message(w, "old") == ""
     assert w.stopped == [] or {action.replica_id for action in w.stopped}.isdisjoint(before)
     w.apply(application("new"))
     w.settle()
     assert list(w.applications) == ["new"], "the mended file deletes it"
+
+
+@pytest.mark.parametrize("bad", [BROKEN, UNBUILDABLE])
+def test_what_was_left_out_is_a_full_member_again_when_the_culprit_is_deleted(bad: str) -> None:
+    w = world(application("old"))
+    w.apply(application("new", code=bad))
+    w.settle(broken=is_broken)
+    w.delete("new")
+    w.settle()
+    assert (goals(w), routes(w)) == ({"old": "/old"}, {"/old": "old"})
+    assert not w.applications["old"].leaving
+    w.apply(application("old", code="m:newer"))
+    w.settle()
+    assert w.applications["old"].serving == w.applications["old"].plan
+
+
+def test_the_goal_is_what_serves_on_where_a_revision_failed() -> None:
+    w = world(application("a", "/"))
+    w.apply(application("a", "/moved"), application("b", "/", code=BROKEN))
+    assert goals(w) == {"a": "/moved", "b": "/"}
+    w.settle(broken=is_broken)
+    assert goals(w) == {"a": "/"} == {name: route for route, name in routes(w).items()}
+    w.delete("a")
+    assert goals(w) == {}
 
 
 def test_the_rest_of_an_apply_goes_its_own_way() -> None:
@@ -311,7 +343,8 @@ def test_whatever_is_applied_nothing_is_taken_before_all_is_there(events: list[t
     w.settle(broken=is_broken)
     routed(w)
     for a in w.applications.values():
-        assert not (a.deleting or a.awaits)
+        assert not (a.deleting or a.leaving or a.awaits)
         assert (a.failure is None) == (a.serving is not None and a.serving == a.plan and a.plan.revision == a.revision)
+    assert goals(w) == {name: route for route, name in routes(w).items() if w.ready(name)}, "what serves is the goal"
     states = {a.name: a.state for a in applications_status(w.desired, w.observed)}
     assert set(states.values()) <= {ApplicationState.RUNNING, ApplicationState.DEPLOY_FAILED}

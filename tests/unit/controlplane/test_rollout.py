@@ -9,6 +9,7 @@ from mesh.controlplane.rollout import STARTUP_MARGIN_S, Step, failure, step, sur
 from mesh.model import (
     Application,
     ApplicationConfig,
+    DeploymentConfig,
     DeploymentSettings,
     DeploymentSpec,
     Failure,
@@ -17,6 +18,7 @@ from mesh.model import (
     ReplicaState,
     ReplicaStatus,
 )
+from mesh.serving.options import late_start
 
 
 def replica(name: str, state: ReplicaState = ReplicaState.READY, since: float = 0.0, **status: int | str) -> Replica:
@@ -65,27 +67,45 @@ def test_a_ready_replica_without_an_address_cannot_be_called() -> None:
     assert not rollout.is_ready(Replica(status=ReplicaStatus(state=ReplicaState.READY)))
 
 
+CONFIG = ApplicationConfig(deployments=(DeploymentConfig("Echo", startup_timeout_s=30.0),))
 SPEC = DeploymentSpec("Echo", True, "n", DeploymentSettings(startup_timeout_s=30.0))
 
 
 def test_failure_needs_three_starts_or_the_timeout() -> None:
     trying = replica("n0", ReplicaState.BACKOFF, failed_starts=2, message="boom")
-    assert failure(SPEC, [trying], {"n0": 0.0}, 30.0) is None
-    late = failure(SPEC, [trying], {"n0": 0.0}, 30.0 + STARTUP_MARGIN_S)
-    assert late is not None and "was not ready within 30 s: boom" in late.message
+    assert failure(CONFIG, SPEC, [trying], {"n0": 0.0}, 30.0) is None
+    late = failure(CONFIG, SPEC, [trying], {"n0": 0.0}, 30.0 + STARTUP_MARGIN_S)
+    assert late is not None and late.message == "deployment 'Echo' was not ready within 30 s of its start: boom"
     third = replica("n0", ReplicaState.BACKOFF, failed_starts=3, message="boom")
-    broken = failure(SPEC, [third], {}, 0.0)
+    broken = failure(CONFIG, SPEC, [third], {}, 0.0)
     assert broken is not None and broken.message == "deployment 'Echo' failed to start 3 times: boom"
     assert broken.field == "import_path" and broken.hint
     said = Failure("boom", "deployments[0].user_config", "mend it", "Traceback")
-    told = failure(SPEC, [replace(third, status=replace(third.status, failure=said))], {}, 0.0)
+    told = failure(CONFIG, SPEC, [replace(third, status=replace(third.status, failure=said))], {}, 0.0)
     assert told == replace(said, message=broken.message), "what the replica said of it is kept"
+
+
+@pytest.mark.parametrize("said_by_worker", [True, False])
+@pytest.mark.parametrize("in_config", [True, False])
+def test_a_start_that_takes_too_long_is_told_once_and_located_at_its_limit(
+    said_by_worker: bool, in_config: bool
+) -> None:
+    config = CONFIG if in_config else ApplicationConfig(deployments=(DeploymentConfig("Echo"),))
+    trying = replica("n0", ReplicaState.STARTING)
+    if said_by_worker:
+        said = late_start(config, "Echo", 30.0)
+        trying = replace(trying, status=replace(trying.status, message=said.message, failure=said))
+    late = failure(config, SPEC, [trying], {"n0": 0.0}, 30.0 + STARTUP_MARGIN_S)
+    assert late is not None
+    assert late.message == "deployment 'Echo' was not ready within 30 s of its start"
+    assert late.field == ("deployments[0].startup_timeout_s" if in_config else "import_path")
+    assert "startup_timeout_s" in late.hint
 
 
 @pytest.mark.parametrize("proof", [replica("n1"), replica("n1", ReplicaState.BACKOFF, crashes=1)])
 def test_one_that_was_ready_proves_the_version(proof: Replica) -> None:
     third = replica("n0", ReplicaState.BACKOFF, failed_starts=3, message="boom")
-    assert failure(SPEC, [third, proof], {"n0": 0.0}, 1e6) is None
+    assert failure(CONFIG, SPEC, [third, proof], {"n0": 0.0}, 1e6) is None
 
 
 def plan(revision: int, version: str, *names: str, replicas: int = 1) -> Plan:

@@ -24,6 +24,7 @@ TABLE = [
     (answer.Unsupported("no"), 501, "UNIMPLEMENTED", "NOT_SUPPORTED"),
     (answer.PayloadTooLarge("big"), 413, "INVALID_ARGUMENT", "BODY_TOO_LARGE"),
     (answer.HeadTooLarge("big"), 431, "INVALID_ARGUMENT", "HEADERS_TOO_LARGE"),
+    (answer.PathTooLong("long"), 414, "INVALID_ARGUMENT", "PATH_TOO_LONG"),
     (answer.ClientGone("gone"), 499, "CANCELLED", "CLIENT_GONE"),
     (errors.Conflict("internal detail"), 500, "INTERNAL", "INTERNAL"),
 ]

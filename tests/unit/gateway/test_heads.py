@@ -158,11 +158,11 @@ def test_lengths_that_no_answer_may_have(lengths: list[bytes]) -> None:
 def test_sizes_are_held_to_the_settings() -> None:
     settings = GatewaySettings(header_count_max=3, header_bytes_max=100, body_bytes_max=10)
     head = RequestHead(passed=[b"n", b"v" * 50], content_length=10)
-    check_size(head, settings, fields=3, target_bytes=49)
+    check_size(head, settings, fields=3, path_bytes=40, query_bytes=9)
     with pytest.raises(HeadTooLarge, match="more than 3"):
-        check_size(head, settings, fields=4, target_bytes=1)
+        check_size(head, settings, fields=4, path_bytes=1, query_bytes=0)
     with pytest.raises(HeadTooLarge, match="more than 100 bytes"):
-        check_size(head, settings, fields=1, target_bytes=50)
+        check_size(head, settings, fields=1, path_bytes=41, query_bytes=9)
     head.content_length = 11
     with pytest.raises(PayloadTooLarge, match="10 bytes"):
-        check_size(head, settings, fields=1, target_bytes=1)
+        check_size(head, settings, fields=1, path_bytes=1, query_bytes=0)

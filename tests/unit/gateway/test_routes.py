@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from mesh.gateway import routes
 from mesh.gateway.routes import RouteTable, normalised
 
 TABLE = RouteTable({"/": "root", "/a": "a", "/a/b": "ab", "/a/b/c/d": "abcd", "/ü": "u", "/sp ace": "space"})
@@ -40,6 +41,9 @@ TABLE = RouteTable({"/": "root", "/a": "a", "/a/b": "ab", "/a/b/c/d": "abcd", "/
         (b"/%ff%fe", "root"),
         (b"/%zz", "root"),
         (b"/\xff%41", "root"),
+        (b"/%61/" + b"%41" * 1000, "a"),
+        (b"/" + b"%61" * 1000, "root"),
+        (b"/%61" + b"/%62" * 1000, "ab"),
     ],
 )
 def test_the_longest_prefix_of_whole_segments_wins(path: bytes, entry: str) -> None:
@@ -61,6 +65,21 @@ def test_segments_are_decoded_once() -> None:
     assert normalised(b"/a%2Fb/%20") == "/a%2Fb/ "
 
 
+def test_only_what_a_prefix_can_cover_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a long path costs milliseconds in the gateway, and a client chooses how many."""
+    read: list[int] = []
+
+    def spied(raw_path: bytes) -> str:
+        read.append(len(raw_path))
+        return normalised(raw_path)
+
+    monkeypatch.setattr(routes, "normalised", spied)
+    assert TABLE.match(b"/a" + b"/%62" * 20_000) == "ab"
+    assert TABLE.match(b"/a/" + b"%62" * 20_000) == "a"
+    assert RouteTable({"/": "root"}).match(b"/%41" * 20_000) == "root"
+    assert sum(read) < 100
+
+
 segments = st.text(st.characters(codec="ascii", exclude_characters="/%", min_codepoint=33), min_size=1, max_size=2)
 paths = st.lists(segments, max_size=5).map(lambda parts: "/" + "/".join(parts))
 
@@ -71,4 +90,7 @@ def test_it_agrees_with_trying_every_prefix(prefixes: set[str], path: str) -> No
         return prefix == "/" or path == prefix or path.startswith(prefix + "/")
 
     best = max((prefix for prefix in prefixes if covers(prefix)), key=len, default=None)
-    assert RouteTable({prefix: prefix for prefix in prefixes}).match(path.encode()) == best
+    table = RouteTable({prefix: prefix for prefix in prefixes})
+    assert table.match(path.encode()) == best
+    encoded = "".join(each if each == "/" else f"%{ord(each):02x}" for each in path)
+    assert table.match(encoded.encode()) == best

@@ -149,7 +149,15 @@ def test_json_types(content_type: str) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["", "text/json", "application/json;x=1", "application/+json", "application/json" + " " * 10_000 + "x"],
+    [
+        "",
+        "text/json",
+        "application/json;x=1",
+        "application/+json",
+        "application/connect+json",
+        "application/grpc-web+json",
+        "application/json" + " " * 10_000 + "x",
+    ],
 )
 def test_other_types(content_type: str) -> None:
     assert not is_json(content_type)

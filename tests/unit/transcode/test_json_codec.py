@@ -183,6 +183,21 @@ def test_any_that_cannot_be_read() -> None:
     assert unrendered(message).field == "any"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("everything.v1.Part", "/everything.v1.Part", "a/", "é/everything.v1.Part", "a\n/everything.v1.Part"),
+        "type.googleapis.com/everything.v1.Everything.LabelsEntry",
+    ],
+)
+def test_any_of_a_type_that_could_not_be_read_back_is_not_written(url: str) -> None:
+    message: Any = everything.message_class("everything.v1.Everything")()
+    message.any.type_url = url
+    assert unrendered(message).field.startswith("any")
+    body = json.dumps({"any": {"@type": url}})
+    assert refused("everything.v1.Everything", body).field == "any.@type"
+
+
 def test_any_in_any_ends() -> None:
     inner = new("google.protobuf.Any")
     for _ in range(200):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -346,6 +347,26 @@ async def test_an_async_handler_is_cancelled_with_its_call(serve: Serve) -> None
     await served.caller.send(cancel(1), cancel(1))
     await served.over()
     assert seen == ["cancelled"]
+
+
+async def test_a_response_that_streams_to_a_client_that_left_is_no_failure(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its `send` raises, and Starlette raises another error because of that."""
+    let_go = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"first"
+        with contextlib.suppress(asyncio.CancelledError):
+            await let_go.wait()
+        yield b"second"
+
+    served = serve(lambda request: StreamingResponse(chunks()), limit=1)
+    await served.caller.send(opened(1))
+    await served.caller.send(cancel(1))
+    await served.over()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert served.caller.kinds(1)[-1] == "+done"
 
 
 async def test_a_call_cancelled_in_the_message_that_opened_it_never_runs_and_frees_its_slot(serve: Serve) -> None:

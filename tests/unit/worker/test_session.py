@@ -207,6 +207,7 @@ def test_a_start_that_takes_too_long_is_killed_once() -> None:
     assert (status(r).state, status(r).failed_starts) == (BACKOFF, 1)
     failure = status(r).failure
     assert failure is not None and "startup_timeout_s" in failure.hint
+    assert failure.field == "import_path", "no field of the config sets it"
 
 
 def test_the_reason_is_kept_until_it_is_ready() -> None:
