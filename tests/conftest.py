@@ -9,9 +9,12 @@ import pytest
 
 from mesh import lifecycle
 
+_FACTORY = lifecycle.loop_factory() or asyncio.new_event_loop
+"""One for all: with another one for each test, what a module's tests share would be made anew for each."""
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run every asynchronous test on the loop that `lifecycle.run` makes."""
-    return {"uvloop": lifecycle.loop_factory() or asyncio.new_event_loop}
+    return {"uvloop": _FACTORY}

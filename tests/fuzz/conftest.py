@@ -10,8 +10,8 @@ from tests.fuzz.inputs import Fuzz
 
 HERE = Path(__file__).parent
 OPTIONS = {
-    "--fuzz-messages": (10_000, "mutated request messages"),
-    "--fuzz-requests": (500, "mutated HTTP requests"),
+    "--fuzz-messages": (8_000, "mutated request messages"),
+    "--fuzz-requests": (400, "mutated HTTP requests"),
     "--fuzz-seed": (1, "what all chance follows from"),
 }
 _KEY = pytest.StashKey[Fuzz]()

@@ -137,7 +137,7 @@ def _wire_of(kind: Any, random: Random) -> wire_mutations.Wire:
     for message in starts:
         _make_harmless(message)
     numbers = [field.number for field in kind.DESCRIPTOR.fields]
-    return wire_mutations.Wire([message.SerializeToString() for message in starts], numbers, numbers)
+    return wire_mutations.Wire([wire_mutations.serialized(message) for message in starts], numbers, numbers)
 
 
 def _make_harmless(ask: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,8 +107,13 @@ class MeshProcess:
         self._changed = threading.Condition()
         self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._open = {"stdout", "stderr"}
+        started = command(*args, "-o", "json")
+        setpriv = shutil.which("setpriv")
+        if setpriv and threading.current_thread() is threading.main_thread():
+            # It ends with the test run if that is killed; or rather with this thread of it.
+            started = [setpriv, "--pdeathsig", "KILL", *started]
         self._process = subprocess.Popen(
-            command(*args, "-o", "json"),
+            started,
             cwd=cwd,
             env={**environment(env), _MARK: self._mark},
             stdin=subprocess.DEVNULL,
