@@ -177,6 +177,7 @@ class Ingress:
         to.request_id, to.timeout_ms = told.request_id, min(int(timeout_s * 1000), 0xFFFFFFFF)
         to.scheme, to.http_version, to.end = "http", "2", not request.body
         call = Call(frame, route.dispatcher.loop, idempotent=method in IDEMPOTENT, body_follows=bool(request.body))
+        call.single = True
         route.dispatcher.submit(call, told.request_id)
         exchange = Exchange(pipeline.exchanges, route.dispatcher, call, timeout_s)
         upload: asyncio.Task[None] | None = None

@@ -197,6 +197,7 @@ class Services(grpc.GenericRpcHandler):
             to.timeout_ms = min(math.ceil(timeout_s * 1000), 0xFFFFFFFF)
         idempotent = not streams and pipeline.services.idempotent(path)
         call = Call(frame, route.dispatcher.loop, idempotent=idempotent, body_follows=body_follows)
+        call.single = True
         return call, route, Exchange(pipeline.exchanges, route.dispatcher, call, timeout_s)
 
 

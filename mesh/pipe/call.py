@@ -40,6 +40,7 @@ class Call:
         "offered",
         "order",
         "repeated",
+        "single",
         "streams",
         "trailers",
         "window",
@@ -63,6 +64,8 @@ class Call:
         self.repeated = False
         self.losses = 0
         """Replicas that were lost with it."""
+        self.single = False
+        """It came by itself, not in a bunch with others, as calls over gRPC do."""
         self.ended = False
         """The caller needs no more of it: answered, failed or cancelled."""
         self.streams = False

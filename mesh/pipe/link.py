@@ -81,6 +81,8 @@ class Link:
         self._clock = clock
         self._calls: dict[int, Call] = {}
         self._number = 0
+        self._single = False
+        """Calls come one by one: they may wait for one another."""
         self._outbox: Outbox[pb.RequestFrame] | None = None
 
     def __repr__(self) -> str:
@@ -112,6 +114,7 @@ class Link:
             self._put_data(frame, size)
         else:
             self._put(frame)
+        self._single = call.single
         if self._outbox is not None:  # the replica answers or accepts at once, or refuses
             self._outbox.hold()
 
@@ -145,7 +148,10 @@ class Link:
                 if stream.done():
                     await stream.wait_for_connection()  # raises the stream's status
             connected = True
-            outbox: Outbox[pb.RequestFrame] = Outbox(lambda frames: stream.write(pb.PipeRequest(frames=frames)))
+            outbox: Outbox[pb.RequestFrame] = Outbox(
+                lambda frames: stream.write(pb.PipeRequest(frames=frames)),
+                lambda: len(self._calls) if self._single else 0,
+            )
             self._outbox = outbox
             self._events.connected(self)
             await self._exchange(stream, outbox)

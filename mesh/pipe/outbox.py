@@ -2,7 +2,8 @@
 
 Owns the order of frames and the size of messages. While one message is written, frames gather; they leave as
 one message as soon as the write returns. Where the sender asks for it (`hold`), they gather until the peer has spoken
-as well, for `HOLD_S` at most. So there is no delay at low load and a large batch at high load.
+as well, for `HOLD_S` at most; calls that came one by one wait for one another when time is short (`pace`). So there is
+no delay at low load and a large batch at high load.
 Bounded by what fills it: each call has a window and each replica a limit. Used by `caller` and `callee`.
 """
 
@@ -11,6 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
+
+from mesh.clock import thread_wanted_s
+from mesh.pipe.pace import Pace
 
 MESSAGE_BYTES = 1024 * 1024
 """Body bytes after which a message is closed; one frame more than that fits any message limit."""
@@ -27,8 +31,13 @@ _F = TypeVar("_F")
 class Outbox(Generic[_F]):
     """Frames that wait to be written. `put` never waits; `run` writes until cancelled."""
 
-    def __init__(self, write: Callable[[list[_F]], Awaitable[object]]) -> None:
+    def __init__(self, write: Callable[[list[_F]], Awaitable[object]], calls: Callable[[], int] = lambda: 0) -> None:
+        """`calls` returns how many calls are on the pipe that may wait for one another; 0: what is put cannot wait."""
         self._write = write
+        self._calls = calls
+        self._pace = Pace()
+        self._enough = 0
+        """Frames that end the gathering; 0: nothing gathers."""
         self._frames: list[_F] = []
         self._sizes: list[tuple[int, int]] = []
         self._wake: asyncio.Future[None] | None = None
@@ -46,7 +55,7 @@ class Outbox(Generic[_F]):
     def put(self, frame: _F) -> None:
         """Send `frame` after all that were put before it."""
         self._frames.append(frame)
-        if self._wake is not None:
+        if self._wake is not None and len(self._frames) >= self._enough:
             self.wake()
 
     def put_data(self, frame: _F, size: int) -> None:
@@ -97,10 +106,27 @@ class Outbox(Generic[_F]):
                 # messages fewer and larger; at low load it costs a few microseconds.
                 await asyncio.sleep(0)
                 continue
-            if self._held and len(self._frames) < FRAMES_MAX:
+            enough, wait_s = self._pace.gather(self._calls())
+            if len(self._frames) < min(enough, FRAMES_MAX):
+                await self._gathering(loop, enough, wait_s)
+            elif self._held and len(self._frames) < FRAMES_MAX:
                 await self._hearing(loop)
             self._held, self._asks = self._asks, False
-            await self._write(self._batch())
+            batch = self._batch()
+            await self._write(batch)
+            if self._pace.wrote(len(batch), now := loop.time()):
+                self._pace.measure(now, thread_wanted_s())
+
+    async def _gathering(self, loop: asyncio.AbstractEventLoop, enough: int, wait_s: float) -> None:
+        """Wait until so many frames are there, `wait_s` seconds at most."""
+        self._enough = enough
+        self._wake = loop.create_future()
+        timer = loop.call_later(wait_s, self.wake)
+        try:
+            await self._wake
+        finally:
+            self._enough = 0
+            timer.cancel()
 
     async def _hearing(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until the peer has spoken, HOLD_S at most."""
