@@ -153,7 +153,8 @@ class HttpFront:
             async with asyncio.timeout(None) as limit:
                 exchange.reading(limit)
                 exchange.await_body()
-                while more and (length >= 0 or not parts):
+                # The server's word that the body is over costs as much as the body itself.
+                while more and total != length and (length >= 0 or not parts):
                     data, more = await request.read()
                     if data:
                         parts.append(data)
@@ -164,8 +165,10 @@ class HttpFront:
         except TimeoutError:
             raise exchange.error or DeadlineExceeded("the body took too long") from None
         exchange.body_over()
-        if 0 <= length != total:
-            raise ClientGone("the client went away while it sent the body")
+        if length >= 0:
+            if total != length:
+                raise ClientGone("the client went away while it sent the body")
+            request.unread = more = False
         return parts[0] if len(parts) == 1 else b"".join(parts), more
 
     async def _upload(self, request: Request, length: int, exchange: Exchange, data: bytes) -> None:

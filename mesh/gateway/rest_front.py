@@ -89,6 +89,7 @@ class RestFront:
             frame.open.data, frame.open.end = self._without_body(wire, endpoint), True
         idempotent = method.idempotent or request.method in IDEMPOTENT
         call = Call(frame, route.dispatcher.loop, idempotent=idempotent, body_follows=body_follows)
+        call.single = body_follows  # each body comes by a wake-up of its own
         route.dispatcher.submit(call, request.request_id)
         exchange = Exchange(self._pipeline.exchanges, route.dispatcher, call, timeout_s)
         upload: asyncio.Task[None] | None = None
@@ -150,7 +151,8 @@ class RestFront:
             async with asyncio.timeout(None) as limit:
                 exchange.reading(limit)
                 exchange.await_body()
-                while more:
+                # The server's word that the body is over costs as much as the body itself.
+                while more and total != length:
                     data, more = await request.read()
                     if data:
                         total += len(data)
@@ -164,6 +166,7 @@ class RestFront:
             raise exchange.error or DeadlineExceeded("the body took too long") from None
         exchange.body_over()
         request.body_over()
+        request.unread = False
         if total:
             await check_end(request, exchange, length - total)
         return parts[0] if len(parts) == 1 else b"".join(parts)
