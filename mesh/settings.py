@@ -25,8 +25,6 @@ ADDRESS_ENV = "MESH_ADDRESS"
 """host:port[,host:port…] of the control plane, for meshctl, workers and gateways."""
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of one gRPC message, either way."""
-READ_AHEAD = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 512 * 1024))
-"""gRPC options of the data path: a fixed window per stream. Probing for a better one costs about a ping per call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,6 @@ from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
 from mesh.pipe.messages import PREFIX_BYTES, MessageTooLarge
 from mesh.pipe.retry import IDEMPOTENT
-from mesh.settings import READ_AHEAD
 from mesh.v1 import ingress_service_pb2
 from mesh.v1 import replica_service_pb2 as pb
 
@@ -44,7 +43,6 @@ SPARE_BYTES = 16 * 1024 * 1024
 """What a message may be over the limit and still be refused by us, who can say why. Beyond it grpc itself refuses."""
 INGRESS = "mesh.v1.IngressService"
 OPTIONS = (
-    *READ_AHEAD,
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

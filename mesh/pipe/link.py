@@ -17,14 +17,13 @@ from mesh.clock import Clock
 from mesh.liveness import pings
 from mesh.pipe.call import Call
 from mesh.pipe.outbox import Outbox
-from mesh.settings import MESSAGE_BYTES_MAX, READ_AHEAD
+from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import replica_service_pb2 as pb
 from mesh.v1.replica_service_pb2_grpc import ReplicaServiceStub
 
 CONNECT_S = 5.0
 RECONNECT = Backoff(initial_s=0.05, max_s=2.0, floor=0.2)
 CHANNEL_OPTIONS = (
-    *READ_AHEAD,
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     *pings(),

@@ -27,7 +27,7 @@ from mesh.errors import MeshError, UserCodeError
 from mesh.liveness import pings_served
 from mesh.model import DeploymentSettings, ReplicaSpec
 from mesh.pipe.callee import Callee, ServedCall
-from mesh.settings import MESSAGE_BYTES_MAX, READ_AHEAD, LogSettings
+from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
 from mesh.worker.failures import failure_of
@@ -43,7 +43,6 @@ LOAD_REPORT_S = 1.0
 STOP_S = 1.0
 """Seconds for the last answers to leave when the process ends."""
 SERVER_OPTIONS = (
-    *READ_AHEAD,
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
