@@ -43,7 +43,7 @@ run: .venv/run.stamp ## Install and serve examples/slow.py on http://127.0.0.1:8
 
 .PHONY: test
 test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages; a real etcd comes along)
-	$(PYTEST) -q
+	$(PYTEST) -q -n 4 --dist worksteal
 
 .PHONY: test-all
 test-all: debian-packages test ## The tests, and those that need Debian packages (etcd 3.4 as second etcd, curl, node)

@@ -338,7 +338,7 @@ BODIES: dict[str, bytes] = {
     "an unknown flag": b"\x05\0\0\0\0",
     "compressed without an encoding": b"\x01\0\0\0\x03abc",
     "a vast length": b"\0\xff\xff\xff\xff",
-    "a length above the limit": b"\0\x02\0\0\0",
+    "a length above the limit": b"\0\x04\0\0\0",
     "two messages": GOOD * 2,
     "a thousand messages": GOOD * 1000,
     "rubbish": b"GET / HTTP/1.1\r\n\r\n" * 10,
