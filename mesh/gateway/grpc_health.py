@@ -63,7 +63,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                 try:
                     await context.write(health_pb2.HealthCheckResponse(status=status))
                 except grpc.aio.BaseError:
-                    return  # the watcher is gone
+                    # The watcher is gone, and grpc is about to cancel this; it could not send a status for a return.
+                    await asyncio.Event().wait()
             await asyncio.shield(news)
 
     def _next(self) -> asyncio.Future[None]:
