@@ -16,9 +16,9 @@ from mesh.errors import MeshError
 from mesh.gateway.answer import BodyBroken, ClientGone
 from mesh.gateway.exchange import Exchange
 
-RESET_SHOWS_S = 0.005
+RESET_SHOWS_S = 0.025
 """Seconds within which a body that a reset ended shows as one: a reset without an error looks like its end at first."""
-RESET_SHOWS_TRIES = 10
+RESET_SHOWS_TRIES = 4
 """So often it is waited again where that took twice as long: the threads that would show it lack time too."""
 
 LINGER_S = 5.0
