@@ -233,7 +233,9 @@ class ReplicaStatus:
     ongoing_requests: int = 0
     admin_address: str = ""
     failure: Failure | None = None
-    """Why its last start failed; None once it is ready."""
+    """Why its last start failed; of a ready one, why it refused the settings of `settings_revision`."""
+    settings_revision: int = 0
+    """The revision whose settings it started with, took or refused last; 0: its worker does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,8 @@ class ReplicaSpec:
     revision: int = 0
     config: ApplicationConfig = ApplicationConfig()
     settings: DeploymentSettings = DeploymentSettings()
+    settings_revision: int = 0
+    """The revision whose settings these are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,9 @@ def call(
 
     \b
     Examples:
-      meshctl call library.v1.Library/GetShelf -d '{"shelf": "1"}'
-      meshctl call library.v1.Library/AddBooks -d @books.ndjson
-      meshctl call library.v1.Library/GetShelf --grpc-address 10.0.0.5:9000
+      meshctl call library.v1.LibraryService/GetShelf -d '{"name": "shelves/rome"}'
+      meshctl call library.v1.LibraryService/AddBooks -d @books.ndjson
+      meshctl call library.v1.LibraryService/GetShelf --grpc-address 10.0.0.5:9000
     """
     from mesh.cli import call_words, grpc_call, json_input
     from mesh.cli.interrupts import raise_it

@@ -7,14 +7,14 @@ only its first look takes time. Never does I/O. Called by `builds`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from mesh.controlplane.rollout import is_built
 from mesh.model import Application, DeploymentSpec, Failure, Interface, Plan
 from mesh.serving.options import shown
-from mesh.transcode.collisions import Routes, collisions, routes_of
+from mesh.transcode.collisions import Routes, collisions, routes_of, shadowed
 from mesh.transcode.descriptor_set import SchemaError
 from mesh.transcode.packed import SET_BYTES_MAX, unpacked
 from mesh.transcode.schema import Schema
@@ -22,6 +22,14 @@ from mesh.transcode.schema import Schema
 DESCRIPTORS_BYTES_MAX = 8 * 1024 * 1024
 """Compressed, of all applications together: half of what one message to a gateway can hold."""
 _REMEMBERED_MAX = 512
+_OWN_SERVICES = frozenset(
+    {
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+)
+"""What every gateway answers itself."""
 _FREE_HINT = (
     "change its path, or the route_prefix of one of the two; what the other one gives up is free when that is ready"
 )
@@ -41,6 +49,9 @@ def refusal(plan: Plan, others: Iterable[Application]) -> Failure | None:
         text = f"the descriptors of its gRPC services have more than the {SET_BYTES_MAX} bytes allowed for all together"
         return Failure(text, "import_path", "serve fewer services")
     for spec in plan.deployments:
+        if own_service := next(filter(_is_own, spec.interface.services), ""):
+            text = f"the gRPC service {shown(own_service)} is the gateway's own: no call of it would come here"
+            return Failure(text, "import_path", "leave it out; the gateway answers it for all that is deployed")
         routes = _routes(spec.interface, plan.config.route_prefix if spec.ingress else "")
         if isinstance(routes, _Refused):
             text = f"the gRPC services of {shown(spec.name)} cannot be served: {routes.message}"
@@ -50,8 +61,6 @@ def refusal(plan: Plan, others: Iterable[Application]) -> Failure | None:
                 text = f"the gRPC service {shown(service)} is in two deployments, {shown(first)} and {shown(spec.name)}"
                 return Failure(text, "import_path", "leave it to one of the two")
         own = routes if spec.ingress else own
-    if not served:
-        return None
     in_force = {other.config.name: _in_force(other) for other in others}
     reasons = [
         reason
@@ -61,10 +70,36 @@ def refusal(plan: Plan, others: Iterable[Application]) -> Failure | None:
     ]
     if reasons:
         return Failure("; ".join(dict.fromkeys(reasons)), "import_path", _FREE_HINT)
+    if (failure := _shadow(plan.config.route_prefix, own, in_force)) is not None or not served:
+        return failure
     size = _size(plan) + sum(max(map(_size, plans), default=0) for plans in in_force.values())
     if size > DESCRIPTORS_BYTES_MAX:
         text = f"the descriptors of all applications have {size} bytes compressed; {DESCRIPTORS_BYTES_MAX} are allowed"
         return Failure(text, "import_path", "delete an application, or serve fewer services")
+    return None
+
+
+def _is_own(service: str) -> bool:
+    return service in _OWN_SERVICES or service.startswith("mesh.v1.")
+
+
+def _shadow(prefix: str, own: Routes, in_force: Mapping[str, tuple[Plan, ...]]) -> Failure | None:
+    """Return why the longest-prefix rule would keep requests from routes, of the plan or of the others; else None."""
+    for name, plans in sorted(in_force.items()):
+        for other in plans:
+            theirs = other.config.route_prefix
+            if not prefix or not theirs or len(theirs.rstrip("/")) == len(prefix.rstrip("/")):
+                continue
+            longer, hidden, loser = (
+                (prefix, _taken(other), f"application {name!r}")
+                if len(prefix) > len(theirs)
+                else (theirs, own, "this application")
+            )
+            if routes := shadowed(hidden, longer):
+                text = f"{'; '.join(route.text for route in routes)} of {loser} would never be reached"
+                whose = "this application" if longer == prefix else f"application {name!r}"
+                text += f": all below {shown(longer)} goes to {whose}"
+                return Failure(text, "route_prefix", "choose a route_prefix that no route of the other one begins with")
     return None
 
 

@@ -238,4 +238,5 @@ def _replica_spec(application: Application, replica: Replica) -> ReplicaSpec | N
         revision=replica.revision,
         config=of_spec[0].config,
         settings=spec.settings,
+        settings_revision=of_spec[0].revision,
     )

@@ -248,7 +248,7 @@ class _Pass:
                     since[replica.replica_id] = worker.unready_since[replica.replica_id]
             if why := rollout.failure(application.config, spec, of_version, since, self._now):
                 return why
-        return None
+        return rollout.refusal(application, replicas)
 
     def _roll(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
         # One that drains unasked goes with its worker: it does not count and needs no order.

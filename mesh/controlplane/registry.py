@@ -135,7 +135,8 @@ class Registry:
         if worker is None:
             return False
         reports = {status.replica_id: status for status in replicas}
-        changed = {k: durable(s) for k, s in reports.items()} != {k: durable(s) for k, s in worker.reports.items()}
+        before = {k: _without_load(s) for k, s in worker.reports.items()}
+        changed = {k: _without_load(s) for k, s in reports.items()} != before
         since = _unready_since(worker.unready_since, replicas, now)
         self._workers[worker_id] = replace(worker, last_seen=now, reports=reports, unready_since=since)
         return changed
@@ -170,7 +171,14 @@ class Registry:
 
 
 def durable(status: ReplicaStatus) -> ReplicaStatus:
-    """Return the part of a status that is worth a write: without load and time."""
+    """Return the part of a status that is worth a write: without load and time.
+
+    Which settings it took is not either: the next leader waits until the worker says it.
+    """
+    return replace(_without_load(status), settings_revision=0)
+
+
+def _without_load(status: ReplicaStatus) -> ReplicaStatus:
     return replace(status, ongoing_requests=0, since=0.0)
 
 

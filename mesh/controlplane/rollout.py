@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.model import Application, ApplicationConfig, DeploymentSpec, Failure, Plan, Replica, ReplicaState
+from mesh.model import (
+    Application,
+    ApplicationConfig,
+    DeploymentSpec,
+    Failure,
+    Plan,
+    Replica,
+    ReplicaState,
+    ReplicaStatus,
+)
 from mesh.serving.options import late_start
 
 SURGE = 0.2
@@ -57,6 +66,12 @@ def is_ready(replica: Replica) -> bool:
     return replica.status.state is ReplicaState.READY and not replica.stopping and bool(replica.status.address)
 
 
+def is_settled(replica: Replica, revision: int) -> bool:
+    """Whether it is ready with the settings of `revision`. That of a worker which does not say is taken for it."""
+    status = replica.status
+    return is_ready(replica) and status.settings_revision in (0, revision) and status.failure is None
+
+
 def failure(
     config: ApplicationConfig,
     spec: DeploymentSpec,
@@ -75,15 +90,45 @@ def failure(
     for replica in replicas:
         status = replica.status
         if status.failed_starts >= FAILED_STARTS_MAX:
-            why = status.message or "no reason given"
-            text = f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}"
-            return _failed(text, status.failure or Failure())
+            return _failed(_starts_failed(spec, status), status.failure or Failure())
         since = unready_since.get(replica.replica_id)
         if since is not None and now >= since + startup_limit_s(spec):
             late = late_start(config, spec.name, spec.settings.startup_timeout_s)
             why = f": {status.message}" if status.message not in ("", late.message) else ""
             return _failed(f"deployment {spec.name!r} was {late.message}{why}", status.failure or late)
     return None
+
+
+def refusal(application: Application, replicas: Sequence[Replica]) -> Failure | None:
+    """Return why the settings of the newest plan have failed on replicas of its versions, or None.
+
+    One replica that refuses them is enough. They are also refused if replicas that start with them fail and none is
+    ready with them, though the version may have served with others.
+    """
+    plan = application.plan
+    if plan is None or not is_built(application) or application.failure or plan == application.serving:
+        return None
+    for spec in plan.deployments:
+        told = [
+            replica
+            for replica in sorted(replicas, key=lambda replica: replica.replica_id)
+            if (replica.deployment, replica.version) == (spec.name, spec.version)
+            and replica.status.settings_revision == plan.revision
+            and not replica.stopping
+        ]
+        proven = any(is_settled(replica, plan.revision) for replica in told)
+        for status in (replica.status for replica in told):
+            said = status.failure or Failure()
+            if status.state is ReplicaState.READY and status.failure is not None:
+                return _failed(f"deployment {spec.name!r} did not take its new settings: {said.message}", said)
+            if status.failed_starts >= FAILED_STARTS_MAX and not proven:
+                return _failed(_starts_failed(spec, status), said)
+    return None
+
+
+def _starts_failed(spec: DeploymentSpec, status: ReplicaStatus) -> str:
+    why = status.message or "no reason given"
+    return f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}"
 
 
 def _failed(message: str, said: Failure) -> Failure:
@@ -158,10 +203,11 @@ def superseded(application: Application, replicas: Iterable[Replica]) -> tuple[P
 
 
 def is_wholly_ready(application: Application, replicas: Iterable[Replica]) -> bool:
-    """Whether every deployment of the newest plan has as many ready replicas of its version as it should."""
+    """Whether each deployment of the newest plan has its replicas: of its version, ready, with its settings."""
     if application.plan is None or not is_built(application):
         return False
-    ready = [(replica.deployment, replica.version) for replica in replicas if is_ready(replica)]
+    revision = application.plan.revision
+    ready = [(replica.deployment, replica.version) for replica in replicas if is_settled(replica, revision)]
     return all(
         ready.count((spec.name, spec.version)) >= spec.settings.num_replicas for spec in application.plan.deployments
     )
@@ -172,7 +218,8 @@ def lacks_only_room(application: Application, replicas: Iterable[Replica]) -> bo
     if application.plan is None or not is_built(application) or application.failure:
         return False
     versions = {(spec.name, spec.version) for spec in application.plan.deployments}
-    return all(is_ready(r) for r in replicas if (r.deployment, r.version) in versions and not r.stopping)
+    revision = application.plan.revision
+    return all(is_settled(r, revision) for r in replicas if (r.deployment, r.version) in versions and not r.stopping)
 
 
 def is_replaced(application: Application, lost: Replica, live: Iterable[Replica]) -> bool:

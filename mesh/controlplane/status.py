@@ -214,6 +214,7 @@ def _deployment(
     current = [r for r in replicas if r.version == spec.version and not r.stopping]
     ready = sum(rollout.is_ready(replica) for replica in current)
     failed = bool(application.failure) and application.serving is None
+    message = _message(current, goal, shortage) if ready < goal else _obstacle(application, current)
     state = DeploymentState.HEALTHY
     if failed:
         state = DeploymentState.DEPLOY_FAILED
@@ -223,11 +224,19 @@ def _deployment(
     return DeploymentStatus(
         name=spec.name,
         state=state,
-        message="" if failed or ready >= goal else _message(current, goal, shortage),
+        message="" if failed else message,
         target_replicas=goal,
         ready_replicas=ready,
         replicas=tuple(ReplicaPlacement(r.worker_id, r.revision, r.status) for r in replicas),
     )
+
+
+def _obstacle(application: Application, current: list[Replica]) -> str:
+    """Return what a replica that has not taken the settings of the revision to come says of that."""
+    if application.failure or application.plan is None or application.plan == application.serving:
+        return ""
+    revision = application.plan.revision
+    return next((r.status.message for r in current if not rollout.is_settled(r, revision) and r.status.message), "")
 
 
 def _message(current: list[Replica], goal: int, shortage: str) -> str:

@@ -103,6 +103,10 @@ class Services(grpc.GenericRpcHandler):
         except grpc.aio.AbortError:  # the status that user code set
             code = told.code
             raise
+        except grpc.aio.InternalError:
+            # A write found the client gone, and grpc is about to cancel this; it could not send a status.
+            await asyncio.Event().wait()
+            raise
         except Exception as error:
             code = "INTERNAL"
             told.request_id = told.request_id or pipeline.clock.request_id()

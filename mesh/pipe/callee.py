@@ -17,7 +17,7 @@ import grpc
 from mesh.lifecycle import Tasks
 from mesh.liveness import Standstill
 from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
-from mesh.pipe.outbox import Outbox
+from mesh.pipe.outbox import FRAMES_MAX, Outbox
 from mesh.pipe.slots import Slots
 from mesh.v1 import replica_service_pb2 as pb
 
@@ -314,6 +314,9 @@ class ServedCall:
         for i, piece in enumerate(pieces):
             if piece and not await self.window.take(len(piece)):
                 return False
+            if len(self._pipe.outbox) >= FRAMES_MAX:
+                # Code that never waits for anything else would keep all other calls from running meanwhile.
+                await asyncio.sleep(0)
             if self.cancelled or self._over:
                 return False
             last = end and i == len(pieces) - 1

@@ -13,8 +13,15 @@ WINDOW_BYTES = 512 * 1024
 """Body bytes a sender may have outstanding without credit."""
 CHUNK_BYTES = 128 * 1024
 """Body bytes in one Data frame at most."""
+CHARGE_MIN = 512
+"""What a smaller chunk counts as in a window: it costs memory and time of its own, whatever is in it."""
 _CREDIT_BYTES = WINDOW_BYTES // 2
 """Consumed bytes are credited in lots of this, so that credits cost little."""
+
+
+def charge(size: int) -> int:
+    """Return what a chunk of so many bytes counts as in a window, at both ends of it."""
+    return max(size, CHARGE_MIN) if size else 0
 
 
 class Inbound:
@@ -34,7 +41,7 @@ class Inbound:
         """Take a chunk that arrived. False if the sender overran its window: its call must be ended."""
         if data:
             self._chunks.append(data)
-            self._buffered += len(data)
+            self._buffered += charge(len(data))
         if end:
             self.ended = True
         self._notify()
@@ -66,8 +73,9 @@ class Inbound:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         data = self._chunks.popleft()
-        self._buffered -= len(data)
-        self._consumed += len(data)
+        charged = charge(len(data))
+        self._buffered -= charged
+        self._consumed += charged
         return data
 
     def credit(self) -> int:
@@ -95,15 +103,15 @@ class Outbound:
         self.closed = False
 
     def take_nowait(self, size: int) -> bool:
-        """Take `size` bytes (at most CHUNK_BYTES) from the window, if they are there."""
+        """Take a chunk of `size` bytes (at most CHUNK_BYTES) from the window, if there is room for it."""
         assert size <= CHUNK_BYTES
-        if self._window < size:
+        if self._window < (charged := charge(size)):
             return False
-        self._window -= size
+        self._window -= charged
         return True
 
     async def take(self, size: int) -> bool:
-        """Take `size` bytes, waiting for credit. False once closed."""
+        """Take a chunk of `size` bytes, waiting for credit. False once closed."""
         while not self.closed:
             if self.take_nowait(size):
                 return True

@@ -72,6 +72,15 @@ def collisions(new: Routes, others: Mapping[str, Routes]) -> tuple[str, ...]:
     return tuple(reasons[:REASONS_MAX])
 
 
+def shadowed(routes: Routes, route_prefix: str) -> tuple[Route, ...]:
+    """Return the routes that an application with another, longer route prefix keeps requests from: those below it."""
+    below = route_prefix.rstrip("/") + "/"
+    if below == "/":
+        return ()
+    found = {route.text: route for (_, shape), route in routes.items() if f"{shape}/".startswith(below)}
+    return tuple(found[text] for text in sorted(found))[:REASONS_MAX]
+
+
 def _rules(services: Iterable[ServiceSchema]) -> Iterator[tuple[MethodSchema, HttpRule]]:
     """Yield each method with each of its rules, then each with its own path, which a rule may have taken."""
     methods = [method for service in services for method in service.methods.values()]

@@ -144,7 +144,10 @@ class QueryBinder:
                 setattr(message, field.name, value)
             return
         if field.is_repeated:
-            raise Flaw("repeated messages and maps cannot be in a query")
+            if not self._is_value(field.message_type):
+                raise Flaw("repeated messages and maps cannot be in a query")
+            self._text(field.message_type)(getattr(message, field.name).add(), text)
+            return
         fill = self._text(field.message_type)
         part = getattr(message, field.name)
         set_in_parent(part)

@@ -777,11 +777,14 @@ class ReplicaSpec(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    SETTINGS_REVISION_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     application: _builtins.str
     deployment: _builtins.str
     version: _builtins.str
     revision: _builtins.int
+    settings_revision: _builtins.int
+    """The revision whose settings these are."""
     @_builtins.property
     def config(self) -> Global___ApplicationConfig: ...
     @_builtins.property
@@ -796,10 +799,11 @@ class ReplicaSpec(_message.Message):
         revision: _builtins.int = ...,
         config: Global___ApplicationConfig | None = ...,
         settings: Global___DeploymentSettings | None = ...,
+        settings_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "config", b"config", "deployment", b"deployment", "replica_id", b"replica_id", "revision", b"revision", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "config", b"config", "deployment", b"deployment", "replica_id", b"replica_id", "revision", b"revision", "settings", b"settings", "settings_revision", b"settings_revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -864,6 +868,7 @@ class ReplicaStatus(_message.Message):
     ONGOING_REQUESTS_FIELD_NUMBER: _builtins.int
     ADMIN_ADDRESS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    SETTINGS_REVISION_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     state: Global___ReplicaState.ValueType
     address: _builtins.str
@@ -880,9 +885,13 @@ class ReplicaStatus(_message.Message):
     ongoing_requests: _builtins.int
     admin_address: _builtins.str
     """host:port of its metrics and probes; empty before it is ready."""
+    settings_revision: _builtins.int
+    """The revision whose settings it started with, took or refused last; 0: its worker does not say."""
     @_builtins.property
     def failure(self) -> Global___Failure:
-        """Why its last start failed; absent once it is ready."""
+        """Why its last start failed; of a ready one, why it refused the settings of `settings_revision` and goes on with
+        those before.
+        """
 
     def __init__(
         self,
@@ -898,10 +907,11 @@ class ReplicaStatus(_message.Message):
         ongoing_requests: _builtins.int = ...,
         admin_address: _builtins.str = ...,
         failure: Global___Failure | None = ...,
+        settings_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "crashes", b"crashes", "failed_starts", b"failed_starts", "failure", b"failure", "message", b"message", "ongoing_requests", b"ongoing_requests", "pid", b"pid", "replica_id", b"replica_id", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "crashes", b"crashes", "failed_starts", b"failed_starts", "failure", b"failure", "message", b"message", "ongoing_requests", b"ongoing_requests", "pid", b"pid", "replica_id", b"replica_id", "settings_revision", b"settings_revision", "since", b"since", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -218,7 +218,7 @@ Global___Cancel: _TypeAlias = Cancel  # noqa: Y015
 
 @_typing.final
 class Window(_message.Message):
-    """Credits body bytes."""
+    """Credits body bytes; a chunk of fewer than 512 counts as 512."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -499,12 +499,19 @@ Global___ConfigureRequest: _TypeAlias = ConfigureRequest  # noqa: Y015
 class ConfigureResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    FAILURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failure(self) -> _deployment_pb2.Failure:
+        """Set if user code refused them: none of these settings is in force."""
+
     def __init__(
         self,
+        *,
+        failure: _deployment_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,7 +42,8 @@ class WorkerServiceStub:
     drained and stopped, what is in it and not running is to be started, what runs with other settings
     is to be configured. An Assignments whose generation is not newer than the last one is ignored.
 
-    The worker sends Report after each change of a replica (whole again). Each side sends Heartbeat when
+    The worker sends Report after each change of a replica (whole again); that it took, or refused, other settings
+    is one. Each side sends Heartbeat when
     it has been silent for `heartbeat_interval_s`, and gives the other up when it has heard nothing for
     three intervals: the control plane ends the stream, the worker looks for the leader elsewhere (the one
     it had may be frozen, and another lead by then). A broken stream removes nothing: the worker keeps its
@@ -74,7 +75,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     drained and stopped, what is in it and not running is to be started, what runs with other settings
     is to be configured. An Assignments whose generation is not newer than the last one is ignored.
 
-    The worker sends Report after each change of a replica (whole again). Each side sends Heartbeat when
+    The worker sends Report after each change of a replica (whole again); that it took, or refused, other settings
+    is one. Each side sends Heartbeat when
     it has been silent for `heartbeat_interval_s`, and gives the other up when it has heard nothing for
     three intervals: the control plane ends the stream, the worker looks for the leader elsewhere (the one
     it had may be frozen, and another lead by then). A broken stream removes nothing: the worker keeps its
@@ -109,7 +111,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         drained and stopped, what is in it and not running is to be started, what runs with other settings
         is to be configured. An Assignments whose generation is not newer than the last one is ignored.
 
-        The worker sends Report after each change of a replica (whole again). Each side sends Heartbeat when
+        The worker sends Report after each change of a replica (whole again); that it took, or refused, other settings
+        is one. Each side sends Heartbeat when
         it has been silent for `heartbeat_interval_s`, and gives the other up when it has heard nothing for
         three intervals: the control plane ends the stream, the worker looks for the leader elsewhere (the one
         it had may be frozen, and another lead by then). A broken stream removes nothing: the worker keeps its

@@ -201,6 +201,8 @@ class AsyncContext(grpc.aio.ServicerContext[Any, Any]):
     async def abort(  # noqa: D102
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()
     ) -> NoReturn:
+        if self.state.aborted:
+            raise grpc.aio.UsageError("abort was called already")
         self.state.set_status(code, details, trailing_metadata)
         raise Aborted
 

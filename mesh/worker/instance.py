@@ -31,18 +31,22 @@ class Instance:
         self._deployment = deployment
         self._field = field
         self._user_config_json = ""
+        self._half_taken = False
+        """Whether a hook began to take another value and did not come to its end."""
 
     async def reconfigure(self, user_config_json: str) -> None:
-        """Call `reconfigure(user_config)`, sync or async, if this user_config is not in force yet.
+        """Call `reconfigure(user_config)`, sync or async, if this user_config is not in force yet, or not for sure.
 
         Raises UserCodeError if it raised, or if user code has no such method; the old value stays in force then.
         """
-        if user_config_json == self._user_config_json:
+        # What it left half done is undone by the old value, where there is one.
+        if user_config_json == self._user_config_json and not (self._half_taken and user_config_json):
             return
         hook = getattr(self.target, "reconfigure", None)
         if not callable(hook):
             text = f"user_config is set, but {self._deployment} has no method reconfigure(self, user_config)"
             raise UserCodeError(text, field=self._field, hint="leave user_config out, or add the method")
+        self._half_taken = True
         try:
             result = hook(json.loads(user_config_json) if user_config_json else None)
             if inspect.isawaitable(result):
@@ -51,7 +55,7 @@ class Instance:
             told = user_error(error)
             hint = f"mend user_config, or {self._deployment}.reconfigure"
             raise UserCodeError(told.message, traceback=told.traceback, field=self._field, hint=hint) from None
-        self._user_config_json = user_config_json
+        self._user_config_json, self._half_taken = user_config_json, False
 
 
 def construct(spec: ReplicaSpec) -> Instance:

@@ -74,7 +74,8 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
             await self._instance.reconfigure(settings.user_config_json)
         except UserCodeError as error:
             log.error("reconfigure failed: %s", error.message, extra={"traceback": error.traceback})
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"reconfigure failed: {error.message}")
+            failure = wire.to_proto(failure_of(error), deployment_pb2.Failure)
+            return replica_service_pb2.ConfigureResponse(failure=failure)
         self.settings = settings
         self._threads.resize(self.settings.max_ongoing_requests)
         self.callee.resize(self.settings.max_ongoing_requests)

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mesh import wire
 from mesh.errors import Unreachable
 from mesh.liveness import CONNECT_TIMEOUT_S, pings
-from mesh.model import DeploymentSettings
+from mesh.model import DeploymentSettings, Failure
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
 
@@ -46,14 +46,21 @@ class ReplicaClient:
             return ""
         return f"it reports {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
 
-    async def configure(self, settings: DeploymentSettings) -> None:
-        """Put settings in force. Raises Unreachable, with the replica's reason, if it did not."""
+    async def configure(self, settings: DeploymentSettings) -> Failure | None:
+        """Put settings in force; returns why user code refused them, if it did, or that it did not end.
+
+        Raises Unreachable if the replica cannot be asked.
+        """
         message = wire.to_proto(settings, deployment_pb2.DeploymentSettings)
         request = replica_service_pb2.ConfigureRequest(settings=message)
         try:
-            await self._replica.Configure(request, timeout=_CONFIGURE_TIMEOUT_S)
+            answer = await self._replica.Configure(request, timeout=_CONFIGURE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                text = f"reconfigure did not return within {_CONFIGURE_TIMEOUT_S:g} s"
+                return Failure(text, "import_path", "mend user_config, or reconfigure")
             raise Unreachable(f"the replica did not take its new settings: {_told(error)}") from error
+        return wire.from_proto(answer.failure, Failure) if answer.HasField("failure") else None
 
     async def close(self) -> None:
         """Close the channel."""

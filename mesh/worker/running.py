@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any, Protocol
 
 from mesh import wire
@@ -46,8 +47,14 @@ class Events(Protocol):
     def probed(self, replica_id: str, failure: str) -> None:
         """A health check ended; `failure` is "" if it is well."""
 
-    def configured(self, replica_id: str, settings: DeploymentSettings, failure: str) -> None:
-        """It took these settings, or did not, as `failure` says."""
+    def configured(self, replica_id: str, settings: DeploymentSettings) -> None:
+        """It took these settings."""
+
+    def not_configured(self, replica_id: str, message: str) -> None:
+        """It did not answer to new settings."""
+
+    def refused(self, replica_id: str, settings: DeploymentSettings, failure: Failure) -> None:
+        """Its code refused these settings."""
 
     def settings(self, replica_id: str) -> DeploymentSettings:
         """Return the settings last assigned to it."""
@@ -122,12 +129,14 @@ class Running:
         attempt = 0
         while True:
             try:
-                await self._client.configure(settings)
+                refusal = await self._client.configure(settings)
             except Unreachable as error:
-                self._events.configured(self.replica_id, settings, error.message)
+                self._events.not_configured(self.replica_id, error.message)
             else:
-                self._events.configured(self.replica_id, settings, "")
-                return
+                if refusal is None:
+                    self._events.configured(self.replica_id, settings)
+                    return
+                self._events.refused(self.replica_id, settings, _bounded(refusal))
             await asyncio.sleep(_CONFIGURE_AGAIN.pause_s(attempt, self._clock.random))
             attempt += 1
 
@@ -167,6 +176,9 @@ class Running:
         elif said.get("state") == "load":
             self._events.loaded(self.replica_id, int(said["ongoing_requests"]))
         elif said.get("state") == "failed":
-            message, field, hint, details = (str(said.get(k, "")) for k in ("message", "field", "hint", "details"))
-            failure = Failure(message, field, hint, cut_front(details, _DETAILS_CHARS_MAX))
-            self._events.failed(self.replica_id, failure)
+            failure = Failure(*(str(said.get(k, "")) for k in ("message", "field", "hint", "details")))
+            self._events.failed(self.replica_id, _bounded(failure))
+
+
+def _bounded(failure: Failure) -> Failure:
+    return replace(failure, details=cut_front(failure.details, _DETAILS_CHARS_MAX))

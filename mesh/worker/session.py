@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from mesh.backoff import Backoff
 from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
-from mesh.serving.options import late_start
+from mesh.serving.options import late_start, option_field
 
 RESTART = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
 HEALTHY_AFTER_S = 60.0
@@ -85,11 +85,14 @@ class _Life:
     address: str = ""
     admin_address: str = ""
     in_force: DeploymentSettings | None = None
+    """None while that is not known: no process, or one that was told others and has not taken them."""
+    settings_revision: int = 0
+    """Of the settings that its process started with, took or refused last."""
     message: str = ""
     cause: str = ""
     """Why the process is about to end, if that is known before it does."""
     failure: Failure | None = None
-    """Why the last start failed."""
+    """Why the last start failed; while it is ready, why it refused its settings."""
     failed_starts: int = 0
     crashes: int = 0
     pauses: int = 0
@@ -136,6 +139,7 @@ class Roster:
                 ongoing_requests=life.ongoing_requests,
                 admin_address=life.admin_address,
                 failure=life.failure,
+                settings_revision=life.settings_revision,
             )
             for replica_id, life in self._lives.items()
         )
@@ -193,14 +197,25 @@ class Roster:
         life.in_force = settings
         if life.state is not ReplicaState.READY:
             return ()
-        life.message = ""
+        life.message, life.failure = "", None
         return self._reconfigure(life)
 
     def not_configured(self, replica_id: str, message: str) -> None:
-        """The running replica did not take its new settings; it goes on with the old ones."""
+        """Nobody knows whether the running replica took its new settings; it is asked again."""
         life = self._lives[replica_id]
         if life.state is ReplicaState.READY:
             life.message = message[:_MESSAGE_CHARS_MAX]
+
+    def refused(self, replica_id: str, settings: DeploymentSettings, failure: Failure) -> None:
+        """User code in the running replica refused these settings; it goes on with the old ones."""
+        life = self._lives[replica_id]
+        if life.state is not ReplicaState.READY or not _same(settings, life.spec.settings):
+            return
+        spec = life.spec
+        life.message = f"it did not take its new settings: {failure.message}"[:_MESSAGE_CHARS_MAX]
+        # Its process knows the config that it started with only.
+        life.failure = replace(failure, field=option_field(spec.config, spec.deployment, "user_config"))
+        life.settings_revision = spec.settings_revision
 
     def probed(self, replica_id: str, failure: str) -> tuple[Action, ...]:
         """A health check ended; `failure` is "" if the replica is well."""
@@ -262,6 +277,8 @@ class Roster:
         if life is None:
             life = self._lives[replica_id] = _Life(spec)
             return self._start(life, now, "")
+        if not _same(life.spec.settings, spec.settings):
+            life.failed_starts = 0  # they were those of other settings
         life.spec, life.wanted = spec, True
         if life.state is ReplicaState.STOPPED:
             return self._start(life, now, "")
@@ -280,11 +297,12 @@ class Roster:
     def _start(self, life: _Life, now: float, message: str) -> tuple[Action, ...]:
         self._vacate(life)
         life.enter(ReplicaState.STARTING, now, now + life.spec.settings.startup_timeout_s, message)
-        life.in_force = life.spec.settings
+        life.in_force, life.settings_revision = life.spec.settings, life.spec.settings_revision
         return (Start(life.spec),)
 
     def _crashed(self, life: _Life, reason: str, now: float) -> tuple[Action, ...]:
         life.crashes += 1
+        life.failure = None
         if now - life.since >= HEALTHY_AFTER_S:
             life.pauses, life.restarted_at_once = 0, False
         if not life.restarted_at_once:
@@ -301,7 +319,9 @@ class Roster:
     def _reconfigure(self, life: _Life) -> tuple[Action, ...]:
         wanted = life.spec.settings
         if life.in_force is not None and _same(life.in_force, wanted):
+            life.settings_revision = life.spec.settings_revision
             return ()
+        life.in_force = None
         return (Configure(life.spec.replica_id, wanted),)
 
     def _vacate(self, life: _Life) -> None:

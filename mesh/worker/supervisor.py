@@ -104,16 +104,22 @@ class Supervisor:
             log.warning("replica failed a health check: %s", failure, extra=self._running[replica_id].labels)
         self._do(self._roster.probed(replica_id, failure))
 
-    def configured(self, replica_id: str, settings: DeploymentSettings, failure: str) -> None:
-        """It took new settings, or did not."""
-        labels = self._running[replica_id].labels
-        if failure:
-            log.warning("%s", failure, extra=labels)
-            self._roster.not_configured(replica_id, failure)
-            self._changed()
-        else:
-            log.info("replica took new settings", extra=labels)
-            self._do(self._roster.configured(replica_id, settings))
+    def configured(self, replica_id: str, settings: DeploymentSettings) -> None:
+        """It took new settings."""
+        log.info("replica took new settings", extra=self._running[replica_id].labels)
+        self._do(self._roster.configured(replica_id, settings))
+
+    def not_configured(self, replica_id: str, message: str) -> None:
+        """It did not answer to new settings."""
+        log.warning("%s", message, extra=self._running[replica_id].labels)
+        self._roster.not_configured(replica_id, message)
+        self._changed()
+
+    def refused(self, replica_id: str, settings: DeploymentSettings, failure: Failure) -> None:
+        """Its code refused new settings."""
+        log.warning("replica refused new settings: %s", failure.message, extra=self._running[replica_id].labels)
+        self._roster.refused(replica_id, settings, failure)
+        self._changed()
 
     def settings(self, replica_id: str) -> DeploymentSettings:
         """Return the settings last assigned to a replica that runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -579,6 +580,35 @@ def test_the_revision_before_serves_on_and_debug_shows_the_traceback(
     shown = mesh.meshctl("--debug", "deploy", str(echo))
     assert "Traceback (most recent call last)" in shown.stderr
     assert "echo2.py" in shown.stderr
+
+
+def test_a_user_config_that_running_replicas_refuse_fails_its_revision(
+    mesh: MeshProcess, echo: Path, write: Write
+) -> None:
+    hook = "    def reconfigure(self, c):\n        self.answer = c['rate']\n        self.answer = str(int(c['rate']))\n"
+    write("rate.py", ECHO.format(answer="").replace("    async", f"{hook}\n    async"))
+    good = CONFIG.replace("echo:app", "rate:app") + "  deployments:\n  - {name: Echo, user_config: {rate: 1}}\n"
+    echo.write_text(good)
+    assert mesh.meshctl("deploy", "mesh.yaml", cwd=echo.parent).code == 0
+    goal, before = mesh.meshctl("config").stdout, pids(mesh)
+    echo.write_text(good.replace("rate: 1", "rate: fast"))
+    result = mesh.meshctl("deploy", "mesh.yaml", cwd=echo.parent)
+    message = (
+        "error: mesh.yaml:6:31: applications[0].deployments[0].user_config: deployment 'Echo' did not take its new "
+        "settings: ValueError: invalid literal for int() with base 10: 'fast' (rate.py:10)\n"
+        "  fix: mend user_config, or Echo.reconfigure"
+    )
+    assert_failed(result, 1, "echo: revision 3 failed; revision 2 serves on\n", message)
+    assert mesh.meshctl("config").stdout == goal
+    assert pids(mesh) == before
+    eventually(lambda: get(f"{mesh.http}/echo").text == "1", what="the old value is in force again")
+    ((replica_id, pid),) = before.items()
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: pids(mesh).get(replica_id, pid) not in (0, pid), what="the replica starts again")
+    eventually(lambda: get(f"{mesh.http}/echo").text == "1", what="it answers as before")
+    echo.write_text(good.replace("rate: 1", "rate: 2"))
+    assert mesh.meshctl("deploy", "mesh.yaml", cwd=echo.parent).code == 0
+    assert get(f"{mesh.http}/echo").text == "2"
 
 
 def test_a_route_is_taken_over_without_a_gap(mesh: MeshProcess, echo: Path, write: Write) -> None:

@@ -31,6 +31,7 @@ from mesh.model import (
 
 GRACE_S = 10.0
 PASSES_MAX = 200
+REFUSAL = Failure("ValueError: no (m.py:8)", "deployments[0].user_config", "mend it", "Traceback")
 
 
 @dataclass
@@ -43,14 +44,21 @@ class SimWorker:
     session: int = 0
     running: dict[str, ReplicaStatus] = field(default_factory=dict)
     specs: dict[str, ReplicaSpec] = field(default_factory=dict)
+    refuses: Callable[[ReplicaSpec], bool] = lambda spec: False
+    """Whether a ready replica does not take new settings."""
 
     def obey(self, specs: Iterable[ReplicaSpec]) -> None:
-        """Take whole orders: new replicas start, others end at once."""
+        """Take whole orders: new replicas start, others end at once, ready ones answer to their settings."""
         self.specs = {spec.replica_id: spec for spec in specs}
         for replica_id in set(self.running) - set(self.specs):
             del self.running[replica_id]
         for replica_id in self.specs:
             self.running.setdefault(replica_id, ReplicaStatus(replica_id=replica_id, state=ReplicaState.STARTING))
+        for replica_id, spec in self.specs.items():
+            status = self.running[replica_id]
+            ready = status.state is ReplicaState.READY
+            failure = REFUSAL if ready and self.refuses(spec) else None if ready else status.failure
+            self.running[replica_id] = replace(status, settings_revision=spec.settings_revision, failure=failure)
 
 
 class World:

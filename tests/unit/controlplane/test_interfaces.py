@@ -164,8 +164,30 @@ def test_a_route_of_another_application_is_refused() -> None:
     assert refused(interface("/v1/{text}"), others=(taken,)) == (
         "GET '/a/v1/{text}' of shop.v1.Shop/Buy is served by application 'other' already"
     )
-    assert isinstance(planned(interface("/v2/{text}"), others=(taken,)), Plan)
     assert isinstance(planned(interface("/v1/{text}"), route_prefix="", others=(taken,)), Plan)
+
+
+@pytest.mark.parametrize("found", [Interface(False, (), b""), interface("/v2/{text}")])
+def test_a_prefix_that_would_hide_routes_of_another_application_is_refused(found: Interface) -> None:
+    failure = planned(found, others=(other("/", "/a/v1/{text}"),))
+    assert isinstance(failure, Failure) and failure.field == "route_prefix" and failure.hint
+    assert failure.message == (
+        "GET '/a/v1/{text}' of application 'other' would never be reached: all below '/a' goes to this application"
+    )
+    for free in ("/b/v1/{text}", "/ab/{text}", "/{text}"):
+        assert isinstance(planned(found, others=(other("/", free),)), Plan), free
+
+
+def test_routes_below_the_prefix_of_another_application_are_refused() -> None:
+    failure = planned(interface("/v1/{text}", "/v2"), route_prefix="/", others=(other("/v1", "/x"),))
+    assert isinstance(failure, Failure) and failure.message == (
+        "GET '/v1/{text}' of this application would never be reached: all below '/v1' goes to application 'other'"
+    )
+
+
+@pytest.mark.parametrize("service", ["grpc.health.v1.Health", "mesh.v1.IngressService"])
+def test_a_service_that_the_gateway_answers_itself_is_refused(service: str) -> None:
+    assert "the gateway's own" in refused(Interface(True, (service,), zlib.compress(described())))
 
 
 def test_the_same_service_may_be_in_two_applications() -> None:
@@ -201,7 +223,7 @@ def test_of_two_that_come_at_once_one_is_refused() -> None:
     one, two = world.applications["one"], world.applications["two"]
     assert one.failure is None and one.serving is not None
     assert two.failure is not None and "is served by application 'one' already" in two.failure.message
-    world.apply(config("two", code="/y"), keep_others=True)
+    world.apply(replace(config("two", code="/y"), route_prefix="/three"), keep_others=True)
     world.settle()
     assert world.applications["two"].failure is None
 

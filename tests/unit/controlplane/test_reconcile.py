@@ -11,15 +11,17 @@ from mesh.controlplane.actions import (
     BuildApplication,
     ForgetReplica,
     MarkFailed,
+    MarkServing,
     PlaceReplica,
     RecordStatus,
     StopReplica,
 )
+from mesh.controlplane.apply import goal
 from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX
 from mesh.controlplane.reconcile import counted, next_due, reconcile
 from mesh.controlplane.rollout import STARTUP_MARGIN_S
 from mesh.model import ApplicationConfig, DeploymentConfig, ReplicaSpec, ReplicaState
-from tests.support.control_world import GRACE_S, SimWorker, World, built, config
+from tests.support.control_world import GRACE_S, REFUSAL, SimWorker, World, built, config
 
 
 def test_from_nothing_to_serving() -> None:
@@ -132,6 +134,69 @@ def test_settings_alone_restart_nothing(change: dict[str, object]) -> None:
     (spec,) = {spec.settings for spec in world.workers["w1"].specs.values()}
     assert all(getattr(spec, name) == value for name, value in change.items())
     assert world.applications["app"].serving == world.applications["app"].plan
+
+
+BAD = '{"rate": "fast"}'
+
+
+def refuses(*replica_ids: str) -> Callable[[ReplicaSpec], bool]:
+    """Whether it is one of these replicas (none: any), told the bad user_config."""
+    return lambda spec: spec.settings.user_config_json == BAD and spec.replica_id in (replica_ids or (spec.replica_id,))
+
+
+@pytest.mark.parametrize("all_refuse", [True, False])
+def test_settings_that_a_replica_refuses_fail_their_revision_and_the_old_hold_again(all_refuse: bool) -> None:
+    world = World("w1", "w2")
+    world.apply(config(num_replicas=3, user_config_json='{"rate": 1}'))
+    world.settle()
+    before = {replica.replica_id for replica in world.ready("app")}
+    for worker in world.workers.values():
+        worker.refuses = refuses(*(() if all_refuse else sorted(before)[-1:]))
+    world.apply(config(num_replicas=3, user_config_json=BAD))
+    world.settle()
+    application = world.applications["app"]
+    assert application.failure == replace(
+        REFUSAL, message="deployment 'Echo' did not take its new settings: ValueError: no (m.py:8)"
+    )
+    assert goal(application) == config(num_replicas=3, user_config_json='{"rate": 1}')
+    assert {replica.replica_id for replica in world.ready("app")} == before
+    assert not world.stopped
+    specs = [spec for worker in world.workers.values() for spec in worker.specs.values()]
+    assert {(spec.settings.user_config_json, spec.settings_revision) for spec in specs} == {('{"rate": 1}', 1)}
+    assert all(spec.config == goal(application) for spec in specs), "so a replica that starts anew does well"
+    world.apply(config(num_replicas=3, user_config_json='{"rate": 2}'))
+    world.settle()
+    application = world.applications["app"]
+    assert (application.failure, application.serving) == (None, application.plan)
+
+
+def test_settings_serve_only_once_the_replicas_took_them() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=1))
+    world.settle()
+    world.apply(config(num_replicas=1, user_config_json="1"))
+    world.step()
+    world.workers["w1"].obey = lambda specs: None  # type: ignore[method-assign]
+    world.step()
+    (replica,) = world.ready("app")
+    assert world.decide() == ()
+    world.set_state(replica.replica_id, ReplicaState.READY, settings_revision=2)
+    assert [type(action) for action in world.decide()] == [MarkServing]
+
+
+def test_a_replica_that_cannot_start_with_new_settings_fails_them_though_its_version_served() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=1, user_config_json="1"))
+    world.settle()
+    (replica,) = world.ready("app")
+    world.set_state(replica.replica_id, ReplicaState.BACKOFF, crashes=1)
+    world.apply(config(num_replicas=1, user_config_json=BAD))
+    world.settle(start=False)
+    world.settle(broken=refuses())
+    application = world.applications["app"]
+    assert application.failure is not None
+    assert application.failure.message == "deployment 'Echo' failed to start 3 times: it is broken"
+    assert [r.replica_id for r in world.ready("app")] == [replica.replica_id]
 
 
 def test_a_new_version_replaces_the_old_without_a_gap() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mesh.controlplane.registry import Greeting, Presence, Registry, current_status
+from mesh.controlplane.registry import Greeting, Presence, Registry, current_status, durable
 from mesh.errors import Conflict
 from mesh.model import Replica, ReplicaState, ReplicaStatus
 
@@ -100,6 +102,16 @@ def test_a_report_of_load_alone_is_no_change() -> None:
     assert registry.workers["w1"].last_seen == 2.0
     registry.heartbeat("w1", session, now=3.0)
     assert registry.workers["w1"].last_seen == 3.0
+
+
+def test_that_a_replica_took_other_settings_is_a_change_but_not_worth_a_write() -> None:
+    registry = Registry()
+    before = status("a", ReplicaState.READY)
+    session = registry.hello(hello("i1", 1.0, before), now=0.0).session
+    after = replace(before, settings_revision=2)
+    assert registry.report("w1", session, (after,), now=1.0)
+    assert not registry.report("w1", session, (after,), now=2.0)
+    assert durable(after) == durable(before)
 
 
 def test_the_time_without_being_ready_is_counted_across_restarts_and_reconnects() -> None:

@@ -153,3 +153,37 @@ def test_settings_in_force_are_those_of_the_newest_plan_unless_it_failed() -> No
     assert failed is not None
     assert failed.settings.num_replicas == 1
     assert rollout.spec_of(rolling, replica("x0")) is None
+
+
+def told(name: str, revision: int, state: ReplicaState = ReplicaState.READY, **status: object) -> Replica:
+    made = replica(name, state)
+    return replace(made, status=replace(made.status, settings_revision=revision, **status))  # type: ignore[arg-type]
+
+
+NO = Failure("no", "deployments[0].user_config", "mend it", "Traceback")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "message", "ready"),
+    [
+        ([told("n0", 1), told("n1", 1)], "", False),
+        ([told("n0", 2), told("n1", 1)], "", False),
+        ([told("n0", 2), told("n1", 2)], "", True),
+        ([told("n0", 0), told("n1", 0)], "", True),
+        ([told("n0", 2), told("n1", 2, failure=NO)], "did not take its new settings: no", False),
+        ([told("n0", 1), told("n1", 1, failure=NO)], "", False),
+        ([told("n0", 1), told("n1", 2, ReplicaState.BACKOFF, failed_starts=2)], "", False),
+        ([told("n0", 1), told("n1", 2, ReplicaState.BACKOFF, failed_starts=3, message="x")], "start 3 times: x", False),
+        ([told("n0", 2), told("n1", 2, ReplicaState.BACKOFF, failed_starts=3, message="x")], "", False),
+    ],
+)
+def test_settings_are_refused_by_one_that_does_not_take_them_and_by_starts_that_fail(
+    replicas: list[Replica], message: str, ready: bool
+) -> None:
+    lighter = Application(revision=2, plan=plan(2, "n", "Echo", replicas=2), serving=plan(1, "n", "Echo", replicas=2))
+    why = rollout.refusal(lighter, replicas)
+    assert (why is not None) == bool(message)
+    assert why is None or why.message.endswith(message)
+    assert rollout.is_wholly_ready(lighter, replicas) is ready
+    assert rollout.refusal(replace(lighter, serving=lighter.plan), replicas) is None, "what serves is not undone"
+    assert rollout.refusal(replace(lighter, failure=NO), replicas) is None

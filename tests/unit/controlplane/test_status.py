@@ -137,3 +137,17 @@ def test_steady_leaves_out_what_changes_all_the_time() -> None:
     assert whole(2.0) != before
     assert steady(whole(2.0)) == steady(before)
     assert steady(replace(before, gateways=2)) != steady(before)
+
+
+def test_what_keeps_a_replica_from_its_new_settings_is_told() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=1))
+    world.settle()
+    world.apply(config(num_replicas=1, user_config_json="1"))
+    world.step()
+    world.workers["w1"].obey = lambda specs: None  # type: ignore[method-assign]
+    world.step()
+    (replica,) = world.ready("app")
+    world.set_state(replica.replica_id, ReplicaState.READY, message="UNAVAILABLE")
+    assert (status(world).state, status(world).message) == (ApplicationState.DEPLOYING, "Echo: UNAVAILABLE")
+    assert status(world).serving_revision == 1

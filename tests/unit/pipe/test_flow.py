@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from mesh.errors import ReplicaLost
-from mesh.pipe.flow import CHUNK_BYTES, WINDOW_BYTES, Inbound, Outbound, chunks
+from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WINDOW_BYTES, Inbound, Outbound, chunks
 
 
 async def settled(task: asyncio.Task[object]) -> bool:
@@ -136,9 +136,23 @@ async def test_a_cancelled_waiter_does_not_stop_the_next() -> None:
     first.cancel()
     second = asyncio.ensure_future(window.take(1))
     await asyncio.sleep(0)
-    window.add(10)
+    window.add(CHARGE_MIN)
     assert await second is True
     assert first.cancelled()
+
+
+async def test_small_chunks_count_for_what_they_cost_at_both_ends() -> None:
+    window, body = Outbound(), Inbound()
+    sent = 0
+    while window.take_nowait(1):
+        assert body.feed(b"x", False)
+        sent += 1
+    assert sent == WINDOW_BYTES // CHARGE_MIN
+    assert not body.feed(b"x", False)
+    for _ in range(sent // 2):
+        assert await body.read() == b"x"
+    window.add(body.credit())
+    assert sum(iter(lambda: window.take_nowait(1), False)) == sent // 2
 
 
 def test_credit_never_makes_a_window_larger_than_it_was() -> None:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from mesh.pipe.callee import Callee
-from mesh.pipe.flow import CHUNK_BYTES, WINDOW_BYTES
+from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WINDOW_BYTES
 from mesh.worker.handler import Handler
 from mesh.worker.threads import Threads
 from tests.support.pipes import ScriptedCaller, cancel, credit, data, opened, turns
@@ -247,6 +247,25 @@ async def test_generators_stream_by_the_readers_pace_and_stop_with_it(serve: Ser
     await served.caller.send(cancel(1))
     await served.over()
     assert stopped.is_set()
+
+
+async def test_a_generator_that_never_waits_holds_up_nobody(serve: Serve) -> None:
+    async def handler(request: Request) -> Any:
+        if request.url.path == "/short":
+            return "short"
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+
+        return endless()
+
+    served = serve(handler)
+    await served.caller.send(opened(1))
+    assert (await served.call(2, path="/short")).data == b"short"
+    assert len(served.caller.body(1)) <= WINDOW_BYTES // CHARGE_MIN
+    await served.caller.send(cancel(1))
+    await served.over(1)
 
 
 @pytest.mark.parametrize("chunk", [3, {"a": 1}, None])

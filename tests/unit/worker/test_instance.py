@@ -60,6 +60,11 @@ async def test_a_reconfigure_that_raises_is_located_at_what_sets_the_user_config
     assert caught.value.hint == "mend user_config, or Echo.reconfigure"
     assert "ValueError" in caught.value.traceback
     await instance.reconfigure('{"rate": 3}')
+    with pytest.raises(UserCodeError):
+        await instance.reconfigure(BAD)
+    instance.target.rate = "half taken"
+    await instance.reconfigure('{"rate": 3}')
+    assert instance.target.rate == 3, "the old value holds, whatever the hook did before it raised"
 
 
 @pytest.mark.parametrize("spec", [("", "raise ValueError('no')", OVERRIDES)], indirect=True, ids=["config"])

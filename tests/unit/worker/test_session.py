@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.model import (
+    ApplicationConfig,
+    DeploymentConfig,
+    DeploymentSettings,
+    Failure,
+    Generation,
+    ReplicaSpec,
+    ReplicaState,
+    ReplicaStatus,
+)
 from mesh.worker.session import (
     HEALTH_FAILURES_MAX,
     HEALTHY_AFTER_S,
@@ -148,6 +159,71 @@ def test_settings_that_were_refused_show_in_the_message_until_they_are_taken() -
     assert status(r).state is READY
     r.configured("r1", spec().settings)
     assert status(r).message == ""
+
+
+ONE, BAD = DeploymentSettings(user_config_json="1"), DeploymentSettings(user_config_json="[]")
+REFUSAL = Failure("ValueError: no (m.py:8)", "import_path", "mend it", "Traceback")
+
+
+def told(settings: DeploymentSettings, revision: int) -> ReplicaSpec:
+    config = ApplicationConfig(deployments=(DeploymentConfig("Echo", user_config_json=settings.user_config_json),))
+    return ReplicaSpec("r1", deployment="Echo", config=config, settings=settings, settings_revision=revision)
+
+
+def refusing() -> Roster:
+    """A roster whose replica serves with the settings of revision 1 and refused those of revision 2."""
+    r = roster()
+    r.assign(Generation(1, 1), [told(ONE, 1)], 0.0)
+    r.started("r1", 42)
+    r.ready("r1", "h:1", "h:2", 0.0)
+    assert r.assign(Generation(1, 2), [told(BAD, 2)], 1.0) == (Configure("r1", BAD),)
+    assert (status(r).settings_revision, status(r).failure) == (1, None)
+    r.refused("r1", BAD, REFUSAL)
+    return r
+
+
+def test_settings_that_user_code_refused_are_reported_with_their_revision_and_place() -> None:
+    r = refusing()
+    assert status(r).state is READY
+    assert status(r).settings_revision == 2
+    assert status(r).failure == replace(REFUSAL, field="deployments[0].user_config")
+
+
+def test_after_a_refusal_the_old_settings_are_put_in_force_again() -> None:
+    r = refusing()
+    assert r.assign(Generation(1, 3), [told(ONE, 1)], 2.0) == (Configure("r1", ONE),), "the process is in doubt"
+    r.refused("r1", BAD, REFUSAL)
+    assert status(r).settings_revision == 2, "an answer to what is not asked any more says nothing"
+    assert r.configured("r1", ONE) == ()
+    assert (status(r).settings_revision, status(r).failure, status(r).message) == (1, None, "")
+    assert r.exited("r1", Failure("killed by SIGKILL"), 3.0) == (Start(told(ONE, 1)),)
+
+
+def test_settings_that_stay_the_same_are_in_force_at_once_for_a_new_revision() -> None:
+    r = roster()
+    r.assign(Generation(1, 1), [told(ONE, 1)], 0.0)
+    r.assign(Generation(1, 2), [told(ONE, 2)], 0.0)
+    assert status(r).settings_revision == 1
+    assert r.ready("r1", "h:1", "h:2", 1.0) == ()
+    assert status(r).settings_revision == 2
+    assert r.assign(Generation(1, 3), [told(ONE, 3)], 2.0) == ()
+    assert status(r).settings_revision == 3
+
+
+def test_failed_starts_are_counted_anew_for_other_settings() -> None:
+    r = started()
+    for now in (0.0, 10.0):
+        r.exited("r1", Failure("exited with code 1"), now)
+        r.tick(now + 9.0)
+    r.assign(Generation(1, 2), [told(ONE, 2)], 20.0)
+    r.exited("r1", Failure("exited with code 1"), 21.0)
+    assert status(r).failed_starts == 1
+
+
+def test_a_replica_that_crashed_has_refused_nothing() -> None:
+    r = refusing()
+    r.exited("r1", Failure("killed by SIGKILL"), 3.0)
+    assert (status(r).state, status(r).settings_revision, status(r).failure) == (STARTING, 2, None)
 
 
 # Starts that fail.
