@@ -293,13 +293,12 @@ async def test_a_new_version_that_fails_to_start_is_withdrawn(mesh: Fixture) -> 
         (Interface(True, (SERVICE,), b"no zlib"), "the packed descriptor set is damaged"),
         (Interface(True, (SERVICE,), bytes(300_000)), "allowed"),
         (interface("/v1/{text"), "the path '/v1/{text'"),
-        (interface("/orders"), "GET '/app/orders' of shop.v1.Shop/Buy is served by application 'root' already"),
     ],
 )
 async def test_what_a_worker_says_of_its_services_is_checked(mesh: Fixture, found: Interface, text: str) -> None:
     control, api = await mesh.control()
     worker, gateway = await mesh.worker("w1", control), await mesh.gateway("g1", control)
-    worker.code["m:root"] = [BuiltDeployment(True, DeploymentConfig(name="Echo"), interface("/app/orders"))]
+    worker.code["m:root"] = [BuiltDeployment(True, DeploymentConfig(name="Echo"), interface("/shop/orders"))]
     worker.code["m:bad"] = [BuiltDeployment(True, DeploymentConfig(name="Echo"), found)]
     root = application("root", "m:root")
     root.route_prefix = "/"
