@@ -23,7 +23,7 @@ from mesh.gateway.heads import (
     given_request_id,
     read_head,
 )
-from mesh.gateway.http_request import Message, Receive, Request, Scope, Send, check_end
+from mesh.gateway.http_request import Message, Receive, Request, Scope, Send, check_end, read_body
 from mesh.gateway.openapi_page import OpenApiPage
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.rest_front import RestFront
@@ -138,38 +138,13 @@ class HttpFront:
         exchange.watch(None)  # from here on the body is read as it is needed
         data, more = b"", True
         if 0 <= length <= OPEN_BYTES_MAX or (length < 0 and not head.chunked and request.method in _SELDOM_BODY):
-            data, more = await self._small_body(request, length, exchange)
+            limit = self._settings.body_bytes_max
+            data, more = await read_body(request, exchange, length, limit, only_begin=True)
         route.dispatcher.open(call, b"" if more else data, end=not more)
         if more:
             return self._pipeline.tasks.spawn(self._upload(request, length, exchange, data), name="upload")
         exchange.watch(request.disconnected)
         return None
-
-    async def _small_body(self, request: Request, length: int, exchange: Exchange) -> tuple[bytes, bool]:
-        """Return a body of `length` bytes; of one without a length (-1) the beginning, and whether more follows."""
-        parts: list[bytes] = []
-        total, more = 0, True
-        try:
-            async with asyncio.timeout(None) as limit:
-                exchange.reading(limit)
-                exchange.await_body()
-                # The server's word that the body is over costs as much as the body itself.
-                while more and total != length and (length >= 0 or not parts):
-                    data, more = await request.read()
-                    if data:
-                        parts.append(data)
-                        total += len(data)
-                        exchange.body_came()
-                        exchange.await_body()
-                exchange.reading(None)
-        except TimeoutError:
-            raise exchange.error or DeadlineExceeded("the body took too long") from None
-        exchange.body_over()
-        if length >= 0:
-            if total != length:
-                raise ClientGone("the client went away while it sent the body")
-            request.unread = more = False
-        return parts[0] if len(parts) == 1 else b"".join(parts), more
 
     async def _upload(self, request: Request, length: int, exchange: Exchange, data: bytes) -> None:
         """Carry the body to the replica as it reads it. `data` is its beginning, as far as that was read."""

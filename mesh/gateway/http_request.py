@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from mesh.errors import MeshError
-from mesh.gateway.answer import BodyBroken, ClientGone
+from mesh.errors import DeadlineExceeded, MeshError
+from mesh.gateway.answer import BodyBroken, ClientGone, PayloadTooLarge
 from mesh.gateway.exchange import Exchange
 
 RESET_SHOWS_S = 0.025
@@ -160,6 +160,40 @@ class EarlyBody:
         if not part[1]:
             self.complete.set()
         return part
+
+
+async def read_body(
+    request: Request, exchange: Exchange, length: int, bytes_max: int, *, only_begin: bool = False
+) -> tuple[bytes, bool]:
+    """Return a body of `length` bytes (-1: not known), and whether more follows: only of one whose length is not known.
+
+    `only_begin`: of such a one return the first piece. Raises PayloadTooLarge, BodyTimeout, BodyBroken, ClientGone.
+    """
+    parts: list[bytes] = []
+    total, more = 0, True
+    try:
+        async with asyncio.timeout(None) as limit:
+            exchange.reading(limit)
+            exchange.await_body()
+            # The server's word that the body is over costs as much as the body itself.
+            while more and total != length and not (only_begin and parts and length < 0):
+                data, more = await request.read()
+                if data:
+                    total += len(data)
+                    if total > bytes_max:
+                        raise PayloadTooLarge(f"the body is larger than {bytes_max} bytes")
+                    parts.append(data)
+                    exchange.body_came()
+                    exchange.await_body()
+            exchange.reading(None)
+    except TimeoutError:
+        raise exchange.error or DeadlineExceeded("the body took too long") from None
+    exchange.body_over()
+    if length >= 0:
+        if total != length:
+            raise ClientGone("the client went away while it sent the body")
+        request.unread = more = False
+    return parts[0] if len(parts) == 1 else b"".join(parts), more
 
 
 async def check_end(request: Request, exchange: Exchange, missing: int) -> None:

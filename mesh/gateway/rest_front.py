@@ -19,11 +19,11 @@ from mesh.gateway import answer
 from mesh.gateway.answer import BodyBroken, BodyTimeout, ClientGone, MethodFailed, MethodNotAllowed, PayloadTooLarge
 from mesh.gateway.exchange import Exchange
 from mesh.gateway.heads import RequestHead
-from mesh.gateway.http_request import Request, check_end
+from mesh.gateway.http_request import Request, check_end, read_body
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.rest_heads import Fields, Headers, metadata_of, pairs
 from mesh.gateway.rest_table import Endpoint, Found
-from mesh.gateway.rest_wires import ConnectWire, JsonWire, WebWire, Wire, connect_refusal
+from mesh.gateway.rest_wires import ConnectWire, JsonWire, StreamWire, WebWire, Wire, connect_refusal
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
 from mesh.pipe.messages import Messages, framed
 from mesh.pipe.retry import IDEMPOTENT
@@ -104,6 +104,7 @@ class RestFront:
                 exchange.watch(request.disconnected)
             reply = await call.head
             if method.server_streaming:
+                assert isinstance(wire, (JsonWire, WebWire))  # Connect's was refused
                 return await self._stream(request, wire, reply, exchange)
             return await self._unary(request, wire, reply, call)
         finally:
@@ -133,7 +134,10 @@ class RestFront:
             wire.check_stream()
             route.dispatcher.open(call, b"", end=False)
             return tasks.spawn(self._upload_stream(request, length, wire, exchange), name="upload")
-        body = await self._whole_body(request, length, exchange)
+        body, _ = await read_body(request, exchange, length, self._body_bytes_max)
+        request.body_over()
+        if body:
+            await check_end(request, exchange, length - len(body))
         payload = framed(self._bounded(await _converted(wire.request, body)))
         if len(payload) <= OPEN_BYTES_MAX:
             route.dispatcher.open(call, payload, end=True)
@@ -142,34 +146,6 @@ class RestFront:
         route.dispatcher.open(call, b"", end=False)
         exchange.watch(request.disconnected)
         return tasks.spawn(_upload(call, payload), name="upload")
-
-    async def _whole_body(self, request: Request, length: int, exchange: Exchange) -> bytes:
-        """Return a whole body of `length` bytes, -1: not known. Raises PayloadTooLarge, BodyTimeout, ClientGone."""
-        parts: list[bytes] = []
-        total, more = 0, True
-        try:
-            async with asyncio.timeout(None) as limit:
-                exchange.reading(limit)
-                exchange.await_body()
-                # The server's word that the body is over costs as much as the body itself.
-                while more and total != length:
-                    data, more = await request.read()
-                    if data:
-                        total += len(data)
-                        if total > self._body_bytes_max:
-                            raise PayloadTooLarge(f"the body is larger than {self._body_bytes_max} bytes")
-                        parts.append(data)
-                        exchange.body_came()
-                        exchange.await_body()
-                exchange.reading(None)
-        except TimeoutError:
-            raise exchange.error or DeadlineExceeded("the body took too long") from None
-        exchange.body_over()
-        request.body_over()
-        request.unread = False
-        if total:
-            await check_end(request, exchange, length - total)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _upload_stream(self, request: Request, length: int, wire: JsonWire, exchange: Exchange) -> None:
         """Carry the messages of a stream, lines or raw pieces, to the replica as it reads them."""
@@ -224,7 +200,7 @@ class RestFront:
         await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
         return 200
 
-    async def _stream(self, request: Request, wire: Wire, reply: pb.Head, exchange: Exchange) -> int:
+    async def _stream(self, request: Request, wire: StreamWire, reply: pb.Head, exchange: Exchange) -> int:
         """Answer with the messages of a call as the client takes them."""
         if reply.HasField("trailers"):
             _checked(exchange.call, reply)
@@ -350,7 +326,7 @@ def _parts(splitter: LineSplitter | None, data: bytes, more: bool, *, first: boo
     return lines if more else (*lines, *splitter.end())
 
 
-def _last_words(request: Request, wire: Wire, failure: MeshError, *, first: bool) -> bytes:
+def _last_words(request: Request, wire: StreamWire, failure: MeshError, *, first: bool) -> bytes:
     """Return what ends a stream that failed on its way. Raises `failure` if it can be told otherwise, or not at all."""
     told = None
     if request.started and not isinstance(failure, ClientGone):

@@ -37,7 +37,7 @@ _MALFORMED = "the application sent a message that is not of the method's type"
 
 
 class Wire(Protocol):
-    """One form of calls over HTTP. Raises RequestRefused for what clients send, HandlerFailed for bad answers."""
+    """One form of unary calls over HTTP. Raises RequestRefused for what clients send, HandlerFailed for bad answers."""
 
     content_type: bytes
     """Of an answer."""
@@ -51,6 +51,13 @@ class Wire(Protocol):
     def headers(self, trailing: Iterable[bytes]) -> Headers:
         """Return headers that tell of the trailing metadata, flat, of a unary answer."""
 
+    def refusal(self, error: MeshError, request_id: str) -> tuple[int, Headers, bytes]:
+        """Return status, headers and body of an answer that is an error."""
+
+
+class StreamWire(Wire, Protocol):
+    """A form that streams answers too."""
+
     def item(self, message: bytes, *, first: bool) -> bytes:
         """Return the bytes of one message of a stream. The first may set `content_type`."""
 
@@ -59,9 +66,6 @@ class Wire(Protocol):
 
     def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes | None:
         """Return the last bytes of a stream that failed on its way; None: it has no way to tell."""
-
-    def refusal(self, error: MeshError, request_id: str) -> tuple[int, Headers, bytes]:
-        """Return status, headers and body of an answer that is an error."""
 
 
 class JsonWire:
@@ -111,7 +115,7 @@ class JsonWire:
         return []
 
     def item(self, message: bytes, *, first: bool) -> bytes:
-        """See Wire."""
+        """See StreamWire."""
         content_type, body = self._rendered(message)
         if not self._binding.raw_response:
             return self._format.item(body, first=first)
@@ -120,11 +124,11 @@ class JsonWire:
         return body
 
     def end(self, trailing: Iterable[bytes], *, first: bool) -> bytes:
-        """See Wire."""
+        """See StreamWire."""
         return b"" if self._binding.raw_response else self._format.end(first=first)
 
     def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes | None:
-        """See Wire."""
+        """See StreamWire."""
         if self._binding.raw_response:
             return None
         fields = answer.fields_of(error, request_id) | self._more(error)
@@ -180,18 +184,6 @@ class ConnectWire:
         """See Wire."""
         return _as_trailers(trailing)
 
-    def item(self, message: bytes, *, first: bool) -> bytes:
-        """See Wire. Streams are refused before."""
-        raise NotImplementedError
-
-    def end(self, trailing: Iterable[bytes], *, first: bool) -> bytes:
-        """See Wire. Streams are refused before."""
-        raise NotImplementedError
-
-    def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes:
-        """See Wire. Streams are refused before."""
-        raise NotImplementedError
-
     def refusal(self, error: MeshError, request_id: str) -> tuple[int, Headers, bytes]:
         """See Wire."""
         return connect_refusal(error, request_id, self._endpoint.codecs.pool)
@@ -233,15 +225,15 @@ class WebWire:
         return []
 
     def item(self, message: bytes, *, first: bool) -> bytes:
-        """See Wire."""
+        """See StreamWire."""
         return self._written(framed(message))
 
     def end(self, trailing: Iterable[bytes], *, first: bool) -> bytes:
-        """See Wire."""
+        """See StreamWire."""
         return self._last("0", "", trailing)
 
     def broken(self, error: MeshError, request_id: str, *, first: bool) -> bytes:
-        """See Wire."""
+        """See StreamWire."""
         told = answer.outcome(error)
         trailing: tuple[bytes, ...] = error.metadata if isinstance(error, MethodFailed) else ()
         if isinstance(error, Overloaded):

@@ -256,7 +256,7 @@ class Requests:
         trailing = (b"x-own", asked.answer[:20], b"grpc-status-details-bin", asked.answer)
         for turn in (
             wire.response,
-            lambda message: b"" if isinstance(wire, ConnectWire) else wire.item(message, first=True),
+            lambda message: wire.item(message, first=True) if isinstance(wire, (JsonWire, WebWire)) else b"",
         ):
             try:
                 turn(asked.answer)

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import psutil
 import pytest
+from h2.connection import H2Connection
 
 from mesh.v1 import ingress_service_pb2 as ingress
 from mesh.v1.ingress_service_pb2_grpc import IngressServiceStub
@@ -414,11 +415,10 @@ async def test_an_endless_answer_stops_when_its_client_leaves(tmp_path: Path, ki
 
 
 async def test_http_2_requests_that_are_reset_are_cancelled(tmp_path: Path) -> None:
-    h2 = pytest.importorskip("h2.connection")
     async with data_path(tmp_path) as path:
         await path.serve("async_gated")
         connection = await Connection.open(path.gateways.gateway.http_address)
-        session = h2.H2Connection()
+        session = H2Connection()
         session.initiate_connection()
         for stream in (1, 3, 5):
             headers = [(":method", "GET"), (":path", f"/?id={stream}&gate=never"), (":scheme", "http")]

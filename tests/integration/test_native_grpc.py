@@ -20,6 +20,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2
 
 from tests.support import grpc_wire
 from tests.support.gateways import until
@@ -383,22 +384,20 @@ async def test_a_unary_method_that_writes_several_messages_fails_alone(path: Nat
 
 
 async def check(path: NativePath, service: str) -> Any:
-    health = pytest.importorskip("grpc_health.v1.health_pb2")
     call = path.channel.unary_unary(
         "/grpc.health.v1.Health/Check",
-        request_serializer=health.HealthCheckRequest.SerializeToString,
-        response_deserializer=health.HealthCheckResponse.FromString,
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
-    return (await call(health.HealthCheckRequest(service=service), timeout=WAIT_S)).status
+    return (await call(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S)).status
 
 
 def watch(path: NativePath, service: str) -> Any:
-    health = pytest.importorskip("grpc_health.v1.health_pb2")
     return path.channel.unary_stream(
         "/grpc.health.v1.Health/Watch",
-        request_serializer=health.HealthCheckRequest.SerializeToString,
-        response_deserializer=health.HealthCheckResponse.FromString,
-    )(health.HealthCheckRequest(service=service), timeout=WAIT_S)
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S)
 
 
 UNKNOWN_SERVICE, SERVING, NOT_SERVING = 3, 1, 2
