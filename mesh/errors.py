@@ -14,7 +14,7 @@ MeshError
 └── HandlerFailed      the handler raised while it ran the request
 
 Owns the tree and nothing else. Foreign exceptions are mapped to it at the edge where they arise; each tier
-has one place that turns it into a status (gateway/answer.py, controlplane/api.py, cli/fail.py).
+has one place that turns it into a status (gateway/answer.py, controlplane/rpc_errors.py, cli/fail.py).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ class ReplicaState(IntEnum):
     BACKOFF = 4
     DRAINING = 5
     STOPPED = 6
+    PREPARING = 7
 
 
 class DeploymentState(IntEnum):
@@ -45,11 +46,13 @@ class ApplicationState(IntEnum):
 
 
 class WorkerState(IntEnum):
-    """Whether a worker's session stands."""
+    """Whether a worker's session stands, and whether it is to be emptied."""
 
     UNSPECIFIED = 0
     READY = 1
     DISCONNECTED = 2
+    DRAINING = 3
+    DRAINED = 4
 
 
 class Change(IntEnum):
@@ -64,12 +67,17 @@ class Change(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeEnv:
-    """What surrounds a replica's code."""
+    """What surrounds a replica's code. The forms of a place are those of the message."""
 
     working_dir: str = ""
     py_modules: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
+    """Requirements, one each."""
     env_vars: Mapping[str, str] = field(default_factory=dict)
+    env_vars_from_env: Mapping[str, str] = field(default_factory=dict)
+    """By name of a variable: the worker's own one that has its value."""
+    env_vars_from_file: Mapping[str, str] = field(default_factory=dict)
+    """By name of a variable: the file on the worker that has its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,8 @@ class DeploymentConfig:
     health_check_timeout_s: float | None = None
     startup_timeout_s: float | None = None
     json: JsonOptions | None = None
+    health_check_failure_threshold: int | None = None
+    rolling_update_percentage: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,10 @@ class DeploymentSettings:
     health_check_timeout_s: float = 30.0
     startup_timeout_s: float = 60.0
     json: JsonOptions = JsonOptions()
+    health_check_failure_threshold: int = 3
+    """Failed checks in a row after which a replica is replaced."""
+    rolling_update_percentage: float = 0.2
+    """Share of num_replicas that a rollout starts beside the old ones at a time; at least one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +230,12 @@ class Application:
     """Left out by an apply: to be deleted once all of `awaits` is ready. If one of them fails it leaves no more."""
     awaits: tuple[Awaited, ...] = ()
     """What the same apply brought. While there are any, the application keeps the route that it has."""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """Deployments that somebody asked to restart, and the revision at which."""
+    paused: bool = False
+    """Rollouts stand still: what was lost is restored, nothing else is started or stopped."""
+    hold_on_failure: bool = False
+    """A revision that fails is left as it is, beside what serves, and not rolled back."""
 
 
 @dataclass(frozen=True, slots=True)

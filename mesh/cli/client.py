@@ -53,6 +53,8 @@ _STORE_UNREACHABLE = "STORE_UNREACHABLE"
 """Reason in the ErrorInfo of a control plane whose store is away."""
 _NO_ANSWER = "the control plane has not answered yet"
 _REOPEN = Backoff(initial_s=0.5, max_s=0.5, floor=0.2)
+Stub = Callable[[grpc.aio.Channel], Any]
+"""The generated stub of a service of the control plane."""
 _T = TypeVar("_T")
 
 
@@ -114,19 +116,19 @@ class Client:
     async def apply(self, config: pb.Config, *, validate_only: bool = False) -> api.ApplyResponse:
         """Make the goal state equal to `config`. Raises InvalidConfig with the paths of the fields."""
         request = api.ApplyRequest(config=config, validate_only=validate_only)
-        response: api.ApplyResponse = await self._call(lambda stub: stub.Apply(request, timeout=self._left_s()))
+        response: api.ApplyResponse = await self.call(lambda stub: stub.Apply(request, timeout=self.left_s()))
         return response
 
     async def config(self, application: str = "") -> api.GetConfigResponse:
         """Return the goal state of one application or of all. Raises NotFound."""
         request = api.GetConfigRequest(application=application)
-        response: api.GetConfigResponse = await self._read(lambda stub, s: stub.GetConfig(request, timeout=s))
+        response: api.GetConfigResponse = await self.read(lambda stub, s: stub.GetConfig(request, timeout=s))
         return response
 
     async def status(self, application: str = "") -> api.Status:
         """Return the status of one application or of all. Raises NotFound."""
         request = api.GetStatusRequest(application=application)
-        response: api.GetStatusResponse = await self._read(lambda stub, s: stub.GetStatus(request, timeout=s))
+        response: api.GetStatusResponse = await self.read(lambda stub, s: stub.GetStatus(request, timeout=s))
         return response.status
 
     async def delete(self, application: str) -> None:
@@ -137,22 +139,22 @@ class Client:
         async def work(stub: Any) -> None:
             nonlocal sent
             sent += 1
-            await stub.Delete(request, timeout=self._left_s())
+            await stub.Delete(request, timeout=self.left_s())
 
         try:
-            await self._call(work)
+            await self.call(work)
         except NotFound:
             if sent == 1:
                 raise  # A repeat that finds nothing follows a call that deleted it and whose answer was lost.
 
     async def shutdown(self) -> None:
         """Delete all applications and options."""
-        await self._call(lambda stub: stub.Shutdown(api.ShutdownRequest(), timeout=self._left_s()))
+        await self.call(lambda stub: stub.Shutdown(api.ShutdownRequest(), timeout=self.left_s()))
 
     async def workers(self) -> api.ListWorkersResponse:
         """Return the workers."""
         request = api.ListWorkersRequest()
-        response: api.ListWorkersResponse = await self._read(
+        response: api.ListWorkersResponse = await self.read(
             lambda stub, s: stub.ListWorkers(request, timeout=s), patience_s=READ_PATIENCE_S
         )
         return response
@@ -177,7 +179,7 @@ class Client:
         while True:
             telling = asyncio.get_running_loop().call_later(OUTAGE_S, lambda: lost(self.trouble or _NO_ANSWER))
             try:
-                call, status = await self._call(opened, patience_s=patience_s)
+                call, status = await self.call(opened, patience_s=patience_s)
             finally:
                 telling.cancel()
             try:
@@ -196,43 +198,61 @@ class Client:
             # A server that opens streams only to end them must not be asked in a tight loop.
             await asyncio.sleep(_REOPEN.pause_s(0, SYSTEM.random))
 
-    async def _read(self, work: Callable[[Any, float], Awaitable[_T]], *, patience_s: float | None = None) -> _T:
-        """Make a call that changes nothing: one that is not answered in time may be asked elsewhere."""
+    async def read(
+        self,
+        work: Callable[[Any, float], Awaitable[_T]],
+        *,
+        service: Stub = DeploymentServiceStub,
+        patience_s: float | None = None,
+    ) -> _T:
+        """Make a call that changes nothing: one that is not answered in time may be asked elsewhere.
+
+        `work` is given a stub of `service` and the seconds that it may take.
+        """
         seconds = READ_TIMEOUT_S if len(self._addresses) > 1 else CALL_TIMEOUT_S
 
         async def once(stub: Any) -> _T:
             try:
-                return await work(stub, min(seconds, self._left_s()))
+                return await work(stub, min(seconds, self.left_s()))
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise TimeoutError from error
                 raise
 
-        return await self._call(once, patience_s=patience_s)
+        return await self.call(once, service=service, patience_s=patience_s)
 
-    def _left_s(self) -> float:
+    def left_s(self) -> float:
         """Return the seconds for one call."""
         left_s = CALL_TIMEOUT_S if self._ends is None else self._ends - SYSTEM.monotonic()
         return max(0.0, min(CALL_TIMEOUT_S, left_s))
 
-    async def _call(self, work: Callable[[Any], Awaitable[_T]], *, patience_s: float | None = None) -> _T:
-        """Try all addresses in turn, and again after a pause while that may help or for `patience_s` seconds."""
+    async def call(
+        self,
+        work: Callable[[Any], Awaitable[_T]],
+        *,
+        service: Stub = DeploymentServiceStub,
+        patience_s: float | None = None,
+    ) -> _T:
+        """Try all addresses in turn, and again after a pause while that may help or for `patience_s` seconds.
+
+        `work` is given a stub of `service`; what it calls must be safe to repeat.
+        """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Unreachable),
             wait=wait_random_exponential(multiplier=0.1, min=0.05, max=1.0),
             stop=lambda state: _given_up(state, patience_s),
             reraise=True,
         )
-        result: _T = await retrying(self._anywhere, work)
+        result: _T = await retrying(self._anywhere, work, service)
         return result
 
-    async def _anywhere(self, work: Callable[[Any], Awaitable[_T]]) -> _T:
+    async def _anywhere(self, work: Callable[[Any], Awaitable[_T]], service: Stub) -> _T:
         failed: list[Unreachable] = []
         for i in range(len(self._addresses)):
             index = (self._first + i) % len(self._addresses)
             address = self._addresses[index]
             try:
-                result = await work(DeploymentServiceStub(await self._connected(address)))
+                result = await work(service(await self._connected(address)))
             except grpc.aio.AioRpcError as error:
                 if not isinstance(mapped := _mapped(error, address), Unreachable):
                     raise mapped from error

@@ -1,12 +1,12 @@
 """Passing calls on to the instance that leads.
 
 Owns one channel, to the leader of now. Never repeats a call itself, never passes on one that was passed on already, so
-that two confused instances do not play ball. Called by `api`.
+that two confused instances do not play ball. Called by `at_leader`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Never
 
 import grpc
@@ -20,7 +20,6 @@ from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
 from mesh.liveness import pings
 from mesh.settings import MESSAGE_BYTES_MAX
-from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 
 FORWARDED = "x-mesh-forwarded"
 TIMEOUT_S = 30.0
@@ -32,6 +31,8 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _PASSED_TRAILERS = ("grpc-status-details-bin",)
+Stub = Callable[[grpc.aio.Channel], Any]
+"""The generated stub of a service."""
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -55,6 +56,7 @@ class Forwarder:
     async def unary(
         self,
         leader: str,
+        service: Stub,
         method: str,
         request: Any,
         context: _Context,
@@ -66,7 +68,7 @@ class Forwarder:
 
         A call that only `reads` may always be asked again: NoLeader then also if the leader was lost with it.
         """
-        stub = await self._stub(leader)
+        stub = service(await self._connected(leader))
         timeout_s = context.time_remaining() or TIMEOUT_S
         try:
             return await getattr(stub, method)(request, timeout=timeout_s, metadata=((FORWARDED, "1"),))
@@ -77,9 +79,9 @@ class Forwarder:
                 raise NoLeader() from None
             await _pass_on(error, context)
 
-    async def stream(self, leader: str, method: str, request: Any, context: _Context) -> None:
+    async def stream(self, leader: str, service: Stub, method: str, request: Any, context: _Context) -> None:
         """Write the leader's stream to the caller, until either ends. Raises NoLeader if there was none, PeerGone."""
-        stub = await self._stub(leader)
+        stub = service(await self._connected(leader))
         call = getattr(stub, method)(request, timeout=context.time_remaining(), metadata=((FORWARDED, "1"),))
         responses: AsyncIterator[Any] = call
         sent = False
@@ -99,8 +101,8 @@ class Forwarder:
             await channel.close()
         await self._tasks.cancel()
 
-    async def _stub(self, leader: str) -> DeploymentServiceStub:
-        """Return a stub that is connected: a call that fails later may have been received."""
+    async def _connected(self, leader: str) -> grpc.aio.Channel:
+        """Return a channel that is connected: a call that fails later may have been received."""
         if leader != self._address or self._channel is None:
             self._drop()
             self._address = leader
@@ -112,7 +114,7 @@ class Forwarder:
             if channel is self._channel:
                 self._drop()  # it would pause for longer and longer before it tries again
             raise NoLeader() from None
-        return DeploymentServiceStub(channel)
+        return channel
 
     def _drop(self) -> None:
         channel, self._channel = self._channel, None

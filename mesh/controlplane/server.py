@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mesh.clock import Clock
 from mesh.controlplane.api import Deployments
+from mesh.controlplane.at_leader import AtLeader
 from mesh.controlplane.availability import Availability
 from mesh.controlplane.bell import wait_until
 from mesh.controlplane.discovery import Discovery
@@ -89,7 +90,8 @@ class ControlPlane:
         loop = self._loop = Loop(store, leadership, settings, clock)
         goal = GoalState(store, leadership, clock)
         availability = self._availability = Availability(store, clock)
-        deployments = Deployments(loop, leadership, goal, self._forwarder, availability, clock)
+        at_leader = AtLeader(loop, leadership, self._forwarder, availability, clock)
+        deployments = Deployments(at_leader, leadership, goal, clock)
         sessions = Sessions(loop, leadership, settings.heartbeat_interval_s, clock)
         discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
         self._health = health.aio.HealthServicer()

@@ -66,6 +66,8 @@ DEPLOYMENT_OPTIONS: Mapping[str, Range] = {
     "health_check_period_s": Range(0.1, SECONDS_MAX, whole=False),
     "health_check_timeout_s": Range(0.1, SECONDS_MAX, whole=False),
     "startup_timeout_s": Range(0.1, SECONDS_MAX, whole=False),
+    "health_check_failure_threshold": Range(1, 1000),
+    "rolling_update_percentage": Range(0.001, 1, whole=False),
 }
 """Range of each numeric option of a deployment. `user_config` is any JSON value."""
 JSON_OPTIONS = tuple(field.name for field in dataclasses.fields(JsonOptions))

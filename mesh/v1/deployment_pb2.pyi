@@ -36,6 +36,8 @@ class _ReplicaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaS
     """Exited or failed to start; started again after a pause."""
     REPLICA_STATE_DRAINING: _ReplicaState.ValueType  # 5
     REPLICA_STATE_STOPPED: _ReplicaState.ValueType  # 6
+    REPLICA_STATE_PREPARING: _ReplicaState.ValueType  # 7
+    """Its worker fetches its code or builds its environment."""
 
 class ReplicaState(_ReplicaState, metaclass=_ReplicaStateEnumTypeWrapper): ...
 
@@ -48,6 +50,8 @@ REPLICA_STATE_BACKOFF: ReplicaState.ValueType  # 4
 """Exited or failed to start; started again after a pause."""
 REPLICA_STATE_DRAINING: ReplicaState.ValueType  # 5
 REPLICA_STATE_STOPPED: ReplicaState.ValueType  # 6
+REPLICA_STATE_PREPARING: ReplicaState.ValueType  # 7
+"""Its worker fetches its code or builds its environment."""
 Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
 
 class _DeploymentState:
@@ -104,6 +108,10 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     WORKER_STATE_READY: _WorkerState.ValueType  # 1
     WORKER_STATE_DISCONNECTED: _WorkerState.ValueType  # 2
     """Its session broke; its replicas count as running until the grace period ends."""
+    WORKER_STATE_DRAINING: _WorkerState.ValueType  # 3
+    """Somebody asked to drain it: its replicas are replaced on other workers, and nothing new is placed on it."""
+    WORKER_STATE_DRAINED: _WorkerState.ValueType  # 4
+    """The same, and no replica is left on it."""
 
 class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper): ...
 
@@ -111,6 +119,10 @@ WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
 WORKER_STATE_READY: WorkerState.ValueType  # 1
 WORKER_STATE_DISCONNECTED: WorkerState.ValueType  # 2
 """Its session broke; its replicas count as running until the grace period ends."""
+WORKER_STATE_DRAINING: WorkerState.ValueType  # 3
+"""Somebody asked to drain it: its replicas are replaced on other workers, and nothing new is placed on it."""
+WORKER_STATE_DRAINED: WorkerState.ValueType  # 4
+"""The same, and no replica is left on it."""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 @_typing.final
@@ -254,6 +266,14 @@ Global___GrpcOptions: _TypeAlias = GrpcOptions  # noqa: Y015
 
 @_typing.final
 class RuntimeEnv(_message.Message):
+    """What surrounds a replica's code. Places of code are written as
+      /DIRECTORY or local:///DIRECTORY            is there on the workers, and used in place
+      package:sha256:HEX                          was uploaded (PackageService); HEX is the digest of its bytes
+      https://HOST/FILE[#sha256=HEX]              .zip, .tar, .tar.gz, .tgz, .tar.xz or .whl
+      git+https://HOST/REPOSITORY@COMMIT[#subdirectory=PATH]
+      s3://BUCKET/FILE[#sha256=HEX], gs://BUCKET/FILE[#sha256=HEX]
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -276,22 +296,74 @@ class RuntimeEnv(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class EnvVarsFromEnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class EnvVarsFromFileEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     PY_MODULES_FIELD_NUMBER: _builtins.int
     PIP_FIELD_NUMBER: _builtins.int
     ENV_VARS_FIELD_NUMBER: _builtins.int
+    ENV_VARS_FROM_ENV_FIELD_NUMBER: _builtins.int
+    ENV_VARS_FROM_FILE_FIELD_NUMBER: _builtins.int
     working_dir: _builtins.str
-    """Directory that is first on the replica's import path and its working directory."""
+    """Place of the directory that is first on the replica's import path and its working directory."""
     @_builtins.property
     def py_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Further directories on the import path, after working_dir."""
+        """Places of further directories or wheels on the import path, after working_dir."""
 
     @_builtins.property
     def pip(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Requirements, or one path to a requirements file."""
+        """Requirements (PEP 508), one each; they are installed into an environment of their own."""
 
     @_builtins.property
     def env_vars(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def env_vars_from_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Name of a variable to set, and of the worker's own environment variable that has its value. Read when a replica
+        or build starts; the value is never stored.
+        """
+
+    @_builtins.property
+    def env_vars_from_file(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Name of a variable to set, and path of the file on the worker that has its value (a final newline is dropped)."""
+
     def __init__(
         self,
         *,
@@ -299,10 +371,12 @@ class RuntimeEnv(_message.Message):
         py_modules: _abc.Iterable[_builtins.str] | None = ...,
         pip: _abc.Iterable[_builtins.str] | None = ...,
         env_vars: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        env_vars_from_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        env_vars_from_file: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["env_vars", b"env_vars", "pip", b"pip", "py_modules", b"py_modules", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["env_vars", b"env_vars", "env_vars_from_env", b"env_vars_from_env", "env_vars_from_file", b"env_vars_from_file", "pip", b"pip", "py_modules", b"py_modules", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,6 +444,8 @@ class DeploymentConfig(_message.Message):
     HEALTH_CHECK_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     STARTUP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
+    HEALTH_CHECK_FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    ROLLING_UPDATE_PERCENTAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     num_replicas: _builtins.int
     max_ongoing_requests: _builtins.int
@@ -382,6 +458,10 @@ class DeploymentConfig(_message.Message):
     health_check_period_s: _builtins.float
     health_check_timeout_s: _builtins.float
     startup_timeout_s: _builtins.float
+    health_check_failure_threshold: _builtins.int
+    """Failed checks in a row after which a replica is replaced."""
+    rolling_update_percentage: _builtins.float
+    """Share of num_replicas, above 0 and up to 1, that a rollout starts beside the old ones at a time; at least one."""
     @_builtins.property
     def json(self) -> Global___JsonOptions: ...
     def __init__(
@@ -398,13 +478,17 @@ class DeploymentConfig(_message.Message):
         health_check_timeout_s: _builtins.float | None = ...,
         startup_timeout_s: _builtins.float | None = ...,
         json: Global___JsonOptions | None = ...,
+        health_check_failure_threshold: _builtins.int | None = ...,
+        rolling_update_percentage: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_failure_threshold", b"_health_check_failure_threshold", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_rolling_update_percentage", b"_rolling_update_percentage", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_failure_threshold", b"health_check_failure_threshold", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "rolling_update_percentage", b"rolling_update_percentage", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s", "_health_check_failure_threshold", b"_health_check_failure_threshold", "_health_check_period_s", b"_health_check_period_s", "_health_check_timeout_s", b"_health_check_timeout_s", "_max_ongoing_requests", b"_max_ongoing_requests", "_max_queued_requests", b"_max_queued_requests", "_num_replicas", b"_num_replicas", "_request_timeout_s", b"_request_timeout_s", "_rolling_update_percentage", b"_rolling_update_percentage", "_startup_timeout_s", b"_startup_timeout_s", "_user_config_json", b"_user_config_json", "graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_failure_threshold", b"health_check_failure_threshold", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "rolling_update_percentage", b"rolling_update_percentage", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__graceful_shutdown_timeout_s: _TypeAlias = _typing.Literal["graceful_shutdown_timeout_s"]  # noqa: Y015
     _WhichOneofArgType__graceful_shutdown_timeout_s: _TypeAlias = _typing.Literal["_graceful_shutdown_timeout_s", b"_graceful_shutdown_timeout_s"]  # noqa: Y015
+    _WhichOneofReturnType__health_check_failure_threshold: _TypeAlias = _typing.Literal["health_check_failure_threshold"]  # noqa: Y015
+    _WhichOneofArgType__health_check_failure_threshold: _TypeAlias = _typing.Literal["_health_check_failure_threshold", b"_health_check_failure_threshold"]  # noqa: Y015
     _WhichOneofReturnType__health_check_period_s: _TypeAlias = _typing.Literal["health_check_period_s"]  # noqa: Y015
     _WhichOneofArgType__health_check_period_s: _TypeAlias = _typing.Literal["_health_check_period_s", b"_health_check_period_s"]  # noqa: Y015
     _WhichOneofReturnType__health_check_timeout_s: _TypeAlias = _typing.Literal["health_check_timeout_s"]  # noqa: Y015
@@ -417,12 +501,16 @@ class DeploymentConfig(_message.Message):
     _WhichOneofArgType__num_replicas: _TypeAlias = _typing.Literal["_num_replicas", b"_num_replicas"]  # noqa: Y015
     _WhichOneofReturnType__request_timeout_s: _TypeAlias = _typing.Literal["request_timeout_s"]  # noqa: Y015
     _WhichOneofArgType__request_timeout_s: _TypeAlias = _typing.Literal["_request_timeout_s", b"_request_timeout_s"]  # noqa: Y015
+    _WhichOneofReturnType__rolling_update_percentage: _TypeAlias = _typing.Literal["rolling_update_percentage"]  # noqa: Y015
+    _WhichOneofArgType__rolling_update_percentage: _TypeAlias = _typing.Literal["_rolling_update_percentage", b"_rolling_update_percentage"]  # noqa: Y015
     _WhichOneofReturnType__startup_timeout_s: _TypeAlias = _typing.Literal["startup_timeout_s"]  # noqa: Y015
     _WhichOneofArgType__startup_timeout_s: _TypeAlias = _typing.Literal["_startup_timeout_s", b"_startup_timeout_s"]  # noqa: Y015
     _WhichOneofReturnType__user_config_json: _TypeAlias = _typing.Literal["user_config_json"]  # noqa: Y015
     _WhichOneofArgType__user_config_json: _TypeAlias = _typing.Literal["_user_config_json", b"_user_config_json"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__graceful_shutdown_timeout_s) -> _WhichOneofReturnType__graceful_shutdown_timeout_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__health_check_failure_threshold) -> _WhichOneofReturnType__health_check_failure_threshold | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__health_check_period_s) -> _WhichOneofReturnType__health_check_period_s | None: ...
     @_typing.overload
@@ -435,6 +523,8 @@ class DeploymentConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_replicas) -> _WhichOneofReturnType__num_replicas | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__request_timeout_s) -> _WhichOneofReturnType__request_timeout_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rolling_update_percentage) -> _WhichOneofReturnType__rolling_update_percentage | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__startup_timeout_s) -> _WhichOneofReturnType__startup_timeout_s | None: ...
     @_typing.overload
@@ -568,6 +658,8 @@ class DeploymentSettings(_message.Message):
     HEALTH_CHECK_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     STARTUP_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
+    HEALTH_CHECK_FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    ROLLING_UPDATE_PERCENTAGE_FIELD_NUMBER: _builtins.int
     num_replicas: _builtins.int
     max_ongoing_requests: _builtins.int
     max_queued_requests: _builtins.int
@@ -578,6 +670,8 @@ class DeploymentSettings(_message.Message):
     health_check_period_s: _builtins.float
     health_check_timeout_s: _builtins.float
     startup_timeout_s: _builtins.float
+    health_check_failure_threshold: _builtins.int
+    rolling_update_percentage: _builtins.float
     @_builtins.property
     def json(self) -> Global___JsonOptions: ...
     def __init__(
@@ -593,10 +687,12 @@ class DeploymentSettings(_message.Message):
         health_check_timeout_s: _builtins.float = ...,
         startup_timeout_s: _builtins.float = ...,
         json: Global___JsonOptions | None = ...,
+        health_check_failure_threshold: _builtins.int = ...,
+        rolling_update_percentage: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["json", b"json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graceful_shutdown_timeout_s", b"graceful_shutdown_timeout_s", "health_check_failure_threshold", b"health_check_failure_threshold", "health_check_period_s", b"health_check_period_s", "health_check_timeout_s", b"health_check_timeout_s", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "num_replicas", b"num_replicas", "request_timeout_s", b"request_timeout_s", "rolling_update_percentage", b"rolling_update_percentage", "startup_timeout_s", b"startup_timeout_s", "user_config_json", b"user_config_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,6 +793,26 @@ class Application(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RestartsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONFIG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
@@ -707,6 +823,9 @@ class Application(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
     AWAITS_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    HOLD_ON_FAILURE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Counts accepted changes, from 1."""
     deleting: _builtins.bool
@@ -716,6 +835,10 @@ class Application(_message.Message):
     """Left out by an apply, and to be deleted once all of `awaits` is ready. Until then it runs on as it is; if one of them
     fails it leaves no more, awaits nothing and is part of the goal again.
     """
+    paused: _builtins.bool
+    """Rollouts stand still: what was lost is restored, nothing else is started or stopped."""
+    hold_on_failure: _builtins.bool
+    """A revision that fails is left as it is, beside what serves, and not rolled back."""
     @_builtins.property
     def config(self) -> Global___ApplicationConfig: ...
     @_builtins.property
@@ -742,6 +865,10 @@ class Application(_message.Message):
         takes one over, together with all others of that apply, or fails with them.
         """
 
+    @_builtins.property
+    def restarts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Deployments that somebody asked to restart, and the revision at which: part of what their versions are made of."""
+
     def __init__(
         self,
         *,
@@ -755,10 +882,13 @@ class Application(_message.Message):
         failure: Global___Failure | None = ...,
         leaving: _builtins.bool = ...,
         awaits: _abc.Iterable[Global___Awaited] | None = ...,
+        restarts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        paused: _builtins.bool = ...,
+        hold_on_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "failure", b"failure", "plan", b"plan", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "awaits", b"awaits", "config", b"config", "deleting", b"deleting", "failure", b"failure", "leaving", b"leaving", "plan", b"plan", "revision", b"revision", "serving", b"serving", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "awaits", b"awaits", "config", b"config", "deleting", b"deleting", "failure", b"failure", "hold_on_failure", b"hold_on_failure", "leaving", b"leaving", "paused", b"paused", "plan", b"plan", "restarts", b"restarts", "revision", b"revision", "serving", b"serving", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

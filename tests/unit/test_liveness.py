@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 from mesh import liveness
-from mesh.controlplane import api, leader
+from mesh.controlplane import at_leader, leader
 from mesh.controlplane.etcd_options import channel_arguments
 from mesh.controlplane.registry import Presence, Registry
 from mesh.liveness import HOLD_S, Silence, Standstill
@@ -36,7 +36,7 @@ def test_who_comes_back_is_known_again_at_once() -> None:
 
 def test_a_frozen_leader_is_left_about_when_another_can_lead() -> None:
     assert liveness.silence_limit_s(INTERVAL_S) <= 2 * leader.TTL_S
-    assert leader.TTL_S < api.LEADER_WAIT_S
+    assert leader.TTL_S < at_leader.LEADER_WAIT_S
 
 
 def test_who_takes_office_answers_before_others_give_up() -> None:
