@@ -54,6 +54,10 @@ test-all: debian-packages test ## The tests, and those that need Debian packages
 fuzz: .venv/dev.stamp ## A million mutated messages and 100,000 mutated HTTP requests (SEED=1); `make test` has a slice
 	$(PYTEST) tests/fuzz --timeout 3600 --fuzz-messages 1000000 --fuzz-requests 100000 --fuzz-seed $(or $(SEED),1)
 
+.PHONY: soak
+soak: .venv/dev.stamp ## Long runs: deploys under steady load, processes killed at chosen moments
+	$(PYTEST) -m soak --timeout 1200
+
 .PHONY: debian-packages
 debian-packages: # node may come from elsewhere; what counts is that it is there
 	@missing=$$(dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || echo $(DEBIAN_PACKAGES)); \
@@ -83,6 +87,7 @@ protos: .venv/dev.stamp ## Generate mesh/v1 from protos/
 .PHONY: bench
 bench: .venv/bench.stamp ## Measure, also against grpc.aio alone and Envoy (writes benchmarks/results)
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.replicas
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.grpc_unary
 	$(BIN)/python -m benchmarks.transcoding
