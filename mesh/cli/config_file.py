@@ -17,6 +17,7 @@ from mesh.cli import strict_yaml
 from mesh.cli.strict_yaml import Document, Fault, Place
 from mesh.errors import InvalidConfig, NotFound, Problem
 from mesh.model import ApplicationConfig, Cors, DeploymentConfig, RuntimeEnv
+from mesh.packages.place import has_scheme, place_problems
 from mesh.serving.cors import MAX_AGE_S, cors_problems
 from mesh.serving.options import (
     JSON_OPTIONS,
@@ -274,12 +275,15 @@ class _Reader:
     def _runtime_env(self, value: object, at: str) -> RuntimeEnv:
         found = self._mapping(value, at, ("working_dir", "py_modules", "pip", "env_vars"))
         env_vars = self._mapping(found.get("env_vars", {}), f"{at}.env_vars", None)
-        return RuntimeEnv(
-            working_dir=self._path(self._text(found, "working_dir", at, default=".") or "."),
-            py_modules=tuple(map(self._path, self._texts(found.get("py_modules", []), f"{at}.py_modules"))),
+        env = RuntimeEnv(
+            working_dir=self._place(self._text(found, "working_dir", at, default=".") or "."),
+            py_modules=tuple(map(self._place, self._texts(found.get("py_modules", []), f"{at}.py_modules"))),
             pip=self._texts(found.get("pip", []), f"{at}.pip"),
             env_vars={name: self._text(env_vars, name, f"{at}.env_vars") for name in env_vars},
         )
+        for problem in place_problems(env, at=at):
+            self._fault(problem.field, problem.message, problem.hint)
+        return env
 
     def _deployment(self, value: object, at: str, index: int) -> DeploymentConfig:
         found = self._mapping(value, at, ("name", *OPTIONS))
@@ -347,8 +351,9 @@ class _Reader:
             self._fault(at, "must be JSON values, which .inf and .nan are not", "write a number, or null")
             return ""
 
-    def _path(self, path: str) -> str:
-        return posixpath.normpath(posixpath.join(self._directory, path))
+    def _place(self, text: str) -> str:
+        """Return a place of code; a path in it starts in the directory of the file."""
+        return text if has_scheme(text) else posixpath.normpath(posixpath.join(self._directory, text))
 
     def _fault(self, field: str, message: str, hint: str = "") -> None:
         self.faults.append(Fault(self._document.place(field), Problem(field, message, hint)))

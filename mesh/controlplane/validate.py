@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mesh.controlplane.handover import holds
 from mesh.errors import Problem
 from mesh.model import Application, ApplicationConfig
+from mesh.packages.place import place_problems
 from mesh.serving.options import DEPLOYMENT_OPTIONS, Range, applications_problems, shown
 
 APPLICATIONS_PER_APPLY_MAX = 40
@@ -59,6 +60,7 @@ def _problems(
     yield from applications_problems(configs)
     for i, config in enumerate(configs):
         yield from _json_problems(config, at=f"applications[{i}]")
+        yield from place_problems(config.runtime_env, at=f"applications[{i}].runtime_env")
         if sizes[i] > CONFIG_BYTES_MAX:
             text = f"has {sizes[i]} bytes; {CONFIG_BYTES_MAX} are allowed"
             yield Problem(f"applications[{i}]", text, "move data out of the config")

@@ -475,3 +475,14 @@ def test_any_goal_state_survives_the_way_through_the_control_plane(
     config = Config(http_options=HttpOptions(port=1, cors=cors), applications=(application,))
     returned = wire.from_proto(wire.to_proto(config, pb.Config), Config)
     assert parse(config_file.render(returned)) == config
+
+
+def test_places_of_code_are_left_as_they_are_and_judged() -> None:
+    head = "applications:\n- import_path: a:b\n  runtime_env:\n"
+    good = head + "    working_dir: local:///srv/app\n    py_modules: [lib, 'https://example.com/a.whl']\n"
+    env = config_file.parse(good, path="m.yaml", directory="/d").config.applications[0].runtime_env
+    assert (env.working_dir, env.py_modules) == ("local:///srv/app", ("/d/lib", "https://example.com/a.whl"))
+    with pytest.raises(config_file.InvalidFile) as caught:
+        config_file.parse(head + "    working_dir: file:///srv/app\n", path="m.yaml", directory="/d")
+    fault = caught.value.faults[0]
+    assert (fault.place.line, fault.problem.field) == (4, "applications[0].runtime_env.working_dir")
