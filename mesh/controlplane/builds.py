@@ -181,6 +181,8 @@ def version_of(config: ApplicationConfig, deployment: str, interface: Interface 
         list(environment.pip),
         dict(environment.env_vars),
     ]
+    if environment.env_vars_from_env or environment.env_vars_from_file:
+        parts += [dict(environment.env_vars_from_env), dict(environment.env_vars_from_file)]
     if interface is not None and interface.services:
         parts += [list(interface.services), hashlib.sha256(interface.descriptor_set).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ from mesh.controlplane.handover import holds
 from mesh.errors import Problem
 from mesh.model import Application, ApplicationConfig
 from mesh.packages.place import place_problems
+from mesh.serving.env_vars import env_vars_problems
 from mesh.serving.options import DEPLOYMENT_OPTIONS, Range, applications_problems, shown
 
 APPLICATIONS_PER_APPLY_MAX = 40
@@ -61,6 +62,7 @@ def _problems(
     for i, config in enumerate(configs):
         yield from _json_problems(config, at=f"applications[{i}]")
         yield from place_problems(config.runtime_env, at=f"applications[{i}].runtime_env")
+        yield from env_vars_problems(config.runtime_env, at=f"applications[{i}].runtime_env.env_vars")
         if sizes[i] > CONFIG_BYTES_MAX:
             text = f"has {sizes[i]} bytes; {CONFIG_BYTES_MAX} are allowed"
             yield Problem(f"applications[{i}]", text, "move data out of the config")

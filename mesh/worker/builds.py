@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError
 from mesh import wire
 from mesh.clock import Clock
 from mesh.errors import DeployFailed, InvalidConfig
-from mesh.model import Failure
+from mesh.model import Failure, RuntimeEnv
 from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.worker import env_vars
 from mesh.worker.failures import failure_of, process_failure
 from mesh.worker.launch import LENGTH_BYTES
 from mesh.worker.output import Output
@@ -60,13 +61,7 @@ class Builds:
             self._pending -= 1
 
     async def _run(self, request: worker_service_pb2.Build) -> worker_service_pb2.BuildResult:
-        environment = request.config.runtime_env
-        launch = Launch(
-            module=MODULE,
-            payload=request.config.SerializeToString(),
-            working_dir=environment.working_dir,
-            env_vars=dict(environment.env_vars),
-        )
+        environment = wire.from_proto(request.config.runtime_env, RuntimeEnv)
         labels = {"application": request.config.name, "build": request.build_id}
         output, said = Output(), bytearray()
 
@@ -79,6 +74,12 @@ class Builds:
                 said.extend(data)
 
         try:
+            launch = Launch(
+                module=MODULE,
+                payload=request.config.SerializeToString(),
+                working_dir=environment.working_dir,
+                env_vars=env_vars.resolved(environment),
+            )
             child = Child(launch, self._watchdog, on_output=printed, on_status=hear)
         except (DeployFailed, InvalidConfig) as error:
             return _failed(request, failure_of(error))

@@ -17,6 +17,7 @@ from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
 from mesh.model import DeploymentSettings, Failure, ReplicaSpec
 from mesh.v1 import deployment_pb2
+from mesh.worker import env_vars
 from mesh.worker.failures import cut_front, process_failure
 from mesh.worker.output import Output
 from mesh.worker.process import Child, Launch
@@ -86,7 +87,7 @@ class Running:
             payload=wire.to_proto(self._spec, deployment_pb2.ReplicaSpec).SerializeToString(),
             arguments=("--host", host),
             working_dir=environment.working_dir,
-            env_vars=environment.env_vars,
+            env_vars=env_vars.resolved(environment),
         )
         self._child = Child(launch, watchdog, on_output=self._printed, on_status=self._hear)
         return self._child.pid

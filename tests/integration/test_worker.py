@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -302,6 +303,28 @@ async def test_the_environment_and_the_directory_are_those_of_the_application(
     config = ApplicationConfig(name="served", import_path="served:app", runtime_env=environment)
     await session.assign(1, ReplicaSpec("r1", "served", "Hello", config=config, settings=spec.settings))
     await session.until_state("r1", READY)
+
+
+async def test_secrets_are_read_where_the_worker_is(
+    session: WorkerSession, code: Code, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = "import os\nassert os.environ['DB'] == 'hunter2'\n" + HELLO
+    spec = code.spec(source)
+    environment = replace(spec.config.runtime_env, env_vars_from_file={"DB": str(tmp_path / "db")})
+    spec = replace(spec, config=replace(spec.config, runtime_env=environment))
+
+    result = await session.build("b1", spec.config)
+    assert result.failure.field == "runtime_env.env_vars.DB"
+    assert result.failure.message == f"cannot read '{tmp_path}/db' on the worker: No such file or directory"
+    await session.assign(1, spec)
+    status = await session.until_state("r1", BACKOFF)
+    assert status.failure is not None
+    assert status.failure.field == "runtime_env.env_vars.DB"
+
+    (tmp_path / "db").write_text("hunter2\n")
+    assert not (await session.build("b2", spec.config)).HasField("failure")
+    status = await session.until_state("r1", READY)
+    assert "hunter2" not in f"{status}{result}{caplog.text}"
 
 
 async def test_output_is_kept_logged_and_bounded(

@@ -56,6 +56,8 @@ def test_errors_are_passed_on() -> None:
         {"args_json": '{"x": 2, "y": 2}'},
         {"code_version": "2"},
         {"runtime_env": RuntimeEnv(env_vars={"A": "1"})},
+        {"runtime_env": RuntimeEnv(env_vars_from_env={"A": "B"})},
+        {"runtime_env": RuntimeEnv(env_vars_from_file={"A": "/b"})},
         {"runtime_env": RuntimeEnv(working_dir="/x")},
         {"runtime_env": RuntimeEnv(py_modules=("/x",))},
     ],

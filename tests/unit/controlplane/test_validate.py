@@ -11,7 +11,7 @@ from mesh.controlplane.validate import (
     apply_problems,
     options_problems,
 )
-from mesh.model import Application, ApplicationConfig, DeploymentConfig
+from mesh.model import Application, ApplicationConfig, DeploymentConfig, RuntimeEnv
 
 
 def config(name: str = "a", **fields: object) -> ApplicationConfig:
@@ -40,6 +40,12 @@ def test_a_sound_config_has_none() -> None:
 def test_single_options_are_checked() -> None:
     (wrong,) = problems(config(import_path="nope"))
     assert wrong[0] == "applications[0].import_path"
+
+
+def test_variables_of_the_environment_are_checked() -> None:
+    env = RuntimeEnv(env_vars={"A=B": ""}, env_vars_from_file={"X": "relative"})
+    fields = [field for field, _ in problems(config(runtime_env=env))]
+    assert fields == ["applications[0].runtime_env.env_vars.A=B", "applications[0].runtime_env.env_vars.X.from_file"]
 
 
 def test_routes_of_applications_that_stay_are_taken() -> None:
