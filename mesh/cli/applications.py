@@ -274,5 +274,6 @@ def _read(file: str) -> ConfigFile:
     from mesh.cli import config_file
 
     if file == "-":
-        return config_file.decode(sys.stdin.buffer.read(), path="stdin", directory=str(Path.cwd()))
+        data = sys.stdin.buffer.read(config_file.BYTES_MAX + 1)
+        return config_file.decode(data, path="stdin", surroundings=config_file.here(Path.cwd()))
     return config_file.read(Path(file))

@@ -1,7 +1,8 @@
 """YAML 1.2 in, plain data with the place of each field out; and plain data back to YAML.
 
-Owns the dialect: only the core types (`no` and `on` are text, as YAML 1.2 has it), no duplicate keys, no tags of
-other kinds, bounded depth and size. Knows nothing of what the fields mean. Pure. Called by `config_file` and `output`.
+Owns the dialect: only the core types (`no` and `on` are text, as YAML 1.2 has it), no duplicate keys, no merge keys, no
+tags but `!env` on a scalar, bounded depth and size. Knows nothing of what the fields mean. Pure. Called by
+`config_file` and `output`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from typing import Any
 
 import yaml
 
+from mesh.cli import env_text
 from mesh.errors import Problem
 
 DEPTH_MAX = 50
 VALUES_MAX = 100_000
 """Values in one document, each use of an alias counted."""
+_PATH_CHARS_MAX = 16 * 1024 * 1024
+"""Of the paths of all values together: aliases can make long ones many."""
+ENV_TAG = "!env"
+"""On a scalar: names of environment variables in it stand for their values."""
 
 _TAG = "tag:yaml.org,2002:"
 _RESOLVERS: tuple[tuple[str, re.Pattern[str], str], ...] = (
@@ -70,8 +76,11 @@ class Document:
         return self.values.get(path, Place())
 
 
-def parse(text: str) -> Document:
-    """Read one document. What is wrong with it is in `faults`; then `value` holds what could be read."""
+def parse(text: str, environment: Mapping[str, str] | None = None) -> Document:
+    """Read one document. What is wrong with it is in `faults`; then `value` holds what could be read.
+
+    `environment` has what `!env` may name; without it the tag is refused.
+    """
     document = Document()
     if (bad := _UNREADABLE.search(text)) is not None:
         before = text[: bad.start()]
@@ -89,7 +98,7 @@ def parse(text: str) -> Document:
         document.faults.append(_syntax_fault(error, text))
     else:
         if root is not None:
-            document.value = _Composer(document).value(root, "", 0)
+            document.value = _Composer(document, environment).value(root, "", 0)
     return document
 
 
@@ -126,14 +135,18 @@ for _tag, _pattern, _first in _RESOLVERS:
 class _Composer:
     """Turns the nodes of one document into plain data and notes places and faults."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, environment: Mapping[str, str] | None) -> None:
         self._document = document
+        self._environment = environment
         self._left = VALUES_MAX
+        self._path_chars_left = _PATH_CHARS_MAX
+        self._env_chars_left = env_text.CHARS_MAX
 
     def value(self, node: yaml.Node, path: str, depth: int) -> Any:
         self._document.values.setdefault(path, _place(node.start_mark))
         self._left -= 1
-        if self._left < 0 or depth > DEPTH_MAX:
+        self._path_chars_left -= len(path)
+        if self._left < 0 or depth > DEPTH_MAX or self._path_chars_left < 0:
             # Only aliases lead here: without them `_too_deep` and the size of the text are the bound.
             if self._left >= -1:
                 self._fault(node, "", "grows too large through its aliases", "use fewer aliases")
@@ -158,6 +171,10 @@ class _Composer:
                 shown = key[:60] if isinstance(key, str) else "a list or mapping"
                 self._fault(key_node, path, f"a key must be text, not {shown}", "put it in quotes")
                 continue
+            if key == "<<" and not key_node.style:
+                hint = "write the keys out, or use an alias for the whole value"
+                self._fault(key_node, path, "has a merge key (<<), which YAML 1.2 does not know", hint)
+                continue
             at = f"{path}.{key}" if path else key
             if key in result:
                 first = self._document.keys[at]
@@ -169,10 +186,35 @@ class _Composer:
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
         text: str = node.value
-        kind = node.tag.removeprefix(_TAG)
+        tag: str = node.tag
+        if tag == ENV_TAG and self._environment is not None:
+            text = self._from_environment(node, path)
+            # What stood without quotes is what it would be without the tag: a number, true, null or text.
+            matching = (tag for tag, pattern, _ in _RESOLVERS if pattern.match(text))
+            tag = next(matching, _TAG + "str") if not node.style else _TAG + "str"
+        return self._typed(node, path, text, tag)
+
+    def _from_environment(self, node: yaml.ScalarNode, path: str) -> str:
+        assert self._environment is not None
+        try:
+            text = env_text.substituted(node.value, self._environment)
+        except env_text.EnvTextError as error:
+            self._fault(node, path, error.message, error.hint)
+            return ""
+        self._env_chars_left -= len(text)
+        if self._env_chars_left < 0:
+            self._fault(node, path, "grows too large through the environment", "substitute less")
+            return ""
+        if _UNREADABLE.search(text) is not None:
+            self._fault(node, path, "gets a character from the environment that may not stand here", "set other text")
+            return ""
+        return text
+
+    def _typed(self, node: yaml.ScalarNode, path: str, text: str, tag: str) -> Any:
+        kind = tag.removeprefix(_TAG)
         if kind == "str":
             return text
-        pattern = next((pattern for tag, pattern, _ in _RESOLVERS if tag == node.tag), None)
+        pattern = next((pattern for known, pattern, _ in _RESOLVERS if known == tag), None)
         if pattern is None or not pattern.match(text):
             self._fault(node, path, f"has the tag {_shown(node)!r}, which does not fit here", "leave the tag out")
             return None
@@ -182,12 +224,11 @@ class _Composer:
             case "bool":
                 return text.lower() == "true"
             case "int":
-                return self._whole(node, path)
+                return self._whole(node, path, text)
             case _:
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
-    def _whole(self, node: yaml.ScalarNode, path: str) -> int | None:
-        text: str = node.value
+    def _whole(self, node: yaml.ScalarNode, path: str, text: str) -> int | None:
         if len(text) > 100:
             self._fault(node, path, "has too many digits", "put it in quotes if it is text")
             return None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mesh.cli.config_file import parse
+from mesh.cli.config_file import here, parse
 from tests.support.mesh_process import EXAMPLES, FREE_PORTS, ROOT, MeshProcess, environment, eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -129,7 +129,7 @@ def test_the_code_of_the_guide_is_served(tmp_path: Path) -> None:
 def test_the_config_file_of_the_guide_is_valid() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
     assert yaml.safe_load(text)["applications"]
-    parse(text, path="mesh.yaml", directory=str(EXAMPLES / "hello"))
+    parse(text, path="mesh.yaml", surroundings=here(EXAMPLES / "hello"))
 
 
 def test_the_metrics_of_the_guide_exist() -> None:

@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from mesh.cli.config_file import parse
+from mesh.cli.config_file import here, parse
 from tests.support.library_example import LIBRARY, library_pb2_grpc, plain_server, served
 from tests.support.library_example import library_pb2 as pb
 
@@ -288,7 +288,7 @@ async def test_each_query_is_answered_as_it_comes(library: Any, shelf: str) -> N
 
 def test_the_config_file_is_valid() -> None:
     text = (LIBRARY / "config.yaml").read_text()
-    (application,) = parse(text, path="config.yaml", directory=str(LIBRARY)).config.applications
+    (application,) = parse(text, path="config.yaml", surroundings=here(LIBRARY)).config.applications
     assert application.import_path == "library_app:build"
 
 

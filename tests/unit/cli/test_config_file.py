@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from mesh import wire
 from mesh.cli import config_file, strict_yaml
-from mesh.cli.config_file import Config, GrpcOptions, HttpOptions, InvalidFile
+from mesh.cli.config_file import Config, GrpcOptions, HttpOptions, InvalidFile, Surroundings
 from mesh.errors import InvalidConfig, NotFound, Problem
 from mesh.model import ApplicationConfig, Cors, DeploymentConfig, JsonOptions, RuntimeEnv
 from mesh.v1 import deployment_pb2 as pb
 
+BASE = Surroundings("/base")
 FULL = """\
 http_options: {host: 0.0.0.0, port: 8080, request_timeout_s: 30, cors: {allow_origins: ["*"], allow_headers: [X-A]}}
 grpc_options:
@@ -45,7 +46,7 @@ applications:
 
 
 def parse(text: str) -> Config:
-    return config_file.parse(text, path="mesh.yaml", directory="/base").config
+    return config_file.parse(text, path="mesh.yaml", surroundings=BASE).config
 
 
 def faults(text: str) -> list[str]:
@@ -355,18 +356,18 @@ def test_a_bomb_of_aliases_is_refused() -> None:
 
 def test_decode_refuses_what_is_not_utf_8() -> None:
     with pytest.raises(InvalidFile) as caught:
-        config_file.decode(b"a: 1\nb: \xff\n", path="x.yaml", directory="/")
+        config_file.decode(b"a: 1\nb: \xff\n", path="x.yaml", surroundings=BASE)
     (fault,) = caught.value.faults
     assert (fault.place.line, fault.place.column, fault.problem.message) == (2, 4, "is not UTF-8 text")
 
 
 def test_decode_takes_a_byte_order_mark() -> None:
-    assert config_file.decode(b"\xef\xbb\xbfapplications: []", path="x.yaml", directory="/").config == Config()
+    assert config_file.decode(b"\xef\xbb\xbfapplications: []", path="x.yaml", surroundings=BASE).config == Config()
 
 
 def test_decode_refuses_a_huge_file() -> None:
     with pytest.raises(InvalidFile, match="larger than 1024 KiB"):
-        config_file.decode(b"#" * (config_file.BYTES_MAX + 1), path="x.yaml", directory="/")
+        config_file.decode(b"#" * (config_file.BYTES_MAX + 1), path="x.yaml", surroundings=BASE)
 
 
 def test_read_takes_paths_from_the_files_directory(tmp_path: Path) -> None:
@@ -397,7 +398,7 @@ def test_read_of_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_problems_found_elsewhere_get_a_place(field: str, place: tuple[int, int]) -> None:
-    file = config_file.parse(FULL, path="mesh.yaml", directory="/base")
+    file = config_file.parse(FULL, path="mesh.yaml", surroundings=BASE)
     (fault,) = file.located(InvalidConfig((Problem(field, "is wrong", "mend it"),))).faults
     assert (fault.place.line, fault.place.column) == place
     assert (fault.problem.message, fault.problem.hint) == ("is wrong", "mend it")
@@ -452,15 +453,32 @@ _HEADERS = st.lists(st.sampled_from(["X-A", "*"]), max_size=2).map(tuple)
 _CORS = st.none() | st.builds(Cors, _ORIGINS, _HEADERS, st.none() | st.integers(0, 86_400), _MAYBE)
 
 
-@given(_JSON, st.dictionaries(_TEXT, _TEXT, max_size=3), st.none() | st.integers(-1, 10), _JSON_OPTIONS, _CORS)
+_VARIABLE = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
+_ENV_VARS = st.dictionaries(
+    _VARIABLE,
+    st.tuples(st.just("env_vars"), _TEXT)
+    | st.tuples(st.just("env_vars_from_env"), _VARIABLE)
+    | st.tuples(st.just("env_vars_from_file"), st.sampled_from(["/run/secrets/a", "/no", "/a b: c"])),
+    max_size=4,
+)
+
+
+@given(_JSON, _ENV_VARS, st.none() | st.integers(-1, 10), _JSON_OPTIONS, _CORS)
 def test_any_goal_state_survives_the_way_through_the_control_plane(
-    user_config: Any, env_vars: dict[str, str], queued: int | None, options: JsonOptions | None, cors: Cors | None
+    user_config: Any,
+    env_vars: dict[str, tuple[str, str]],
+    queued: int | None,
+    options: JsonOptions | None,
+    cors: Cors | None,
 ) -> None:
+    by_field: dict[str, dict[str, str]] = {"env_vars": {}, "env_vars_from_env": {}, "env_vars_from_file": {}}
+    for name, (field, value) in env_vars.items():
+        by_field[field][name] = value
     application = ApplicationConfig(
         name="a",
         route_prefix="/a",
         import_path="m:a",
-        runtime_env=RuntimeEnv(working_dir="/w", env_vars=env_vars),
+        runtime_env=RuntimeEnv(working_dir="/w", **by_field),  # type: ignore[arg-type]
         args_json=json.dumps({"x": user_config}, sort_keys=True),
         deployments=(
             DeploymentConfig(
@@ -480,9 +498,9 @@ def test_any_goal_state_survives_the_way_through_the_control_plane(
 def test_places_of_code_are_left_as_they_are_and_judged() -> None:
     head = "applications:\n- import_path: a:b\n  runtime_env:\n"
     good = head + "    working_dir: local:///srv/app\n    py_modules: [lib, 'https://example.com/a.whl']\n"
-    env = config_file.parse(good, path="m.yaml", directory="/d").config.applications[0].runtime_env
+    env = config_file.parse(good, path="m.yaml", surroundings=Surroundings("/d")).config.applications[0].runtime_env
     assert (env.working_dir, env.py_modules) == ("local:///srv/app", ("/d/lib", "https://example.com/a.whl"))
     with pytest.raises(config_file.InvalidFile) as caught:
-        config_file.parse(head + "    working_dir: file:///srv/app\n", path="m.yaml", directory="/d")
+        config_file.parse(head + "    working_dir: file:///srv/app\n", path="m.yaml", surroundings=Surroundings("/d"))
     fault = caught.value.faults[0]
     assert (fault.place.line, fault.problem.field) == (4, "applications[0].runtime_env.working_dir")
