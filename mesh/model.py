@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from mesh.reasons import EventReason, Reason, Severity
+
 
 class ReplicaState(IntEnum):
     """Where one replica is in its life, as its worker reported it."""
@@ -200,6 +202,8 @@ class Failure:
     hint: str = ""
     details: str = ""
     """The traceback, or what the process printed last."""
+    reason: Reason = Reason.UNSPECIFIED
+    """The same in one word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,12 @@ class ReplicaStatus:
     """Why its last start failed; of a ready one, why it refused the settings of `settings_revision`."""
     settings_revision: int = 0
     """The revision whose settings it started with, took or refused last; 0: its worker does not say."""
+    reason: Reason = Reason.UNSPECIFIED
+    next_start_at: float = 0.0
+    """Unix time in seconds at which it starts again; 0 unless it is in BACKOFF."""
+    last_failure: Failure | None = None
+    """Why a process of it ended last without having been asked to."""
+    last_failure_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,3 +321,22 @@ class BuiltDeployment:
     ingress: bool = False
     config: DeploymentConfig = DeploymentConfig()
     interface: Interface = Interface()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, or the same thing several times. Times are Unix seconds."""
+
+    sequence: int = 0
+    first_at: float = 0.0
+    last_at: float = 0.0
+    count: int = 1
+    severity: Severity = Severity.NORMAL
+    reason: EventReason = EventReason.UNSPECIFIED
+    message: str = ""
+    application: str = ""
+    deployment: str = ""
+    replica_id: str = ""
+    worker_id: str = ""
+    gateway_id: str = ""
+    revision: int = 0

@@ -21,7 +21,7 @@ def bounded_failure(failure: Failure) -> Failure:
     details = failure.details
     if len(details) > DETAILS_CHARACTERS_MAX:
         details = "…" + details[1 - DETAILS_CHARACTERS_MAX :]
-    return Failure(_line(failure.message), _line(failure.field), _line(failure.hint), details)
+    return Failure(_line(failure.message), _line(failure.field), _line(failure.hint), details, failure.reason)
 
 
 def bounded_status(status: ReplicaStatus) -> ReplicaStatus:
@@ -32,6 +32,7 @@ def bounded_status(status: ReplicaStatus) -> ReplicaStatus:
         admin_address=_line(status.admin_address),
         message=_line(status.message),
         failure=bounded_failure(status.failure) if status.failure is not None else None,
+        last_failure=bounded_failure(status.last_failure) if status.last_failure is not None else None,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from mesh.errors import Problem
 from mesh.model import ApplicationConfig, DeploymentConfig, DeploymentSettings, Failure, JsonOptions
+from mesh.reasons import Reason
 
 REPLICAS_MAX = 10_000
 REQUESTS_MAX = 1_000_000
@@ -120,7 +121,8 @@ def late_start(config: ApplicationConfig, deployment: str, startup_timeout_s: fl
     """Return the failure of a deployment that was not ready in time."""
     text = f"not ready within {startup_timeout_s:g} s of its start"
     field = option_field(config, deployment, "startup_timeout_s")
-    return Failure(text, field, "allow more with startup_timeout_s, or start faster")
+    hint = "allow more with startup_timeout_s, or start faster"
+    return Failure(text, field, hint, reason=Reason.STARTUP_TIMEOUT)
 
 
 def deployment_problems(config: DeploymentConfig, *, at: str) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mesh.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,136 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Reason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REASON_UNSPECIFIED: _Reason.ValueType  # 0
+    REASON_READY: _Reason.ValueType  # 1
+    """All is as it should be."""
+    REASON_BUILDING: _Reason.ValueType  # 2
+    """On the way.
+    A worker imports the application to see what is in it.
+    """
+    REASON_NO_WORKER: _Reason.ValueType  # 3
+    """No worker is connected, or none takes anything new."""
+    REASON_WAITING_FOR_ROOM: _Reason.ValueType  # 4
+    """Every worker runs as many replicas as it may."""
+    REASON_WAITING_FOR_WORKER: _Reason.ValueType  # 5
+    """Placed on a worker that has not reported it yet."""
+    REASON_PREPARING_ENVIRONMENT: _Reason.ValueType  # 6
+    REASON_STARTING: _Reason.ValueType  # 7
+    REASON_ROLLING_OUT: _Reason.ValueType  # 8
+    """Replicas of a new version come up beside those that serve."""
+    REASON_SCALING: _Reason.ValueType  # 9
+    """Replicas are added to those of the same version."""
+    REASON_WAITING_FOR_APPLICATIONS: _Reason.ValueType  # 10
+    """Its route changes, or it goes, when other applications of the same apply are ready."""
+    REASON_SETTINGS_PENDING: _Reason.ValueType  # 11
+    """It has not answered to new settings yet."""
+    REASON_PAUSED: _Reason.ValueType  # 12
+    """Somebody paused its rollouts."""
+    REASON_DRAINING: _Reason.ValueType  # 13
+    """It finishes what runs and takes nothing new."""
+    REASON_DRAINED: _Reason.ValueType  # 14
+    REASON_STOPPED: _Reason.ValueType  # 15
+    REASON_DELETING: _Reason.ValueType  # 16
+    REASON_BUILD_FAILED: _Reason.ValueType  # 30
+    """What went wrong.
+    Importing it raised, or what was found cannot be deployed.
+    """
+    REASON_ENVIRONMENT_FAILED: _Reason.ValueType  # 31
+    REASON_START_FAILED: _Reason.ValueType  # 32
+    """A replica's process ended, or raised, before it was ready."""
+    REASON_STARTUP_TIMEOUT: _Reason.ValueType  # 33
+    """A replica was not ready within startup_timeout_s."""
+    REASON_HEALTH_CHECK_FAILED: _Reason.ValueType  # 34
+    """check_health raised, or was not answered in time."""
+    REASON_CRASHED: _Reason.ValueType  # 35
+    """A replica's process ended after it had been ready, and starts again at once."""
+    REASON_CRASH_LOOP: _Reason.ValueType  # 36
+    """The same, not for the first time: it starts again after a pause."""
+    REASON_SETTINGS_REFUSED: _Reason.ValueType  # 37
+    """reconfigure raised: the settings before are in force."""
+    REASON_DRAIN_TIMEOUT: _Reason.ValueType  # 38
+    """It had not drained in time and was killed."""
+    REASON_ROLLED_BACK: _Reason.ValueType  # 39
+    """The newest revision failed, and the one before serves on."""
+    REASON_HELD: _Reason.ValueType  # 40
+    """The newest revision failed and is left as it is, beside what serves, until somebody decides."""
+    REASON_APPLICATION_FAILED: _Reason.ValueType  # 41
+    """Another application of the same apply failed."""
+    REASON_DISCONNECTED: _Reason.ValueType  # 42
+    """The worker's session broke."""
+    REASON_WORKER_LOST: _Reason.ValueType  # 43
+    """Its worker stayed away for longer than the grace period."""
+
+class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+    """Why an application, deployment, replica or worker is in its state, in one word. The message beside it tells more."""
+
+REASON_UNSPECIFIED: Reason.ValueType  # 0
+REASON_READY: Reason.ValueType  # 1
+"""All is as it should be."""
+REASON_BUILDING: Reason.ValueType  # 2
+"""On the way.
+A worker imports the application to see what is in it.
+"""
+REASON_NO_WORKER: Reason.ValueType  # 3
+"""No worker is connected, or none takes anything new."""
+REASON_WAITING_FOR_ROOM: Reason.ValueType  # 4
+"""Every worker runs as many replicas as it may."""
+REASON_WAITING_FOR_WORKER: Reason.ValueType  # 5
+"""Placed on a worker that has not reported it yet."""
+REASON_PREPARING_ENVIRONMENT: Reason.ValueType  # 6
+REASON_STARTING: Reason.ValueType  # 7
+REASON_ROLLING_OUT: Reason.ValueType  # 8
+"""Replicas of a new version come up beside those that serve."""
+REASON_SCALING: Reason.ValueType  # 9
+"""Replicas are added to those of the same version."""
+REASON_WAITING_FOR_APPLICATIONS: Reason.ValueType  # 10
+"""Its route changes, or it goes, when other applications of the same apply are ready."""
+REASON_SETTINGS_PENDING: Reason.ValueType  # 11
+"""It has not answered to new settings yet."""
+REASON_PAUSED: Reason.ValueType  # 12
+"""Somebody paused its rollouts."""
+REASON_DRAINING: Reason.ValueType  # 13
+"""It finishes what runs and takes nothing new."""
+REASON_DRAINED: Reason.ValueType  # 14
+REASON_STOPPED: Reason.ValueType  # 15
+REASON_DELETING: Reason.ValueType  # 16
+REASON_BUILD_FAILED: Reason.ValueType  # 30
+"""What went wrong.
+Importing it raised, or what was found cannot be deployed.
+"""
+REASON_ENVIRONMENT_FAILED: Reason.ValueType  # 31
+REASON_START_FAILED: Reason.ValueType  # 32
+"""A replica's process ended, or raised, before it was ready."""
+REASON_STARTUP_TIMEOUT: Reason.ValueType  # 33
+"""A replica was not ready within startup_timeout_s."""
+REASON_HEALTH_CHECK_FAILED: Reason.ValueType  # 34
+"""check_health raised, or was not answered in time."""
+REASON_CRASHED: Reason.ValueType  # 35
+"""A replica's process ended after it had been ready, and starts again at once."""
+REASON_CRASH_LOOP: Reason.ValueType  # 36
+"""The same, not for the first time: it starts again after a pause."""
+REASON_SETTINGS_REFUSED: Reason.ValueType  # 37
+"""reconfigure raised: the settings before are in force."""
+REASON_DRAIN_TIMEOUT: Reason.ValueType  # 38
+"""It had not drained in time and was killed."""
+REASON_ROLLED_BACK: Reason.ValueType  # 39
+"""The newest revision failed, and the one before serves on."""
+REASON_HELD: Reason.ValueType  # 40
+"""The newest revision failed and is left as it is, beside what serves, until somebody decides."""
+REASON_APPLICATION_FAILED: Reason.ValueType  # 41
+"""Another application of the same apply failed."""
+REASON_DISCONNECTED: Reason.ValueType  # 42
+"""The worker's session broke."""
+REASON_WORKER_LOST: Reason.ValueType  # 43
+"""Its worker stayed away for longer than the grace period."""
+Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _ReplicaState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -739,6 +870,7 @@ class Failure(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     HINT_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """One line; where user code raised it ends with file and line."""
     field: _builtins.str
@@ -747,6 +879,8 @@ class Failure(_message.Message):
     """What mends it."""
     details: _builtins.str
     """The traceback, or what the process printed last."""
+    reason: Global___Reason.ValueType
+    """The same in one word."""
     def __init__(
         self,
         *,
@@ -754,10 +888,11 @@ class Failure(_message.Message):
         field: _builtins.str = ...,
         hint: _builtins.str = ...,
         details: _builtins.str = ...,
+        reason: Global___Reason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "field", b"field", "hint", b"hint", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "field", b"field", "hint", b"hint", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -999,6 +1134,10 @@ class ReplicaStatus(_message.Message):
     ADMIN_ADDRESS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     SETTINGS_REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NEXT_START_AT_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_AT_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     state: Global___ReplicaState.ValueType
     address: _builtins.str
@@ -1017,11 +1156,19 @@ class ReplicaStatus(_message.Message):
     """host:port of its metrics and probes; empty before it is ready."""
     settings_revision: _builtins.int
     """The revision whose settings it started with, took or refused last; 0: its worker does not say."""
+    reason: Global___Reason.ValueType
+    next_start_at: _builtins.float
+    """Unix time in seconds at which it starts again; 0 unless it is in BACKOFF."""
+    last_failure_at: _builtins.float
     @_builtins.property
     def failure(self) -> Global___Failure:
         """Why its last start failed; of a ready one, why it refused the settings of `settings_revision` and goes on with
         those before.
         """
+
+    @_builtins.property
+    def last_failure(self) -> Global___Failure:
+        """Why a process of it ended last without having been asked to, and when (Unix time in seconds)."""
 
     def __init__(
         self,
@@ -1038,10 +1185,14 @@ class ReplicaStatus(_message.Message):
         admin_address: _builtins.str = ...,
         failure: Global___Failure | None = ...,
         settings_revision: _builtins.int = ...,
+        reason: Global___Reason.ValueType = ...,
+        next_start_at: _builtins.float = ...,
+        last_failure: Global___Failure | None = ...,
+        last_failure_at: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "last_failure", b"last_failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "crashes", b"crashes", "failed_starts", b"failed_starts", "failure", b"failure", "message", b"message", "ongoing_requests", b"ongoing_requests", "pid", b"pid", "replica_id", b"replica_id", "settings_revision", b"settings_revision", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "admin_address", b"admin_address", "crashes", b"crashes", "failed_starts", b"failed_starts", "failure", b"failure", "last_failure", b"last_failure", "last_failure_at", b"last_failure_at", "message", b"message", "next_start_at", b"next_start_at", "ongoing_requests", b"ongoing_requests", "pid", b"pid", "reason", b"reason", "replica_id", b"replica_id", "settings_revision", b"settings_revision", "since", b"since", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1057,13 +1208,20 @@ class DeploymentStatus(_message.Message):
     TARGET_REPLICAS_FIELD_NUMBER: _builtins.int
     READY_REPLICAS_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LAST_EVENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___DeploymentState.ValueType
     message: _builtins.str
     target_replicas: _builtins.int
     ready_replicas: _builtins.int
+    reason: Global___Reason.ValueType
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaPlacement]: ...
+    @_builtins.property
+    def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """A few, oldest first."""
+
     def __init__(
         self,
         *,
@@ -1073,10 +1231,12 @@ class DeploymentStatus(_message.Message):
         target_replicas: _builtins.int = ...,
         ready_replicas: _builtins.int = ...,
         replicas: _abc.Iterable[Global___ReplicaPlacement] | None = ...,
+        reason: Global___Reason.ValueType = ...,
+        last_events: _abc.Iterable[_event_pb2.Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "state", b"state", "target_replicas", b"target_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_events", b"last_events", "message", b"message", "name", b"name", "ready_replicas", b"ready_replicas", "reason", b"reason", "replicas", b"replicas", "state", b"state", "target_replicas", b"target_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1089,20 +1249,26 @@ class ReplicaPlacement(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    LAST_EVENTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     revision: _builtins.int
     @_builtins.property
     def status(self) -> Global___ReplicaStatus: ...
+    @_builtins.property
+    def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """A few, oldest first."""
+
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         revision: _builtins.int = ...,
         status: Global___ReplicaStatus | None = ...,
+        last_events: _abc.Iterable[_event_pb2.Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_events", b"last_events", "revision", b"revision", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1122,6 +1288,8 @@ class ApplicationStatus(_message.Message):
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LAST_EVENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     route_prefix: _builtins.str
     state: Global___ApplicationState.ValueType
@@ -1132,11 +1300,16 @@ class ApplicationStatus(_message.Message):
     applied_at: _builtins.float
     leaving: _builtins.bool
     """To be deleted once what the same apply brought is ready; if that fails, it leaves no more."""
+    reason: Global___Reason.ValueType
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentStatus]: ...
     @_builtins.property
     def failure(self) -> Global___Failure:
         """Set while the state is DEPLOY_FAILED."""
+
+    @_builtins.property
+    def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """A few, oldest first, those of its deployments and replicas included."""
 
     def __init__(
         self,
@@ -1151,10 +1324,12 @@ class ApplicationStatus(_message.Message):
         deployments: _abc.Iterable[Global___DeploymentStatus] | None = ...,
         failure: Global___Failure | None = ...,
         leaving: _builtins.bool = ...,
+        reason: Global___Reason.ValueType = ...,
+        last_events: _abc.Iterable[_event_pb2.Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "deployments", b"deployments", "failure", b"failure", "leaving", b"leaving", "message", b"message", "name", b"name", "revision", b"revision", "route_prefix", b"route_prefix", "serving_revision", b"serving_revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "deployments", b"deployments", "failure", b"failure", "last_events", b"last_events", "leaving", b"leaving", "message", b"message", "name", b"name", "reason", b"reason", "revision", b"revision", "route_prefix", b"route_prefix", "serving_revision", b"serving_revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1171,6 +1346,9 @@ class WorkerStatus(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     LAST_SEEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LAST_EVENTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation: _builtins.str
     state: Global___WorkerState.ValueType
@@ -1178,8 +1356,14 @@ class WorkerStatus(_message.Message):
     replicas: _builtins.int
     last_seen: _builtins.float
     """Unix time in seconds of its last message."""
+    reason: Global___Reason.ValueType
+    message: _builtins.str
     @_builtins.property
     def resources(self) -> Global___Resources: ...
+    @_builtins.property
+    def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """A few, oldest first."""
+
     def __init__(
         self,
         *,
@@ -1190,10 +1374,13 @@ class WorkerStatus(_message.Message):
         resources: Global___Resources | None = ...,
         replicas: _builtins.int = ...,
         last_seen: _builtins.float = ...,
+        reason: Global___Reason.ValueType = ...,
+        message: _builtins.str = ...,
+        last_events: _abc.Iterable[_event_pb2.Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "incarnation", b"incarnation", "last_seen", b"last_seen", "replicas", b"replicas", "resources", b"resources", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "incarnation", b"incarnation", "last_events", b"last_events", "last_seen", b"last_seen", "message", b"message", "reason", b"reason", "replicas", b"replicas", "resources", b"resources", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

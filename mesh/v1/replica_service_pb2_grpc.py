@@ -45,6 +45,11 @@ class ReplicaServiceStub:
                 request_serializer=mesh_dot_v1_dot_replica__service__pb2.ConfigureRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_replica__service__pb2.ConfigureResponse.FromString,
                 _registered_method=True)
+        self.CheckHealth = channel.unary_unary(
+                '/mesh.v1.ReplicaService/CheckHealth',
+                request_serializer=mesh_dot_v1_dot_replica__service__pb2.CheckHealthRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_replica__service__pb2.CheckHealthResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer:
@@ -92,6 +97,14 @@ class ReplicaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckHealth(self, request, context):
+        """Whether it is well: it answers, and its check_health(), if it has one, does not raise. From its worker only.
+        What is not answered in time is ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -104,6 +117,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.Configure,
                     request_deserializer=mesh_dot_v1_dot_replica__service__pb2.ConfigureRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_replica__service__pb2.ConfigureResponse.SerializeToString,
+            ),
+            'CheckHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckHealth,
+                    request_deserializer=mesh_dot_v1_dot_replica__service__pb2.CheckHealthRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_replica__service__pb2.CheckHealthResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -161,6 +179,33 @@ class ReplicaService:
             '/mesh.v1.ReplicaService/Configure',
             mesh_dot_v1_dot_replica__service__pb2.ConfigureRequest.SerializeToString,
             mesh_dot_v1_dot_replica__service__pb2.ConfigureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.v1.ReplicaService/CheckHealth',
+            mesh_dot_v1_dot_replica__service__pb2.CheckHealthRequest.SerializeToString,
+            mesh_dot_v1_dot_replica__service__pb2.CheckHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,10 @@ class ReplicaServiceStub:
     """
     Configure: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.ConfigureRequest, _replica_service_pb2.ConfigureResponse]
     """Puts changed settings in force on the running replica; from its worker only."""
+    CheckHealth: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.CheckHealthRequest, _replica_service_pb2.CheckHealthResponse]
+    """Whether it is well: it answers, and its check_health(), if it has one, does not raise. From its worker only.
+    What is not answered in time is ended.
+    """
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
@@ -103,6 +107,10 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """
     Configure: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.ConfigureRequest, _replica_service_pb2.ConfigureResponse]  # type: ignore[assignment]
     """Puts changed settings in force on the running replica; from its worker only."""
+    CheckHealth: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.CheckHealthRequest, _replica_service_pb2.CheckHealthResponse]  # type: ignore[assignment]
+    """Whether it is well: it answers, and its check_health(), if it has one, does not raise. From its worker only.
+    What is not answered in time is ended.
+    """
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a replica offers to callers (gateways, handles) and to its worker."""
@@ -150,5 +158,15 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replica_service_pb2.ConfigureResponse, _abc.Awaitable[_replica_service_pb2.ConfigureResponse]]:
         """Puts changed settings in force on the running replica; from its worker only."""
+
+    @_abc_1.abstractmethod
+    def CheckHealth(
+        self,
+        request: _replica_service_pb2.CheckHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.CheckHealthResponse, _abc.Awaitable[_replica_service_pb2.CheckHealthResponse]]:
+        """Whether it is well: it answers, and its check_health(), if it has one, does not raise. From its worker only.
+        What is not answered in time is ended.
+        """
 
 def add_ReplicaServiceServicer_to_server(servicer: ReplicaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

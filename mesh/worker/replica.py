@@ -33,6 +33,7 @@ from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grp
 from mesh.worker.failures import failure_of
 from mesh.worker.grpc_calls import GrpcCalls
 from mesh.worker.handler import Handler
+from mesh.worker.health import Health
 from mesh.worker.instance import Instance, construct
 from mesh.worker.launch import read_message, take_stdin
 from mesh.worker.threads import Threads
@@ -40,6 +41,8 @@ from mesh.worker.threads import Threads
 log = logging.getLogger("mesh.replica")
 
 LOAD_REPORT_S = 1.0
+HEALTH_AGAIN_S_MAX = 1.0
+"""Seconds between the checks before it is ready: its callers wait for it."""
 STOP_S = 1.0
 """Seconds for the last answers to leave when the process ends."""
 SERVER_OPTIONS = (
@@ -56,6 +59,7 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
     def __init__(self, spec: ReplicaSpec, instance: Instance) -> None:
         settings = spec.settings
         self.settings = settings
+        self.health = Health(spec.deployment, instance.target)
         self._instance = instance
         self._threads = Threads(settings.max_ongoing_requests, thread_name_prefix=spec.deployment)
         labels = (spec.application, spec.deployment)
@@ -80,6 +84,11 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self._threads.resize(self.settings.max_ongoing_requests)
         self.callee.resize(self.settings.max_ongoing_requests)
         return replica_service_pb2.ConfigureResponse()
+
+    async def CheckHealth(self, request: Any, context: Any) -> Any:  # noqa: D102
+        failure = await self.health.check()
+        told = wire.to_proto(failure, deployment_pb2.Failure) if failure is not None else None
+        return replica_service_pb2.CheckHealthResponse(failure=told)
 
     async def close(self) -> None:
         """Cancel what still runs and end the pipes."""
@@ -122,16 +131,22 @@ async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.St
     replica = Replica(spec, instance)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     health = health_aio.HealthServicer()
+    await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server(replica, server)
     port = server.add_insecure_port(f"{host}:0")
     await server.start()
     admin = AdminListener(host, 0, {"draining": lambda: "draining" if replica.callee.draining else ""})
-    await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    status.send(state="ready", address=f"{host}:{port}", admin_address=admin.address)
     tasks = lifecycle.Tasks()
-    tasks.spawn(report_load(replica, status), name="load-report")
-    lifecycle.tune_collector()
+
+    async def begin() -> None:
+        await first_check(replica, status)
+        await health.set("", health_pb2.HealthCheckResponse.SERVING)
+        status.send(state="ready", address=f"{host}:{port}", admin_address=admin.address)
+        tasks.spawn(report_load(replica, status), name="load-report")
+        lifecycle.tune_collector()
+
+    tasks.spawn(begin(), name="begin")
     await stop.wait()
     await health.enter_graceful_shutdown()
     async with lifecycle.deadline(replica.settings.graceful_shutdown_timeout_s, "running requests"):
@@ -141,6 +156,15 @@ async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.St
     await server.stop(STOP_S)
     admin.stop()
     return 0
+
+
+async def first_check(replica: Replica, status: Status) -> None:
+    """Return when a health check has passed for the first time. Its worker ends a replica that takes too long."""
+    settings = replica.settings
+    while (failure := await replica.health.check_within(settings.health_check_timeout_s)) is not None:
+        status.send(state="unwell", **dataclasses.asdict(failure))
+        log.warning("not healthy yet: %s", failure.message, extra={"traceback": failure.details})
+        await asyncio.sleep(min(settings.health_check_period_s, HEALTH_AGAIN_S_MAX))
 
 
 async def report_load(replica: Replica, status: Status) -> None:

@@ -6,16 +6,17 @@ Owns one channel to one replica process. Decides nothing. Called by the supervis
 from __future__ import annotations
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh import wire
 from mesh.errors import Unreachable
 from mesh.liveness import CONNECT_TIMEOUT_S, pings
 from mesh.model import DeploymentSettings, Failure
+from mesh.reasons import Reason
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
 
 _CONFIGURE_TIMEOUT_S = 30.0
+_HINT = "look for what blocks its event loop, or its check_health; or allow more with health_check_timeout_s"
 _OPTIONS = (
     *pings(),
     # The time for a connection: a process that stands still takes none, and says so by that.
@@ -31,20 +32,17 @@ class ReplicaClient:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
         self._replica = replica_service_pb2_grpc.ReplicaServiceStub(self._channel)
 
-    async def check(self, timeout_s: float) -> str:
-        """Return "" if the replica says within `timeout_s` that it is well, else what is wrong."""
+    async def check(self, timeout_s: float) -> Failure | None:
+        """Return None if the replica says within `timeout_s` that it is well, else what is wrong."""
         try:
-            answer = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+            answer = await self._replica.CheckHealth(replica_service_pb2.CheckHealthRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return f"no answer within {timeout_s:g} s"
-            return _told(error)
-        if answer.status == health_pb2.HealthCheckResponse.SERVING:
-            return ""
-        return f"it reports {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            text = f"no answer within {timeout_s:g} s" if late else _told(error)
+            return Failure(text, hint=_HINT, reason=Reason.HEALTH_CHECK_FAILED)
+        return wire.from_proto(answer.failure, Failure) if answer.HasField("failure") else None
 
     async def configure(self, settings: DeploymentSettings) -> Failure | None:
         """Put settings in force; returns why user code refused them, if it did, or that it did not end.

@@ -16,6 +16,7 @@ from mesh.clock import Clock
 from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
 from mesh.model import DeploymentSettings, Failure, ReplicaSpec
+from mesh.reasons import Reason
 from mesh.v1 import deployment_pb2
 from mesh.worker import env_vars
 from mesh.worker.failures import cut_front, process_failure
@@ -45,8 +46,8 @@ class Events(Protocol):
     def failed(self, replica_id: str, failure: Failure) -> None:
         """It says why it is going to exit."""
 
-    def probed(self, replica_id: str, failure: str) -> None:
-        """A health check ended; `failure` is "" if it is well."""
+    def probed(self, replica_id: str, failure: Failure | None) -> None:
+        """A health check ended; `failure` is None if it is well."""
 
     def configured(self, replica_id: str, settings: DeploymentSettings) -> None:
         """It took these settings."""
@@ -73,6 +74,7 @@ class Running:
         self._events = events
         self._clock = clock
         self._said = bytearray()
+        self._terminated = False
         self._child: Child | None = None
         self._client: ReplicaClient | None = None
         self._tasks = Tasks()
@@ -93,7 +95,8 @@ class Running:
         return self._child.pid
 
     def terminate(self) -> None:
-        """Ask it to drain and exit; how well it is does not matter from here on."""
+        """Ask it to drain and exit; how well it is does not matter from here on, nor what it prints last."""
+        self._terminated = True
         if self._probing is not None:
             self._probing.cancel()
         if self._child is not None:
@@ -105,19 +108,18 @@ class Running:
             self._child.kill()
 
     async def wait(self) -> Failure:
-        """Wait until it and all around it are gone. Returns how it ended, with its last lines if it never was ready."""
+        """Wait until it and all around it are gone. Returns how it ended, unasked with its last lines."""
         assert self._child is not None
         try:
             ending = await self._child.wait()
         finally:
             await self._child.close()
-        was_ready = self._client is not None
         await self._tasks.cancel()
         if self._client is not None:
             await self._client.close()
         for line in self._output.end():
             log_line(line, self.labels)
-        return process_failure(ending, "" if was_ready else self._output.tail(_TAIL_LINES))
+        return _bounded(process_failure(ending, "" if self._terminated else self._output.tail(_TAIL_LINES)))
 
     def configure(self, settings: DeploymentSettings) -> None:
         """Put settings in force, again and again until it takes them or others are given."""
@@ -149,7 +151,8 @@ class Running:
             await asyncio.sleep(pause_s)
             settings = self._events.settings(self.replica_id)
             pause_s = settings.health_check_period_s
-            self._events.probed(self.replica_id, await self._client.check(settings.health_check_timeout_s))
+            failure = await self._client.check(settings.health_check_timeout_s)
+            self._events.probed(self.replica_id, _bounded(failure) if failure is not None else None)
 
     def _printed(self, data: bytes) -> None:
         if data:
@@ -177,8 +180,15 @@ class Running:
         elif said.get("state") == "load":
             self._events.loaded(self.replica_id, int(said["ongoing_requests"]))
         elif said.get("state") == "failed":
-            failure = Failure(*(str(said.get(k, "")) for k in ("message", "field", "hint", "details")))
-            self._events.failed(self.replica_id, _bounded(failure))
+            self._events.failed(self.replica_id, _failure_in(said))
+        elif said.get("state") == "unwell" and self._client is None:
+            self._events.probed(self.replica_id, _failure_in(said))
+
+
+def _failure_in(said: dict[str, Any]) -> Failure:
+    message, field, hint, details = (str(said.get(key, "")) for key in ("message", "field", "hint", "details"))
+    reason = said.get("reason")
+    return _bounded(Failure(message, field, hint, details, Reason(reason if isinstance(reason, int) else 0)))
 
 
 def _bounded(failure: Failure) -> Failure:

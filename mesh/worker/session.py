@@ -1,6 +1,6 @@
 """What a worker does next: which replicas to start, stop, configure, restart or kill, and when.
 
-Owns the generation last obeyed and the life of each replica: its state, restart pauses, deadlines and health count.
+Owns the generation last obeyed, and when each replica (`life`) goes on to which state: pauses, deadlines, checks.
 Never starts a process, reads a clock or logs: the supervisor tells it what happened and does what it answers.
 `now` is monotonic seconds everywhere.
 
@@ -10,32 +10,22 @@ STARTING ─ready─► READY ─exit─► STARTING (at once, the first time) o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from mesh.backoff import Backoff
 from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
+from mesh.reasons import Reason
 from mesh.serving.options import late_start, option_field
+from mesh.worker.life import Life, same
 
 RESTART = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
 HEALTHY_AFTER_S = 60.0
 """A replica that was ready for so long starts with a clean slate when it crashes."""
-HEALTH_FAILURES_MAX = 3
 KILL_GRACE_S = 2.0
 """Seconds beyond the drain time before SIGKILL."""
 STOPPED_KEPT_S = 60.0
 """Seconds for which a stopped replica is still reported, so that a lost report does no harm."""
-_MESSAGE_CHARS_MAX = 4000
-
-NEXT: Mapping[ReplicaState, frozenset[ReplicaState]] = {
-    ReplicaState.PENDING: frozenset({ReplicaState.STARTING}),
-    ReplicaState.STARTING: frozenset({ReplicaState.READY, ReplicaState.BACKOFF, ReplicaState.DRAINING}),
-    ReplicaState.READY: frozenset({ReplicaState.STARTING, ReplicaState.BACKOFF, ReplicaState.DRAINING}),
-    ReplicaState.BACKOFF: frozenset({ReplicaState.STARTING, ReplicaState.STOPPED}),
-    ReplicaState.DRAINING: frozenset({ReplicaState.STARTING, ReplicaState.STOPPED}),
-    ReplicaState.STOPPED: frozenset({ReplicaState.STARTING}),
-}
-"""Which state may follow which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,41 +61,6 @@ class Configure:
 Action = Start | Terminate | Kill | Configure
 
 
-@dataclass(slots=True)
-class _Life:
-    """One replica, across all its processes."""
-
-    spec: ReplicaSpec
-    wanted: bool = True
-    state: ReplicaState = ReplicaState.PENDING
-    since: float = 0.0
-    deadline: float | None = None
-    """When the state ends by itself: start-up, pause, drain or memory is over."""
-    pid: int = 0
-    address: str = ""
-    admin_address: str = ""
-    in_force: DeploymentSettings | None = None
-    """None while that is not known: no process, or one that was told others and has not taken them."""
-    settings_revision: int = 0
-    """Of the settings that its process started with, took or refused last."""
-    message: str = ""
-    cause: str = ""
-    """Why the process is about to end, if that is known before it does."""
-    failure: Failure | None = None
-    """Why the last start failed; while it is ready, why it refused its settings."""
-    failed_starts: int = 0
-    crashes: int = 0
-    pauses: int = 0
-    restarted_at_once: bool = False
-    health_failures: int = 0
-    ongoing_requests: int = 0
-
-    def enter(self, state: ReplicaState, now: float, deadline: float | None, message: str = "") -> None:
-        assert state in NEXT[self.state], f"{self.state.name} -> {state.name}"
-        self.state, self.since, self.deadline = state, now, deadline
-        self.message = message[:_MESSAGE_CHARS_MAX]
-
-
 class Roster:
     """All replicas of a worker: what is assigned against what runs. At most one process each."""
 
@@ -113,7 +68,7 @@ class Roster:
         self.generation = Generation()
         self.closing = False
         self._random = random
-        self._lives: dict[str, _Life] = {}
+        self._lives: dict[str, Life] = {}
 
     def state(self, replica_id: str) -> ReplicaState:
         """Return the replica's state; UNSPECIFIED if there is none such."""
@@ -126,23 +81,7 @@ class Roster:
 
     def statuses(self, epoch: float) -> tuple[ReplicaStatus, ...]:
         """Return how each replica is doing. `epoch` is the Unix time at which `now` was 0."""
-        return tuple(
-            ReplicaStatus(
-                replica_id=replica_id,
-                state=life.state,
-                address=life.address,
-                pid=life.pid,
-                failed_starts=life.failed_starts,
-                crashes=life.crashes,
-                message=life.message,
-                since=epoch + life.since,
-                ongoing_requests=life.ongoing_requests,
-                admin_address=life.admin_address,
-                failure=life.failure,
-                settings_revision=life.settings_revision,
-            )
-            for replica_id, life in self._lives.items()
-        )
+        return tuple(life.status(epoch) for life in self._lives.values())
 
     def next_at(self) -> float | None:
         """Return when `tick` is due next, or None if nothing waits for a time."""
@@ -173,10 +112,10 @@ class Roster:
         life = self._lives[replica_id]
         if life.state is not ReplicaState.STARTING:
             return ()
-        life.enter(ReplicaState.READY, now, None)
+        life.enter(ReplicaState.READY, now, None, Reason.READY)
         life.address, life.admin_address = address, admin_address
         life.failed_starts = life.health_failures = 0
-        life.failure = None
+        life.failure = life.unwell = None
         return self._reconfigure(life)
 
     def loaded(self, replica_id: str, ongoing_requests: int) -> None:
@@ -186,8 +125,8 @@ class Roster:
     def failed(self, replica_id: str, failure: Failure, now: float) -> None:
         """The replica's process says why it is going to exit; one that then stays on is killed."""
         life = self._lives[replica_id]
-        if not life.cause:
-            life.cause, life.failure = failure.message, failure
+        if life.cause is None:
+            life.cause = life.failure = failure
         if life.state is ReplicaState.STARTING:
             life.deadline = now + KILL_GRACE_S
 
@@ -197,53 +136,61 @@ class Roster:
         life.in_force = settings
         if life.state is not ReplicaState.READY:
             return ()
-        life.message, life.failure = "", None
+        life.failure = None
+        life.say(*_health(life))
         return self._reconfigure(life)
 
     def not_configured(self, replica_id: str, message: str) -> None:
         """Nobody knows whether the running replica took its new settings; it is asked again."""
         life = self._lives[replica_id]
         if life.state is ReplicaState.READY:
-            life.message = message[:_MESSAGE_CHARS_MAX]
+            life.say(Reason.SETTINGS_PENDING, message)
 
     def refused(self, replica_id: str, settings: DeploymentSettings, failure: Failure) -> None:
         """User code in the running replica refused these settings; it goes on with the old ones."""
         life = self._lives[replica_id]
-        if life.state is not ReplicaState.READY or not _same(settings, life.spec.settings):
+        if life.state is not ReplicaState.READY or not same(settings, life.spec.settings):
             return
         spec = life.spec
-        life.message = f"it did not take its new settings: {failure.message}"[:_MESSAGE_CHARS_MAX]
+        life.say(*_refused(failure))
         # Its process knows the config that it started with only.
-        life.failure = replace(failure, field=option_field(spec.config, spec.deployment, "user_config"))
+        field = option_field(spec.config, spec.deployment, "user_config")
+        life.failure = replace(failure, field=field, reason=Reason.SETTINGS_REFUSED)
         life.settings_revision = spec.settings_revision
 
-    def probed(self, replica_id: str, failure: str) -> tuple[Action, ...]:
-        """A health check ended; `failure` is "" if the replica is well."""
+    def probed(self, replica_id: str, failure: Failure | None) -> tuple[Action, ...]:
+        """A health check ended; `failure` is None if the replica is well. The first one comes before it is ready."""
         life = self._lives.get(replica_id)
-        if life is None or life.state is not ReplicaState.READY or life.cause:
+        if life is None or life.cause is not None or life.state not in (ReplicaState.STARTING, ReplicaState.READY):
             return ()
+        told = life.reason is Reason.HEALTH_CHECK_FAILED
+        life.unwell = failure
         life.health_failures = life.health_failures + 1 if failure else 0
-        if life.health_failures < HEALTH_FAILURES_MAX:
+        if failure is not None or told:
+            life.say(*_health(life))
+        threshold = _threshold(life)
+        if failure is None or life.state is ReplicaState.STARTING or life.health_failures < threshold:
             return ()
-        life.cause = f"failed {HEALTH_FAILURES_MAX} health checks in a row: {failure}"
-        return (Kill(replica_id, life.cause),)
+        text = f"failed {threshold} health checks in a row: {failure.message}"
+        life.cause = replace(failure, message=text, reason=Reason.HEALTH_CHECK_FAILED)
+        return (Kill(replica_id, text),)
 
     def exited(self, replica_id: str, ending: Failure, now: float) -> tuple[Action, ...]:
         """The replica's process, and its group, are gone. `ending` is an exit code or signal, in words."""
         life = self._lives[replica_id]
-        if not life.cause and life.state is ReplicaState.STARTING:
-            life.failure = ending
-        reason, life.cause = life.cause or ending.message, ""
+        cause, life.cause = life.cause or ending, None
         if life.state is ReplicaState.DRAINING:
             if life.wanted and not self.closing:
-                return self._start(life, now, "assigned again while it drained")
-            self._vacate(life)
-            life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, reason)
+                return self._start(life, now, Reason.STARTING, "assigned again while it drained")
+            life.vacate()
+            reason = cause.reason or Reason.STOPPED
+            life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, reason, cause.message)
             return ()
         if life.state is ReplicaState.READY:
-            return self._crashed(life, reason, now)
+            return self._crashed(life, cause, now)
         life.failed_starts += 1
-        return self._pause(life, reason, now)
+        life.failure = replace(cause, reason=cause.reason or Reason.START_FAILED)
+        return self._pause(life, life.failure, now)
 
     def tick(self, now: float) -> tuple[Action, ...]:
         """Do what the time asks for."""
@@ -253,16 +200,15 @@ class Roster:
                 continue
             life.deadline = None
             if life.state is ReplicaState.BACKOFF:
-                actions += self._start(life, now, life.message)
+                actions += self._start(life, now, life.reason, life.message)
             elif life.state is ReplicaState.STARTING:
-                if not life.cause:
-                    spec = life.spec
-                    life.failure = late_start(spec.config, spec.deployment, spec.settings.startup_timeout_s)
-                    life.cause = life.failure.message
-                actions.append(Kill(replica_id, life.cause))
+                if life.cause is None:
+                    life.cause = life.failure = _late(life)
+                actions.append(Kill(replica_id, life.cause.message))
             elif life.state is ReplicaState.DRAINING:
-                life.cause = f"killed: it had not drained within {now - life.since:.0f} s"
-                actions.append(Kill(replica_id, life.cause))
+                text = f"killed: it had not drained within {now - life.since:.0f} s"
+                life.cause = Failure(text, reason=Reason.DRAIN_TIMEOUT)
+                actions.append(Kill(replica_id, text))
             else:
                 del self._lives[replica_id]
         return tuple(actions)
@@ -275,60 +221,86 @@ class Roster:
     def _want(self, replica_id: str, spec: ReplicaSpec, now: float) -> tuple[Action, ...]:
         life = self._lives.get(replica_id)
         if life is None:
-            life = self._lives[replica_id] = _Life(spec)
-            return self._start(life, now, "")
-        if not _same(life.spec.settings, spec.settings):
+            life = self._lives[replica_id] = Life(spec)
+            return self._start(life, now, Reason.STARTING)
+        if not same(life.spec.settings, spec.settings):
             life.failed_starts = 0  # they were those of other settings
         life.spec, life.wanted = spec, True
         if life.state is ReplicaState.STOPPED:
-            return self._start(life, now, "")
+            return self._start(life, now, Reason.STARTING)
         return self._reconfigure(life) if life.state is ReplicaState.READY else ()
 
-    def _release(self, life: _Life, now: float) -> tuple[Action, ...]:
+    def _release(self, life: Life, now: float) -> tuple[Action, ...]:
         life.wanted = False
         if life.state is ReplicaState.BACKOFF:
-            life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, life.message)
+            life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, Reason.STOPPED, life.message)
         elif life.state in (ReplicaState.STARTING, ReplicaState.READY):
             drain_s = life.spec.settings.graceful_shutdown_timeout_s if life.state is ReplicaState.READY else 0.0
-            life.enter(ReplicaState.DRAINING, now, now + drain_s + KILL_GRACE_S)
+            life.enter(ReplicaState.DRAINING, now, now + drain_s + KILL_GRACE_S, Reason.DRAINING)
             return (Terminate(life.spec.replica_id),)
         return ()
 
-    def _start(self, life: _Life, now: float, message: str) -> tuple[Action, ...]:
-        self._vacate(life)
-        life.enter(ReplicaState.STARTING, now, now + life.spec.settings.startup_timeout_s, message)
+    def _start(self, life: Life, now: float, reason: Reason, message: str = "") -> tuple[Action, ...]:
+        life.vacate()
+        life.enter(ReplicaState.STARTING, now, now + life.spec.settings.startup_timeout_s, reason, message)
         life.in_force, life.settings_revision = life.spec.settings, life.spec.settings_revision
         return (Start(life.spec),)
 
-    def _crashed(self, life: _Life, reason: str, now: float) -> tuple[Action, ...]:
+    def _crashed(self, life: Life, cause: Failure, now: float) -> tuple[Action, ...]:
         life.crashes += 1
         life.failure = None
         if now - life.since >= HEALTHY_AFTER_S:
             life.pauses, life.restarted_at_once = 0, False
-        if not life.restarted_at_once:
-            life.restarted_at_once = True
-            return self._start(life, now, reason)
-        return self._pause(life, reason, now)
+        if life.restarted_at_once:
+            return self._pause(life, replace(cause, reason=cause.reason or Reason.CRASH_LOOP), now)
+        life.restarted_at_once = True
+        cause = replace(cause, reason=cause.reason or Reason.CRASHED)
+        life.last_failure, life.last_failure_at = cause, now
+        return self._start(life, now, cause.reason, cause.message)
 
-    def _pause(self, life: _Life, reason: str, now: float) -> tuple[Action, ...]:
-        self._vacate(life)
-        life.enter(ReplicaState.BACKOFF, now, now + RESTART.pause_s(life.pauses, self._random), reason)
+    def _pause(self, life: Life, cause: Failure, now: float) -> tuple[Action, ...]:
+        life.vacate()
+        life.last_failure, life.last_failure_at = cause, now
+        ends = now + RESTART.pause_s(life.pauses, self._random)
+        life.enter(ReplicaState.BACKOFF, now, ends, cause.reason, cause.message)
         life.pauses += 1
         return ()
 
-    def _reconfigure(self, life: _Life) -> tuple[Action, ...]:
+    def _reconfigure(self, life: Life) -> tuple[Action, ...]:
         wanted = life.spec.settings
-        if life.in_force is not None and _same(life.in_force, wanted):
+        if life.in_force is not None and same(life.in_force, wanted):
             life.settings_revision = life.spec.settings_revision
             return ()
         life.in_force = None
         return (Configure(life.spec.replica_id, wanted),)
 
-    def _vacate(self, life: _Life) -> None:
-        life.pid, life.address, life.admin_address, life.in_force = 0, "", "", None
-        life.ongoing_requests = 0
+
+def _threshold(life: Life) -> int:
+    """Return how many failed checks in a row replace it. Goal state of older versions does not say."""
+    return life.spec.settings.health_check_failure_threshold or DeploymentSettings().health_check_failure_threshold
 
 
-def _same(one: DeploymentSettings, other: DeploymentSettings) -> bool:
-    """Whether a replica can tell them apart; how many replicas there are is nothing to it."""
-    return replace(one, num_replicas=other.num_replicas) == other
+def _health(life: Life) -> tuple[Reason, str]:
+    """Return what is to be told of a process that runs: nothing, or what its last health check found."""
+    if life.unwell is None and life.state is ReplicaState.STARTING:
+        return Reason.STARTING, ""
+    if life.unwell is None:
+        return (Reason.READY, "") if life.failure is None else _refused(life.failure)
+    if life.state is ReplicaState.READY:
+        text = f"failed {life.health_failures} of {_threshold(life)} health checks in a row: {life.unwell.message}"
+        return Reason.HEALTH_CHECK_FAILED, text
+    return Reason.HEALTH_CHECK_FAILED, f"not healthy yet: {life.unwell.message}"
+
+
+def _refused(failure: Failure) -> tuple[Reason, str]:
+    return Reason.SETTINGS_REFUSED, f"it did not take its new settings: {failure.message}"
+
+
+def _late(life: Life) -> Failure:
+    """Return why it was not ready in time."""
+    spec = life.spec
+    late = late_start(spec.config, spec.deployment, spec.settings.startup_timeout_s)
+    if life.unwell is None:
+        return late
+    hint = f"mend what {spec.deployment}.check_health finds, or allow more with startup_timeout_s"
+    return replace(late, message=f"{late.message}: {life.unwell.message}", hint=hint, details=life.unwell.details)

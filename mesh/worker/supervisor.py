@@ -98,10 +98,12 @@ class Supervisor:
         self._roster.failed(replica_id, failure, self._clock.monotonic())
         self._wake.set()
 
-    def probed(self, replica_id: str, failure: str) -> None:
+    def probed(self, replica_id: str, failure: Failure | None) -> None:
         """A health check ended."""
-        if failure:
-            log.warning("replica failed a health check: %s", failure, extra=self._running[replica_id].labels)
+        if failure is not None:
+            told = {"traceback": failure.details} if failure.details else {}
+            labels = self._running[replica_id].labels
+            log.warning("replica failed a health check: %s", failure.message, extra={**labels, **told})
         self._do(self._roster.probed(replica_id, failure))
 
     def configured(self, replica_id: str, settings: DeploymentSettings) -> None:

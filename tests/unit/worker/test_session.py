@@ -19,8 +19,8 @@ from mesh.model import (
     ReplicaState,
     ReplicaStatus,
 )
+from mesh.reasons import Reason
 from mesh.worker.session import (
-    HEALTH_FAILURES_MAX,
     HEALTHY_AFTER_S,
     KILL_GRACE_S,
     STOPPED_KEPT_S,
@@ -186,7 +186,8 @@ def test_settings_that_user_code_refused_are_reported_with_their_revision_and_pl
     r = refusing()
     assert status(r).state is READY
     assert status(r).settings_revision == 2
-    assert status(r).failure == replace(REFUSAL, field="deployments[0].user_config")
+    field = "deployments[0].user_config"
+    assert status(r).failure == replace(REFUSAL, field=field, reason=Reason.SETTINGS_REFUSED)
 
 
 def test_after_a_refusal_the_old_settings_are_put_in_force_again() -> None:
@@ -264,7 +265,7 @@ def test_what_the_process_said_is_the_reason_rather_than_its_exit_code() -> None
     said = Failure("ValueError: no", "import_path", "mend it", "Traceback")
     r.failed("r1", said, 1.0)
     r.exited("r1", Failure("exited with code 1"), 1.1)
-    assert (status(r).message, status(r).failure) == ("ValueError: no", said)
+    assert (status(r).message, status(r).failure) == ("ValueError: no", replace(said, reason=Reason.START_FAILED))
 
 
 def test_a_process_that_says_it_failed_and_stays_is_killed() -> None:
@@ -291,7 +292,7 @@ def test_the_reason_is_kept_until_it_is_ready() -> None:
     r.exited("r1", Failure("exited with code 1"), 0.0)
     r.tick(100.0)
     assert (status(r).state, status(r).message) == (STARTING, "exited with code 1")
-    assert status(r).failure == Failure("exited with code 1")
+    assert status(r).failure == Failure("exited with code 1", reason=Reason.START_FAILED)
     r.ready("r1", "h:1", "h:2", 101.0)
     assert (status(r).message, status(r).failure) == ("", None)
 
@@ -325,28 +326,124 @@ def test_a_status_says_since_when_in_unix_time() -> None:
 # Health.
 
 
+SICK = Failure("check_health raised ValueError: no (m.py:3)", details="Traceback", reason=Reason.HEALTH_CHECK_FAILED)
+
+
 def test_failed_health_checks_in_a_row_kill() -> None:
-    r = ready()
-    for _ in range(HEALTH_FAILURES_MAX - 1):
-        assert r.probed("r1", "no answer") == ()
-    assert r.probed("r1", "") == ()
-    for _ in range(HEALTH_FAILURES_MAX - 1):
-        assert r.probed("r1", "no answer") == ()
-    (kill,) = r.probed("r1", "no answer")
-    assert isinstance(kill, Kill)
-    assert "no answer" in kill.reason
-    assert r.probed("r1", "no answer") == ()
+    r = ready(DeploymentSettings(health_check_failure_threshold=3))
+    for count in (1, 2):
+        assert r.probed("r1", SICK) == ()
+        assert (status(r).state, status(r).reason) == (READY, Reason.HEALTH_CHECK_FAILED)
+        assert status(r).message == f"failed {count} of 3 health checks in a row: {SICK.message}"
+    assert r.probed("r1", None) == ()
+    assert (status(r).reason, status(r).message) == (Reason.READY, "")
+    for _ in range(2):
+        assert r.probed("r1", SICK) == ()
+    (kill,) = r.probed("r1", SICK)
+    assert kill == Kill("r1", f"failed 3 health checks in a row: {SICK.message}")
+    assert r.probed("r1", SICK) == ()
     r.exited("r1", Failure("killed by SIGKILL"), 1.0)
-    assert "health checks" in status(r).message
+    assert (status(r).state, status(r).reason, status(r).message) == (STARTING, Reason.HEALTH_CHECK_FAILED, kill.reason)
+    assert status(r).last_failure == replace(SICK, message=kill.reason)
 
 
-def test_health_does_not_matter_before_it_is_ready_or_while_it_drains() -> None:
-    r = started()
-    assert [r.probed("r1", "no") for _ in range(9)] == [()] * 9
-    r.ready("r1", "h:1", "h:2", 1.0)
+def test_the_threshold_is_a_setting_and_three_where_an_older_version_stored_none() -> None:
+    r = ready(DeploymentSettings(health_check_failure_threshold=1))
+    assert len(r.probed("r1", SICK)) == 1
+    r = ready(DeploymentSettings(health_check_failure_threshold=0))
+    assert [len(r.probed("r1", SICK)) for _ in range(3)] == [0, 0, 1]
+
+
+def test_a_threshold_that_changes_holds_from_the_next_check_on() -> None:
+    r = ready(DeploymentSettings(health_check_failure_threshold=9))
+    assert [r.probed("r1", SICK) for _ in range(4)] == [()] * 4
+    r.assign(Generation(1, 2), [spec(health_check_failure_threshold=5)], 1.0)
+    assert len(r.probed("r1", SICK)) == 1
+
+
+def test_a_replica_that_was_never_healthy_is_a_start_that_failed_when_its_time_is_over() -> None:
+    r = started(DeploymentSettings(startup_timeout_s=5.0))
+    assert [r.probed("r1", SICK) for _ in range(9)] == [()] * 9
+    assert (status(r).state, status(r).reason) == (STARTING, Reason.HEALTH_CHECK_FAILED)
+    assert status(r).message == f"not healthy yet: {SICK.message}"
+    text = f"not ready within 5 s of its start: {SICK.message}"
+    assert r.tick(5.0) == (Kill("r1", text),)
+    r.exited("r1", Failure("killed by SIGKILL"), 5.1)
+    assert (status(r).state, status(r).reason, status(r).failed_starts) == (BACKOFF, Reason.STARTUP_TIMEOUT, 1)
+    failure = status(r).failure
+    assert failure is not None and (failure.message, failure.details) == (text, "Traceback")
+
+
+def test_health_does_not_matter_while_it_drains() -> None:
+    r = ready()
     r.assign(Generation(1, 2), [], 2.0)
-    assert [r.probed("r1", "no") for _ in range(9)] == [()] * 9
-    assert r.probed("unknown", "no") == ()
+    assert [r.probed("r1", SICK) for _ in range(9)] == [()] * 9
+    assert r.probed("unknown", SICK) == ()
+
+
+def test_a_check_that_passes_again_leaves_what_else_is_to_be_told() -> None:
+    r = refusing()
+    r.probed("r1", SICK)
+    assert status(r).reason is Reason.HEALTH_CHECK_FAILED
+    r.probed("r1", None)
+    assert status(r).reason is Reason.SETTINGS_REFUSED
+    assert REFUSAL.message in status(r).message
+
+
+# Reasons.
+
+
+def test_each_state_has_its_reason() -> None:
+    r = started()
+    seen = {(status(r).state, status(r).reason)}
+    r.exited("r1", Failure("exited with code 1"), 0.0)
+    seen.add((status(r).state, status(r).reason))
+    assert r.statuses(1000.0)[0].next_start_at == pytest.approx(1001.0)
+    r.tick(1.5)
+    seen.add((status(r).state, status(r).reason))
+    assert status(r).next_start_at == 0.0
+    r.ready("r1", "h:1", "h:2", 2.0)
+    seen.add((status(r).state, status(r).reason))
+    r.not_configured("r1", "no answer")
+    seen.add((status(r).state, status(r).reason))
+    r.exited("r1", Failure("killed by SIGSEGV", details="what it printed"), 3.0)
+    seen.add((status(r).state, status(r).reason))
+    assert r.statuses(1000.0)[0].last_failure_at == 1003.0
+    assert status(r).last_failure == Failure("killed by SIGSEGV", details="what it printed", reason=Reason.CRASHED)
+    r.ready("r1", "h:1", "h:2", 4.0)
+    r.exited("r1", Failure("killed by SIGSEGV"), 5.0)
+    seen.add((status(r).state, status(r).reason))
+    r.tick(100.0)
+    r.ready("r1", "h:1", "h:2", 101.0)
+    r.drain(102.0)
+    seen.add((status(r).state, status(r).reason))
+    r.exited("r1", Failure("exited with code 0"), 103.0)
+    seen.add((status(r).state, status(r).reason))
+    assert seen == {
+        (STARTING, Reason.STARTING),
+        (BACKOFF, Reason.START_FAILED),
+        (STARTING, Reason.START_FAILED),
+        (READY, Reason.READY),
+        (READY, Reason.SETTINGS_PENDING),
+        (STARTING, Reason.CRASHED),
+        (BACKOFF, Reason.CRASH_LOOP),
+        (DRAINING, Reason.DRAINING),
+        (STOPPED, Reason.STOPPED),
+    }
+
+
+def test_a_drain_that_was_cut_short_says_so() -> None:
+    r = ready()
+    r.drain(0.0)
+    r.tick(1000.0)
+    r.exited("r1", Failure("killed by SIGKILL"), 1000.1)
+    assert (status(r).state, status(r).reason) == (STOPPED, Reason.DRAIN_TIMEOUT)
+
+
+def test_what_its_worker_says_of_the_failure_is_the_reason() -> None:
+    r = started()
+    r.exited("r1", Failure("pip failed", reason=Reason.ENVIRONMENT_FAILED), 1.0)
+    assert status(r).reason is Reason.ENVIRONMENT_FAILED
 
 
 # Drain.
@@ -433,8 +530,8 @@ class Anything(RuleBasedStateMachine):
         self.listening.discard(replica_id)
         self.obey(self.roster.exited(replica_id, Failure("killed by SIGKILL"), self.now))
 
-    @rule(replica_id=st.sampled_from(["a", "b", "c"]), failure=st.sampled_from(["", "no answer"]))
-    def is_probed(self, replica_id: str, failure: str) -> None:
+    @rule(replica_id=st.sampled_from(["a", "b", "c"]), failure=st.sampled_from([None, Failure("no answer")]))
+    def is_probed(self, replica_id: str, failure: Failure | None) -> None:
         self.obey(self.roster.probed(replica_id, failure))
 
     @invariant()
