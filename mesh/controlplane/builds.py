@@ -17,6 +17,7 @@ from mesh.controlplane.limits import FAILURE_BYTES_MAX, bounded_failure
 from mesh.controlplane.store import VALUE_BYTES_MAX
 from mesh.controlplane.validate import CONFIG_BYTES_MAX, json_problem
 from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentSpec, Failure, Interface, Plan
+from mesh.reasons import Reason
 from mesh.serving.options import deployment_problems, nearest, resolve, shown
 from mesh.v1 import deployment_pb2
 
@@ -105,11 +106,13 @@ def plan_of(application: Application, build: Build, others: Iterable[Application
 
     Nothing that the worker says is taken on trust: what comes from here is stored, and told to gateways.
     """
-    if build.failure is not None:
-        return bounded_failure(build.failure)
-    plan = _plan(application, build.deployments)
-    failure = next(_flaws(application.config, build.deployments), None) or _oversize(plan) or refusal(plan, others)
-    return plan if failure is None else bounded_failure(failure)
+    failure = build.failure
+    if failure is None:
+        plan = _plan(application, build.deployments)
+        failure = next(_flaws(application.config, build.deployments), None) or _oversize(plan) or refusal(plan, others)
+        if failure is None:
+            return plan
+    return bounded_failure(replace(failure, reason=failure.reason or Reason.BUILD_FAILED))
 
 
 def _flaws(config: ApplicationConfig, built: Sequence[BuiltDeployment]) -> Iterator[Failure]:

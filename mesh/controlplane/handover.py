@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from mesh.model import Application, Awaited, Failure
+from mesh.reasons import Reason
 from mesh.serving.options import shown
 
 
@@ -60,7 +61,8 @@ def obstacle(application: Application, applications: Mapping[str, Application]) 
 def failure(application: Application, why: str) -> Failure:
     """Return the failure of a revision whose route cannot change hands."""
     route = shown(application.config.route_prefix or "null")
-    return Failure(f"it does not get the route {route}: {why}", "route_prefix", "mend that, then deploy again")
+    text, hint = f"it does not get the route {route}: {why}", "mend that, then deploy again"
+    return Failure(text, "route_prefix", hint, reason=Reason.APPLICATION_FAILED)
 
 
 def handed_over(application: Application) -> Application:

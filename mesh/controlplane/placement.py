@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from mesh.controlplane.registry import Worker
 from mesh.model import Replica, ReplicaState
+from mesh.reasons import Reason
 
 NO_WORKER = "no worker has room: no worker is connected"
 
@@ -54,6 +55,13 @@ class Placement:
     def is_full(self) -> bool:
         """Whether workers are there and none of them has room."""
         return bool(self._open) and all(self._taken[w.worker_id] >= w.resources.max_replicas for w in self._open)
+
+    @property
+    def obstacle(self) -> Reason:
+        """Why nothing can be placed now, in one word; UNSPECIFIED if something can."""
+        if not self._open:
+            return Reason.NO_WORKER
+        return Reason.WAITING_FOR_ROOM if self.is_full else Reason.UNSPECIFIED
 
     def shortage(self) -> str:
         """Return why nothing can be placed now, or ""."""

@@ -30,8 +30,9 @@ from mesh.controlplane.actions import (
 from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, is_wanted, plan_of
 from mesh.controlplane.limits import bounded_failure
 from mesh.controlplane.placement import Placement, ends_unasked
-from mesh.controlplane.registry import Presence, Worker, current_status, durable
-from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState, ReplicaStatus
+from mesh.controlplane.registry import Presence, Worker, current_status, durable, pending
+from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState
+from mesh.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ class _Pass:
             if self._runs(build):
                 if self._now >= build.deadline:
                     why = f"worker {build.worker_id!r} did not answer the build within {build.timeout_s:g} s"
-                    failure = Failure(why, hint="look at its log, then deploy again")
+                    failure = Failure(why, hint="look at its log, then deploy again", reason=Reason.BUILD_FAILED)
                     yield self._failed(application, replicas, failure)
                 return
         free = [
@@ -285,7 +286,7 @@ class _Pass:
                     version=spec.version,
                     revision=rollout.goal_revision(application),
                     worker_id=worker_id,
-                    status=ReplicaStatus(replica_id=replica_id, state=ReplicaState.PENDING),
+                    status=pending(replica_id),
                 )
             )
 

@@ -12,6 +12,7 @@ from enum import Enum
 
 from mesh.errors import Conflict
 from mesh.model import Replica, ReplicaState, ReplicaStatus, Resources
+from mesh.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +192,13 @@ def current_status(replica: Replica, worker: Worker | None) -> ReplicaStatus:
         return replica.status
     known = worker.reports.get(replica.replica_id)
     if known is None:
-        return ReplicaStatus(replica_id=replica.replica_id, state=ReplicaState.PENDING)
+        return pending(replica.replica_id)
     return known
+
+
+def pending(replica_id: str) -> ReplicaStatus:
+    """Return the status of a replica that was placed on a worker which has not reported it."""
+    return ReplicaStatus(replica_id=replica_id, state=ReplicaState.PENDING, reason=Reason.WAITING_FOR_WORKER)
 
 
 def _unready_since(before: Mapping[str, float], replicas: Iterable[ReplicaStatus], now: float) -> Mapping[str, float]:

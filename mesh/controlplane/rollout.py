@@ -8,7 +8,7 @@ failed. Ready capacity never falls below the goal by a decision made here, also 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.model import (
     Application,
@@ -20,6 +20,7 @@ from mesh.model import (
     ReplicaState,
     ReplicaStatus,
 )
+from mesh.reasons import Reason
 from mesh.serving.options import late_start
 
 SURGE = 0.2
@@ -67,9 +68,13 @@ def is_ready(replica: Replica) -> bool:
 
 
 def is_settled(replica: Replica, revision: int) -> bool:
-    """Whether it is ready with the settings of `revision`. That of a worker which does not say is taken for it."""
+    """Whether it is ready and well with the settings of `revision`. A worker that does not say is taken to have them.
+
+    One that fails health checks takes calls until it is replaced, but proves nothing.
+    """
     status = replica.status
-    return is_ready(replica) and status.settings_revision in (0, revision) and status.failure is None
+    well = status.failure is None and status.reason is not Reason.HEALTH_CHECK_FAILED
+    return is_ready(replica) and status.settings_revision in (0, revision) and well
 
 
 def failure(
@@ -94,8 +99,9 @@ def failure(
         since = unready_since.get(replica.replica_id)
         if since is not None and now >= since + startup_limit_s(spec):
             late = late_start(config, spec.name, spec.settings.startup_timeout_s)
-            why = f": {status.message}" if status.message not in ("", late.message) else ""
-            return _failed(f"deployment {spec.name!r} was {late.message}{why}", status.failure or late)
+            why = status.message.removeprefix(late.message).removeprefix(": ")
+            text = f"deployment {spec.name!r} was {late.message}{f': {why}' if why else ''}"
+            return _failed(text, status.failure or late)
     return None
 
 
@@ -120,7 +126,8 @@ def refusal(application: Application, replicas: Sequence[Replica]) -> Failure | 
         for status in (replica.status for replica in told):
             said = status.failure or Failure()
             if status.state is ReplicaState.READY and status.failure is not None:
-                return _failed(f"deployment {spec.name!r} did not take its new settings: {said.message}", said)
+                text = f"deployment {spec.name!r} did not take its new settings: {said.message}"
+                return _failed(text, replace(said, reason=Reason.SETTINGS_REFUSED))
             if status.failed_starts >= FAILED_STARTS_MAX and not proven:
                 return _failed(_starts_failed(spec, status), said)
     return None
@@ -133,7 +140,7 @@ def _starts_failed(spec: DeploymentSpec, status: ReplicaStatus) -> str:
 
 def _failed(message: str, said: Failure) -> Failure:
     hint = said.hint or "the log of its worker tells more"
-    return Failure(message, said.field or "import_path", hint, said.details)
+    return Failure(message, said.field or "import_path", hint, said.details, said.reason or Reason.START_FAILED)
 
 
 def startup_limit_s(spec: DeploymentSpec) -> float:

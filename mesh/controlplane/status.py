@@ -1,7 +1,7 @@
 """How applications, deployments and workers are doing, for people.
 
-Owns the derivation of states and messages; nothing here is stored or decides anything. Field names are those of
-the messages. Pure. Called by `api` through `loop`.
+Owns the derivation of states, reasons and messages; nothing here is stored or decides anything. Field names are
+those of the messages. Pure. Called by `api` through `loop`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from mesh.controlplane import rollout
-from mesh.controlplane.placement import NO_WORKER, Placement
+from mesh.controlplane.placement import Placement
 from mesh.controlplane.reconcile import Desired, Observed, seen
 from mesh.controlplane.registry import Presence, Worker
 from mesh.model import (
@@ -19,6 +20,7 @@ from mesh.model import (
     ApplicationState,
     DeploymentSpec,
     DeploymentState,
+    Event,
     Failure,
     Replica,
     ReplicaState,
@@ -26,6 +28,7 @@ from mesh.model import (
     Resources,
     WorkerState,
 )
+from mesh.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class ReplicaPlacement:
     worker_id: str = ""
     revision: int = 0
     status: ReplicaStatus = field(default_factory=ReplicaStatus)
+    last_events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class DeploymentStatus:
     target_replicas: int = 0
     ready_replicas: int = 0
     replicas: tuple[ReplicaPlacement, ...] = ()
+    reason: Reason = Reason.UNSPECIFIED
+    last_events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class ApplicationStatus:
     deployments: tuple[DeploymentStatus, ...] = ()
     failure: Failure | None = None
     leaving: bool = False
+    reason: Reason = Reason.UNSPECIFIED
+    last_events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,9 @@ class WorkerStatus:
     resources: Resources = field(default_factory=Resources)
     replicas: int = 0
     last_seen: float = 0.0
+    reason: Reason = Reason.UNSPECIFIED
+    message: str = ""
+    last_events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +102,21 @@ class Status:
     """Why the leader could not be asked; then this is what was last read in the store."""
 
 
+class _Told(NamedTuple):
+    """Why something is in its state: a word, and what is said of it."""
+
+    reason: Reason
+    message: str = ""
+
+
+NOTHING = _Told(Reason.UNSPECIFIED)
+
+
 def applications_status(desired: Desired, observed: Observed) -> tuple[ApplicationStatus, ...]:
     """Return the status of every application, by name."""
     replicas = tuple(seen(observed).values())
-    shortage = Placement(observed.workers.values(), replicas).shortage()
+    placement = Placement(observed.workers.values(), replicas)
+    shortage = _Told(placement.obstacle, placement.shortage())
     return tuple(
         _application(application, [r for r in replicas if r.application == name], shortage)
         for name, application in sorted(desired.applications.items())
@@ -105,7 +127,7 @@ def stored_status(desired: Desired, replicas: Mapping[str, Replica], why: str) -
     """Return what an instance can tell that does not lead and reaches nobody who does: what it last read."""
     placed = [replica for _, replica in sorted(replicas.items())]
     applications = tuple(
-        _application(application, [r for r in placed if r.application == name], "")
+        _application(application, [r for r in placed if r.application == name], NOTHING)
         for name, application in sorted(desired.applications.items())
     )
     return Status(applications, stale=why)
@@ -115,6 +137,7 @@ def workers_status(observed: Observed, *, now: float, wall: float) -> tuple[Work
     """Return the status of every worker that is not lost. `now` is monotonic, `wall` Unix time of the same moment."""
     count = Counter(replica.worker_id for replica in observed.replicas.values())
     states = {Presence.CONNECTED: WorkerState.READY, Presence.AWAY: WorkerState.DISCONNECTED}
+    reasons = {Presence.CONNECTED: Reason.READY, Presence.AWAY: Reason.DISCONNECTED}
     return tuple(
         WorkerStatus(
             worker_id=worker.worker_id,
@@ -124,6 +147,7 @@ def workers_status(observed: Observed, *, now: float, wall: float) -> tuple[Work
             resources=worker.resources,
             replicas=count[worker.worker_id],
             last_seen=wall - (now - worker.last_seen),
+            reason=reasons[presence],
         )
         for worker, presence in _present(observed.workers, now, observed.grace_s)
         if presence in states
@@ -150,12 +174,12 @@ def _present(workers: Mapping[str, Worker], now: float, grace_s: float) -> Itera
     return ((worker, worker.presence(now, grace_s)) for _, worker in sorted(workers.items()))
 
 
-def _application(application: Application, replicas: list[Replica], shortage: str) -> ApplicationStatus:
+def _application(application: Application, replicas: list[Replica], shortage: _Told) -> ApplicationStatus:
     deployments = tuple(
         _deployment(application, spec, [r for r in replicas if r.deployment == spec.name], shortage)
         for spec in _specs(application)
     )
-    state, message = _state(application, deployments, shortage)
+    state, (reason, message) = _state(application, deployments, shortage)
     return ApplicationStatus(
         name=application.config.name,
         route_prefix=application.config.route_prefix,
@@ -167,6 +191,7 @@ def _application(application: Application, replicas: list[Replica], shortage: st
         deployments=deployments,
         failure=application.failure,
         leaving=application.leaving,
+        reason=reason,
     )
 
 
@@ -180,70 +205,115 @@ def _specs(application: Application) -> list[DeploymentSpec]:
 
 
 def _state(
-    application: Application, deployments: tuple[DeploymentStatus, ...], shortage: str
-) -> tuple[ApplicationState, str]:
+    application: Application, deployments: tuple[DeploymentStatus, ...], shortage: _Told
+) -> tuple[ApplicationState, _Told]:
     if application.deleting:
-        return ApplicationState.DELETING, "waiting for its replicas to finish what runs"
+        return ApplicationState.DELETING, _Told(Reason.DELETING, "waiting for its replicas to finish what runs")
     if application.failure:
-        serving = application.serving
-        kept = f"; revision {serving.revision} serves on" if serving else ""
-        return ApplicationState.DEPLOY_FAILED, application.failure.message + kept
+        return ApplicationState.DEPLOY_FAILED, _failed(application, application.failure)
     if not rollout.is_built(application):
-        return ApplicationState.DEPLOYING, shortage if shortage == NO_WORKER else "being built"
-    first = next((f"{d.name}: {d.message}" for d in deployments if d.message), "") or _waiting(application)
+        unbuilt = shortage if shortage.reason is Reason.NO_WORKER else _Told(Reason.BUILDING, "being built")
+        return ApplicationState.DEPLOYING, unbuilt
+    first = next((_Told(d.reason, f"{d.name}: {d.message}") for d in deployments if d.message), _waiting(application))
     if application.serving is None or application.serving.revision != application.revision:
-        return ApplicationState.DEPLOYING, first
+        if application.paused:
+            return ApplicationState.DEPLOYING, _Told(Reason.PAUSED, first.message)
+        return ApplicationState.DEPLOYING, first if first.message else _Told(Reason.STARTING)
     if any(deployment.state is DeploymentState.UNHEALTHY for deployment in deployments):
         return ApplicationState.UNHEALTHY, first
-    return ApplicationState.RUNNING, first
+    return ApplicationState.RUNNING, first if first.message else _Told(Reason.READY)
 
 
-def _waiting(application: Application) -> str:
+def _failed(application: Application, failure: Failure) -> _Told:
+    serving = application.serving
+    if serving is None:
+        return _Told(failure.reason or Reason.START_FAILED, failure.message)
+    reason = Reason.HELD if application.hold_on_failure else Reason.ROLLED_BACK
+    return _Told(reason, f"{failure.message}; revision {serving.revision} serves on")
+
+
+def _waiting(application: Application) -> _Told:
     """Return what the application waits for before it goes, or before its route changes."""
-    if not application.awaits:
-        return ""
     names = [item.application for item in application.awaits if item.application != application.config.name]
+    if not names:
+        return NOTHING
     what = "is deleted" if application.leaving else "its route changes"
-    return f"{what} once {' and '.join(names[:3])}{' …' if len(names) > 3 else ''} can serve" if names else ""
+    text = f"{what} once {' and '.join(names[:3])}{' …' if len(names) > 3 else ''} can serve"
+    return _Told(Reason.WAITING_FOR_APPLICATIONS, text)
 
 
 def _deployment(
-    application: Application, spec: DeploymentSpec, replicas: list[Replica], shortage: str
+    application: Application, spec: DeploymentSpec, replicas: list[Replica], shortage: _Told
 ) -> DeploymentStatus:
     goal = 0 if application.deleting else spec.settings.num_replicas
     current = [r for r in replicas if r.version == spec.version and not r.stopping]
     ready = sum(rollout.is_ready(replica) for replica in current)
-    failed = bool(application.failure) and application.serving is None
-    message = _message(current, goal, shortage) if ready < goal else _obstacle(application, current)
-    state = DeploymentState.HEALTHY
-    if failed:
-        state = DeploymentState.DEPLOY_FAILED
-    elif ready < goal or (application.deleting and replicas):
+    failed = application.failure if application.serving is None else None
+    state, told = DeploymentState.HEALTHY, _obstacle(application, current)
+    if failed is not None:
+        state, told = DeploymentState.DEPLOY_FAILED, _Told(failed.reason or Reason.START_FAILED)
+    elif application.deleting and replicas:
+        state, told = DeploymentState.UPDATING, _Told(Reason.DRAINING)
+    elif ready < goal:
         settled = application.serving is not None and spec in application.serving.deployments
-        state = DeploymentState.UNHEALTHY if settled and not application.deleting else DeploymentState.UPDATING
+        state = DeploymentState.UNHEALTHY if settled else DeploymentState.UPDATING
+        told = _missing(application, spec, replicas, shortage)
     return DeploymentStatus(
         name=spec.name,
         state=state,
-        message="" if failed else message,
+        message=told.message,
         target_replicas=goal,
         ready_replicas=ready,
         replicas=tuple(ReplicaPlacement(r.worker_id, r.revision, r.status) for r in replicas),
+        reason=told.reason,
     )
 
 
-def _obstacle(application: Application, current: list[Replica]) -> str:
-    """Return what a replica that has not taken the settings of the revision to come says of that."""
-    if application.failure or application.plan is None or application.plan == application.serving:
-        return ""
-    revision = application.plan.revision
-    return next((r.status.message for r in current if not rollout.is_settled(r, revision) and r.status.message), "")
-
-
-def _message(current: list[Replica], goal: int, shortage: str) -> str:
-    if len(current) < goal and shortage:
-        return f"{shortage}; {goal - len(current)} of {goal} replicas wait"
+def _obstacle(application: Application, current: list[Replica]) -> _Told:
+    """Return what ready replicas say that are not as they should be: they refuse settings, or fail health checks."""
+    plan = application.plan
+    if plan is not None and not application.failure and plan != application.serving:
+        for replica in current:
+            if not rollout.is_settled(replica, plan.revision) and replica.status.message:
+                return _Told(replica.status.reason, replica.status.message)
     for replica in current:
-        if replica.status.state is ReplicaState.BACKOFF:
-            return f"replica {replica.replica_id} starts again after a pause: {replica.status.message}"
+        if replica.status.reason is Reason.HEALTH_CHECK_FAILED:
+            return _Told(replica.status.reason, f"replica {replica.replica_id} {replica.status.message}")
+    return _Told(Reason.READY)
+
+
+def _missing(application: Application, spec: DeploymentSpec, replicas: list[Replica], shortage: _Told) -> _Told:
+    """Return why there are fewer replicas of the wanted version ready than there should be."""
+    current = [r for r in replicas if r.version == spec.version and not r.stopping]
+    goal = spec.settings.num_replicas
+    if len(current) < goal and shortage.message:
+        return _Told(shortage.reason, f"{shortage.message}; {goal - len(current)} of {goal} replicas wait")
+    for replica in current:
+        status = replica.status
+        if status.state is ReplicaState.BACKOFF:
+            reason = status.reason or Reason.START_FAILED
+            return _Told(reason, f"replica {replica.replica_id} starts again after a pause: {status.message}")
+    for replica in current:
+        if replica.status.reason in _TELLING and not rollout.is_ready(replica):
+            return _Told(replica.status.reason, f"replica {replica.replica_id}: {replica.status.message}")
     waiting = goal - sum(rollout.is_ready(replica) for replica in current)
-    return f"{waiting} of {goal} replicas are starting"
+    reason = Reason.STARTING
+    if any(r.version != spec.version and rollout.is_ready(r) for r in replicas):
+        reason = Reason.ROLLING_OUT
+    elif any(rollout.is_ready(r) for r in current) and not any(r.status.crashes for r in current):
+        reason = Reason.SCALING
+    return _Told(reason, f"{waiting} of {goal} replicas are starting")
+
+
+_TELLING = frozenset(
+    (
+        Reason.PREPARING_ENVIRONMENT,
+        Reason.HEALTH_CHECK_FAILED,
+        Reason.CRASHED,
+        Reason.START_FAILED,
+        Reason.STARTUP_TIMEOUT,
+        Reason.CRASH_LOOP,
+        Reason.ENVIRONMENT_FAILED,
+    )
+)
+"""Reasons of a replica on its way that say more than that it is starting."""

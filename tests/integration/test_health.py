@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ CALL = """
 def __call__(self):
     return "Hello!"
 """
-QUICK = {"health_check_period_s": 0.1, "health_check_timeout_s": 0.5}
+QUICK: dict[str, Any] = {"health_check_period_s": 0.1, "health_check_timeout_s": 0.5}
 """Failing checks are what the test is about."""
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from mesh.controlplane.builds import Build, Builds, plan_of, version_of
 from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentConfig, Failure, Plan, RuntimeEnv
+from mesh.reasons import Reason
 
 CONFIG = ApplicationConfig("a", "/a", "m:app", args_json='{"x": 1, "y": 2}')
 BUILD = Build("b1", "a", 1, "w1", 1, 0.0, 60.0)
@@ -46,7 +47,9 @@ def test_a_build_without_sense_fails(built: tuple[BuiltDeployment, ...], text: s
 
 def test_errors_are_passed_on() -> None:
     said = Failure("ImportError: no", "import_path", "mend it", "Traceback")
-    assert planned(failure=said) == said
+    assert planned(failure=said) == replace(said, reason=Reason.BUILD_FAILED)
+    told = replace(said, reason=Reason.ENVIRONMENT_FAILED)
+    assert planned(failure=told) == told
 
 
 @pytest.mark.parametrize(

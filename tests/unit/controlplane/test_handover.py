@@ -25,6 +25,7 @@ from mesh.model import (
     ReplicaSpec,
     RuntimeEnv,
 )
+from mesh.reasons import Reason
 from tests.support.control_world import World, built
 
 BROKEN = "m:broken"
@@ -165,6 +166,7 @@ def test_a_route_is_not_given_up_for_what_fails(bad: str) -> None:
         "it does not get the route '/moved': application 'b', of the same deploy, failed",
         "route_prefix",
         "mend that, then deploy again",
+        reason=Reason.APPLICATION_FAILED,
     )
     w.apply(application("a", "/moved"), application("b", "/"))
     w.settle()

@@ -21,6 +21,7 @@ from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX
 from mesh.controlplane.reconcile import counted, next_due, reconcile
 from mesh.controlplane.rollout import STARTUP_MARGIN_S
 from mesh.model import ApplicationConfig, DeploymentConfig, ReplicaSpec, ReplicaState
+from mesh.reasons import Reason
 from tests.support.control_world import GRACE_S, REFUSAL, SimWorker, World, built, config
 
 
@@ -156,7 +157,9 @@ def test_settings_that_a_replica_refuses_fail_their_revision_and_the_old_hold_ag
     world.settle()
     application = world.applications["app"]
     assert application.failure == replace(
-        REFUSAL, message="deployment 'Echo' did not take its new settings: ValueError: no (m.py:8)"
+        REFUSAL,
+        message="deployment 'Echo' did not take its new settings: ValueError: no (m.py:8)",
+        reason=Reason.SETTINGS_REFUSED,
     )
     assert goal(application) == config(num_replicas=3, user_config_json='{"rate": 1}')
     assert {replica.replica_id for replica in world.ready("app")} == before

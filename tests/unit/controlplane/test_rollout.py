@@ -18,6 +18,7 @@ from mesh.model import (
     ReplicaState,
     ReplicaStatus,
 )
+from mesh.reasons import Reason
 from mesh.serving.options import late_start
 
 
@@ -82,7 +83,9 @@ def test_failure_needs_three_starts_or_the_timeout() -> None:
     assert broken.field == "import_path" and broken.hint
     said = Failure("boom", "deployments[0].user_config", "mend it", "Traceback")
     told = failure(CONFIG, SPEC, [replace(third, status=replace(third.status, failure=said))], {}, 0.0)
-    assert told == replace(said, message=broken.message), "what the replica said of it is kept"
+    assert told == replace(said, message=broken.message, reason=Reason.START_FAILED), (
+        "what the replica said of it is kept"
+    )
 
 
 @pytest.mark.parametrize("said_by_worker", [True, False])

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mesh.controlplane.registry import Worker, current_status
 from mesh.controlplane.status import ApplicationStatus, Status, applications_status, steady, workers_status
-from mesh.model import ApplicationState, DeploymentState, ReplicaState, WorkerState
+from mesh.model import ApplicationState, DeploymentState, Replica, ReplicaState, ReplicaStatus, WorkerState
+from mesh.reasons import Reason
 from tests.support.control_world import GRACE_S, World, built, config
 
 
@@ -151,3 +153,127 @@ def test_what_keeps_a_replica_from_its_new_settings_is_told() -> None:
     world.set_state(replica.replica_id, ReplicaState.READY, message="UNAVAILABLE")
     assert (status(world).state, status(world).message) == (ApplicationState.DEPLOYING, "Echo: UNAVAILABLE")
     assert status(world).serving_revision == 1
+
+
+# Reasons.
+
+
+def reasons(world: World, name: str = "app") -> tuple[Reason, Reason | None]:
+    """Of an application and of its one deployment."""
+    shown = status(world, name)
+    return shown.reason, shown.deployments[0].reason if shown.deployments else None
+
+
+def test_reasons_from_no_worker_to_ready() -> None:
+    world = World()
+    world.apply(config(num_replicas=2))
+    world.settle()
+    assert reasons(world) == (Reason.NO_WORKER, None)
+    world = World("w1")
+    world.apply(config(num_replicas=2))
+    assert reasons(world) == (Reason.BUILDING, None)
+    world.settle(start=False)
+    assert reasons(world) == (Reason.STARTING, Reason.STARTING)
+    world.settle()
+    assert reasons(world) == (Reason.READY, Reason.READY)
+
+
+def test_reasons_of_changes() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=1))
+    world.settle()
+    world.apply(config(num_replicas=2))
+    world.settle(start=False)
+    assert reasons(world) == (Reason.SCALING, Reason.SCALING)
+    world.settle()
+    world.apply(config(num_replicas=2, code="m:new"))
+    world.settle(start=False)
+    assert reasons(world) == (Reason.ROLLING_OUT, Reason.ROLLING_OUT)
+    world.applications["app"] = replace(world.applications["app"], paused=True)
+    assert reasons(world) == (Reason.PAUSED, Reason.ROLLING_OUT)
+    world.delete("app")
+    assert reasons(world) == (Reason.DELETING, Reason.DRAINING)
+
+
+def test_reasons_of_what_failed() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle(broken=lambda spec: True)
+    assert reasons(world) == (Reason.START_FAILED, Reason.START_FAILED)
+    world = World("w1")
+    world.code = lambda config: "it does not import"
+    world.apply(config())
+    world.settle()
+    assert reasons(world) == (Reason.BUILD_FAILED, None)
+
+
+def test_reasons_of_what_was_rolled_back_or_held() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    world.apply(config(code="m:bad"))
+    world.settle(broken=lambda spec: spec.config.import_path == "m:bad")
+    assert reasons(world) == (Reason.ROLLED_BACK, Reason.READY)
+    world.applications["app"] = replace(world.applications["app"], hold_on_failure=True)
+    assert reasons(world)[0] is Reason.HELD
+
+
+def test_reasons_come_from_the_replicas_that_lack() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    (only,) = world.replicas
+    for state, reason in (
+        (ReplicaState.BACKOFF, Reason.CRASH_LOOP),
+        (ReplicaState.BACKOFF, Reason.STARTUP_TIMEOUT),
+        (ReplicaState.STARTING, Reason.CRASHED),
+        (ReplicaState.STARTING, Reason.HEALTH_CHECK_FAILED),
+        (ReplicaState.PREPARING, Reason.PREPARING_ENVIRONMENT),
+    ):
+        world.set_state(only, state, reason=reason, message="what is wrong")
+        assert reasons(world) == (reason, reason), state
+        assert "what is wrong" in status(world).message
+
+
+def test_a_replica_that_fails_checks_is_told_of_while_it_is_routed_to() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    (only,) = world.replicas
+    world.set_state(only, ReplicaState.READY, reason=Reason.HEALTH_CHECK_FAILED, message="failed 1 of 3 health checks")
+    assert reasons(world) == (Reason.HEALTH_CHECK_FAILED, Reason.HEALTH_CHECK_FAILED)
+    assert status(world).state is ApplicationState.RUNNING
+    assert only in status(world).message
+
+
+def test_a_new_version_that_fails_checks_does_not_serve_as_wholly_ready() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle(start=False)
+    (only,) = world.replicas
+    world.set_state(only, ReplicaState.READY, reason=Reason.HEALTH_CHECK_FAILED, message="failed 1 of 3 health checks")
+    world.settle(start=False)
+    assert world.applications["app"].serving is None
+    world.set_state(only, ReplicaState.READY, reason=Reason.READY, message="")
+    world.settle(start=False)
+    assert world.applications["app"].serving is not None
+
+
+def test_reasons_of_room_and_of_workers() -> None:
+    world = World("w1", max_replicas=1)
+    world.apply(config(num_replicas=2))
+    world.settle()
+    assert reasons(world) == (Reason.WAITING_FOR_ROOM, Reason.WAITING_FOR_ROOM)
+    world.disconnect("w1")
+    (worker,) = workers_status(world.observed, now=world.now, wall=0.0)
+    assert (worker.state, worker.reason) == (WorkerState.DISCONNECTED, Reason.DISCONNECTED)
+    world.connect("w1")
+    (worker,) = workers_status(world.observed, now=world.now, wall=0.0)
+    assert (worker.state, worker.reason) == (WorkerState.READY, Reason.READY)
+
+
+def test_a_replica_that_its_worker_has_not_reported_waits_for_it() -> None:
+    replica = Replica("r1", status=ReplicaStatus("r1", ReplicaState.READY, reason=Reason.READY))
+    heard = current_status(replica, Worker("w1", 0.0, heard=True))
+    assert (heard.state, heard.reason) == (ReplicaState.PENDING, Reason.WAITING_FOR_WORKER)
+    assert current_status(replica, Worker("w1", 0.0)) == replica.status
