@@ -76,10 +76,11 @@ async def test_a_sync_hook_may_return_something_to_await() -> None:
     assert "ValueError: no" in await message(lambda self: slowly())
 
 
+RAISED = [ValueError("no database"), SystemExit(3), StopIteration("x"), asyncio.CancelledError()]
+
+
 @pytest.mark.parametrize("made", [raiser, async_raiser])
-@pytest.mark.parametrize(
-    "error", [ValueError("no database"), SystemExit(3), StopIteration("x"), asyncio.CancelledError()]
-)
+@pytest.mark.parametrize("error", RAISED)
 async def test_whatever_it_raises_is_told_with_its_place(made: Any, error: BaseException) -> None:
     if made is async_raiser and isinstance(error, StopIteration):
         assert "RuntimeError" in await message(made(error))
