@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 
 from mesh.errors import Conflict
@@ -71,8 +71,30 @@ class RequestTally:
         yield histogram
 
 
+class ReplicaTally:
+    """Replicas of each deployment as the leader sees them; replaced as a whole, so that no scrape sees half of it."""
+
+    def __init__(self) -> None:
+        self.counts: Mapping[tuple[str, str, str], int] = {}
+        """By application, deployment and state: "target" (asked for) or "ready". Empty while this process leads not."""
+
+    def describe(self) -> list[Metric]:
+        """Nothing is known before the first look."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metric for the Prometheus exposition."""
+        text = "Replicas as the leading control plane sees them: asked for, and ready."
+        gauge = GaugeMetricFamily("mesh_deployment_replicas", text, labels=(*_DEPLOYMENT, "state"))
+        for values, count in self.counts.items():
+            gauge.add_metric(values, count)
+        yield gauge
+
+
 REQUESTS = RequestTally()
 REGISTRY.register(REQUESTS)
+DEPLOYMENT_REPLICAS = ReplicaTally()
+REGISTRY.register(DEPLOYMENT_REPLICAS)
 IN_FLIGHT = Gauge("mesh_requests_in_flight", "Requests dispatched and not done.", _DEPLOYMENT, registry=REGISTRY)
 QUEUED = Gauge("mesh_requests_queued", "Requests waiting for a free slot.", _DEPLOYMENT, registry=REGISTRY)
 SHED = Counter(

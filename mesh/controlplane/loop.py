@@ -22,7 +22,7 @@ from mesh.controlplane.term import Term
 from mesh.errors import Conflict, MeshError, Unreachable
 from mesh.lifecycle import Tasks
 from mesh.settings import ControlPlaneSettings
-from mesh.telemetry import RECONCILES, WORKERS
+from mesh.telemetry import DEPLOYMENT_REPLICAS, RECONCILES, WORKERS
 
 IDLE_S_MAX = 5.0
 """Seconds without a pass: were a change ever missed, it is found then."""
@@ -114,6 +114,7 @@ class Loop:
             self.changed.ring()
             await tasks.cancel()
             WORKERS.set(0)
+            DEPLOYMENT_REPLICAS.counts = {}
 
     async def _until_lost(self, epoch: int, over: asyncio.Event) -> None:
         state = self._leadership.state
@@ -156,6 +157,7 @@ class Loop:
         placed = [replica.worker_id for replica in term.mirror.replicas.values()]
         term.registry.drop_lost(now=now, grace_s=self._settings.worker_grace_s, placed=placed)
         WORKERS.set(len(term.outboxes))
+        DEPLOYMENT_REPLICAS.counts = term.replica_counts(now=now)
         RECONCILES.labels("changed" if actions else "settled").inc()
         due = next_due(desired, observed, now)
         return IDLE_S_MAX if due is None else min(IDLE_S_MAX, max(0.0, due - self._clock.monotonic()))

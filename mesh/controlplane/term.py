@@ -175,6 +175,15 @@ class Term:
             gateways_behind=sum(stream.serving != self._routed_at for stream in self.gateways.values()),
         )
 
+    def replica_counts(self, *, now: float) -> dict[tuple[str, str, str], int]:
+        """Return how many replicas each deployment is to have ("target") and has ("ready"). `now` is monotonic."""
+        counts = {}
+        for application in status.applications_status(self.desired, counted(self.observed(), now)):
+            for deployment in application.deployments:
+                counts[application.name, deployment.name, "target"] = deployment.target_replicas
+                counts[application.name, deployment.name, "ready"] = deployment.ready_replicas
+        return counts
+
     def end(self) -> None:
         """Leadership is gone: end all streams and wake all who wait."""
         self.over = True
