@@ -34,6 +34,10 @@ help: ## Show this list
 	$(PIP) --require-hashes -r requirements/bench.lock
 	@touch $@
 
+.venv/deploy.stamp: requirements/deploy.lock .venv/dev.stamp
+	$(PIP) --require-hashes -r requirements/deploy.lock
+	@touch $@
+
 .PHONY: install
 install: .venv/run.stamp ## Install what is needed to run into .venv
 
@@ -46,9 +50,10 @@ test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages;
 	$(PYTEST) -q -n 4 --dist worksteal
 
 .PHONY: test-all
-test-all: debian-packages test ## The tests, and those that need Debian packages (etcd 3.4 as second etcd, curl, node)
+test-all: debian-packages test .venv/deploy.stamp ## The tests, and those that need more (Debian's etcd, curl, node, helm …)
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
 	$(PYTEST) -q clients
+	$(PYTEST) -q deploy/tests
 
 .PHONY: fuzz
 fuzz: .venv/dev.stamp ## A million mutated messages and 100,000 mutated HTTP requests (SEED=1); `make test` has a slice
@@ -100,6 +105,8 @@ lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock
 	    --python-version 3.11 -o requirements/dev.lock
 	$(BIN)/uv pip compile -q --group bench --universal --generate-hashes --no-header --python-version 3.11 \
 	    -o requirements/bench.lock
+	$(BIN)/uv pip compile -q --group deploy --universal --generate-hashes --no-header --python-version 3.11 \
+	    -c requirements/dev.lock -o requirements/deploy.lock
 
 .PHONY: clean
 clean: ## Remove what was installed and built
