@@ -5,6 +5,7 @@ MeshError
 ├── NotFound           the named thing does not exist
 ├── Conflict           somebody else changed it meanwhile, or it is taken
 ├── Unreachable        the other side did not answer
+├── Unauthenticated    the other side wants to know who calls, and was not told, or wrongly
 ├── DeadlineExceeded   it took longer than it may
 ├── DeployFailed       user code could not be built or started
 ├── UserCodeError      user code raised; carries the text of its traceback
@@ -63,6 +64,10 @@ class Conflict(MeshError):
 
 class Unreachable(MeshError):
     """The other side did not answer."""
+
+
+class Unauthenticated(MeshError):
+    """The other side wants to know who calls, and was not told, or wrongly."""
 
 
 class DeadlineExceeded(MeshError):

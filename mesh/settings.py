@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mesh.liveness import HEARTBEAT_INTERVAL_S, return_s
+from mesh.security import NO_SECURITY, Security
 
 LOOPBACK = "127.0.0.1"
 HTTP_PORT = 8000
@@ -23,6 +24,11 @@ ADMIN_PORT = 9901
 
 ADDRESS_ENV = "MESH_ADDRESS"
 """host:port[,host:port…] of the control plane, for meshctl, workers and gateways."""
+TOKEN_FILE_ENV = "MESH_TOKEN_FILE"
+TLS_CERT_ENV = "MESH_TLS_CERT"
+TLS_KEY_ENV = "MESH_TLS_KEY"
+TLS_CA_ENV = "MESH_TLS_CA"
+TLS_SERVER_NAME_ENV = "MESH_TLS_SERVER_NAME"
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of one gRPC message, either way."""
 
@@ -60,6 +66,7 @@ class ControlPlaneSettings:
     """The same for a worker that has not come to a new leader yet: it may have to notice first that the old one is
     gone, so this is longer than that takes."""
     build_timeout_s: float = 60.0
+    security: Security = NO_SECURITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class WorkerSettings:
     """Address that replicas bind and gateways reach."""
     control: tuple[str, ...] = (f"{LOOPBACK}:{CONTROL_PORT}",)
     max_replicas: int = 100
+    security: Security = NO_SECURITY
+    """For the worker's own calls, and for its replicas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +112,19 @@ class GatewaySettings:
     stream_idle_timeout_s: float = 300.0
     """Seconds without progress after which a streamed answer is given up."""
     backlog: int = 2048
+    security: Security = NO_SECURITY
+    """For its calls to control planes and replicas; its own listeners are for everyone."""
 
 
 def environment() -> Mapping[str, str]:
-    """Return a copy of the process's environment, for child processes and defaults."""
+    """Return a copy of the process's environment, for defaults."""
     return dict(os.environ)
+
+
+def child_environment() -> Mapping[str, str]:
+    """Return the environment for processes that run user code: it is not told where the credentials of mesh are."""
+    own = (TOKEN_FILE_ENV, TLS_CERT_ENV, TLS_KEY_ENV, TLS_CA_ENV, TLS_SERVER_NAME_ENV)
+    return {name: value for name, value in os.environ.items() if name not in own}
 
 
 def prepare_grpc() -> None:

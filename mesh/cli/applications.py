@@ -215,11 +215,12 @@ def _call(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T:
 
     from mesh.cli.client import Client
     from mesh.cli.interrupts import raise_it
+    from mesh.credentials import Credentials
 
-    addresses = flags.addresses()
+    addresses, credentials = flags.addresses(), Credentials(flags.security())
 
     async def connected() -> _T:
-        async with Client(addresses) as client:
+        async with Client(addresses, credentials) as client:
             return await main(client)
 
     raise_it()

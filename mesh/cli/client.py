@@ -19,10 +19,20 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from mesh.backoff import Backoff
 from mesh.clock import SYSTEM
-from mesh.connection import connect
-from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Problem, Unreachable
+from mesh.connection import HandshakeFailed, channel, connect
+from mesh.credentials import Credentials
+from mesh.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidConfig,
+    MeshError,
+    NotFound,
+    Problem,
+    Unauthenticated,
+    Unreachable,
+)
 from mesh.liveness import pings
-from mesh.settings import ADDRESS_ENV, MESSAGE_BYTES_MAX
+from mesh.settings import ADDRESS_ENV, MESSAGE_BYTES_MAX, TOKEN_FILE_ENV
 from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
@@ -72,7 +82,7 @@ class Client:
     Every method raises Unreachable, DeadlineExceeded, or what the control plane answered as a MeshError.
     """
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], credentials: Credentials) -> None:
         if not addresses:
             hint = f"give --address HOST:PORT, or set {ADDRESS_ENV}"
             raise InvalidConfig((Problem("", "no address of a control plane", hint),))
@@ -80,6 +90,7 @@ class Client:
             if not address.rpartition(":")[2].isdecimal():
                 raise InvalidConfig((Problem("", f"the address {address!r} has no port", "write HOST:PORT"),))
         self._addresses = tuple(addresses)
+        self._credentials = credentials
         self._first = 0
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._began = SYSTEM.monotonic()
@@ -91,8 +102,8 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for channel in self._channels.values():
-            await channel.close()
+        for opened in self._channels.values():
+            await opened.close()
 
     @property
     def age_s(self) -> float:
@@ -274,16 +285,18 @@ class Client:
 
     async def _connected(self, address: str) -> grpc.aio.Channel:
         """Return a channel that is connected. Raises NotConnected as soon as connecting has failed once."""
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        opened = self._channels.get(address)
+        if opened is None:
+            opened = self._channels[address] = channel(address, self._credentials, _OPTIONS)
         try:
-            await connect(channel, address)
-        except Unreachable:
+            await connect(opened, address)
+        except Unreachable as error:
             # A fresh channel next time: this one would wait out its own back-off first.
             await self._channels.pop(address).close()
+            if isinstance(error, HandshakeFailed):
+                raise
             raise self._nobody() from None
-        return channel
+        return opened
 
     def _nobody(self) -> NotConnected:
         where = ", ".join(self._addresses)
@@ -295,7 +308,7 @@ def _given_up(state: RetryCallState, patience_s: float | None) -> bool:
     if patience_s is None:
         error = state.outcome.exception() if state.outcome is not None else None
         patience_s = LEADER_PATIENCE_S
-        if isinstance(error, NotConnected):
+        if isinstance(error, NotConnected | HandshakeFailed):
             patience_s = PATIENCE_S
         elif isinstance(error, StoreAway):
             patience_s = STORE_PATIENCE_S
@@ -318,6 +331,9 @@ def _mapped(error: grpc.aio.AioRpcError, address: str) -> MeshError:
             return kind(f"control plane {address}: {details}", hint=hint or "try again in a few seconds")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"control plane {address} did not answer in time", hint=hint)
+        case grpc.StatusCode.UNAUTHENTICATED:
+            fix = f"name the file that holds its token with --token-file or {TOKEN_FILE_ENV}"
+            return Unauthenticated(f"control plane {address} does not take calls from here: {details}", hint=fix)
         case grpc.StatusCode.UNIMPLEMENTED:
             return MeshError(f"{address} is not a control plane of mesh, or of another version: {details}")
         case code:

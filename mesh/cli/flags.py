@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from mesh import settings
+from mesh.security import Security
 from mesh.settings import ADDRESS_ENV, ADMIN_PORT, CONTROL_PORT, GRPC_PORT, HTTP_PORT, LOOPBACK, MESSAGE_BYTES_MAX
 
 CONTROL = f"{LOOPBACK}:{CONTROL_PORT}"
@@ -53,9 +54,55 @@ class OutputFlags:
     output: Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")] = Output.TABLE
 
 
+_PANEL = "Security"
+
+
+def _file(help_text: str, environment: str) -> Any:
+    return typer.Option(help=help_text, envvar=environment, rich_help_panel=_PANEL, metavar="FILE")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class ClientFlags:
-    """Where the control plane is."""
+class CredentialFlags:
+    """How a process shows the others of its mesh who it is."""
+
+    token_file: Annotated[Path | None, _file("Token that all of one mesh share.", settings.TOKEN_FILE_ENV)] = None
+    tls_cert: Annotated[Path | None, _file("Certificate of this process; turns TLS on.", settings.TLS_CERT_ENV)] = None
+    tls_key: Annotated[Path | None, _file("Key of the certificate.", settings.TLS_KEY_ENV)] = None
+    tls_ca: Annotated[Path | None, _file("CA that signed all certificates.", settings.TLS_CA_ENV)] = None
+    tls_server_name: Annotated[
+        str,
+        typer.Option(
+            help="Name in the others' certificates, if not their host.",
+            envvar=settings.TLS_SERVER_NAME_ENV,
+            rich_help_panel=_PANEL,
+            metavar="NAME",
+        ),
+    ] = ""
+
+    def security(self) -> Security:
+        """Return what was said, with absolute paths."""
+        files = (self.token_file, self.tls_cert, self.tls_key, self.tls_ca)
+        token, cert, key, ca = (str(file.absolute()) if file is not None else "" for file in files)
+        return Security(token, cert, key, ca, self.tls_server_name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SecurityFlags(CredentialFlags):
+    """The same for one that listens, and what it asks of those who come from other machines."""
+
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Listen beyond this machine without token or TLS.", rich_help_panel=_PANEL),
+    ] = False
+
+    def security(self) -> Security:
+        """Return what was said, with absolute paths."""
+        return dataclasses.replace(CredentialFlags.security(self), insecure=self.insecure)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClientFlags(CredentialFlags):
+    """Where the control plane is, and who asks."""
 
     address: Annotated[
         str,

@@ -24,6 +24,7 @@ from mesh.cli.process import Host, hosted, unless_stopped
 from mesh.cli.target import Asked, Target
 from mesh.clock import SYSTEM
 from mesh.controlplane.server import ControlPlane
+from mesh.credentials import Credentials
 from mesh.errors import DeadlineExceeded, MeshError
 from mesh.gateway.server import Gateway
 from mesh.settings import GRPC_PORT, HTTP_PORT, LOOPBACK, ControlPlaneSettings, GatewaySettings, WorkerSettings
@@ -61,6 +62,7 @@ class _Mesh:
     host: Host
     control: ControlPlane
     gateway: Gateway
+    credentials: Credentials
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -99,13 +101,15 @@ async def _serve(local: Local, goal: Target | None, stop: lifecycle.Stop) -> int
 async def _started(local: Local, goal: Target | None) -> AsyncIterator[_Mesh]:
     ports.check(_listeners(local, goal))
     async with hosted(ROLES, local.process.admin_host, local.process.admin_port) as host:
+        security = local.store.security
         control = ControlPlane(replace(local.store, port=local.listen.control_port), SYSTEM)
         await host.start("control plane", control)
-        at = (control.address,)
-        await host.start("worker", Worker(WorkerSettings(worker_id=WORKER_ID, control=at), SYSTEM))
-        gateway = Gateway(_gateway_settings(local.listen, goal, at), SYSTEM)
+        at = (_here(control.address),)
+        worker = WorkerSettings(worker_id=WORKER_ID, control=at, security=security)
+        await host.start("worker", Worker(worker, SYSTEM))
+        gateway = Gateway(replace(_gateway_settings(local.listen, goal, at), security=security), SYSTEM)
         await host.start("gateway", gateway)
-        yield _Mesh(host, control, gateway)
+        yield _Mesh(host, control, gateway, Credentials(security))
 
 
 def _listeners(local: Local, goal: Target | None) -> tuple[ports.Listener, ...]:
@@ -134,7 +138,7 @@ def _gateway_settings(listen: ListenFlags, goal: Target | None, control: tuple[s
 
 async def _deployed(mesh: _Mesh, goal: Target) -> None:
     """Deploy and wait until requests reach it. Raises what `deploying.follow` raises."""
-    async with Client((mesh.control.address,)) as client:
+    async with Client((_here(mesh.control.address),), mesh.credentials) as client:
         response = await deploying.apply(client, goal.config, goal.file)
         following = Following.of(response.applications)
         await deploying.follow(client, following, goal.file, timeout_s=DEPLOY_SECONDS, say=log.info)
@@ -178,6 +182,12 @@ def _say_ready(mesh: _Mesh, goal: Target | None, output: Output) -> None:
     names = [application.name for application in applications] or list(ROLES)
     route = applications[0].route_prefix if len(applications) == 1 else ""
     terminal.write(ready(names, mesh.addresses, terminal.style(output), route=route or "/"))
+
+
+def _here(address: str) -> str:
+    """Return where this process itself reaches a listener."""
+    host, _, port = address.rpartition(":")
+    return {"0.0.0.0": f"{LOOPBACK}:{port}", "[::]": f"[::1]:{port}"}.get(host, address)
 
 
 def _first(*values: _T | None) -> _T:

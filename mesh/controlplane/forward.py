@@ -13,9 +13,10 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from mesh.connection import connect
+from mesh.connection import channel, connect
 from mesh.controlplane.store import StoreUnreachable
 from mesh.controlplane.streams import write
+from mesh.credentials import Credentials
 from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
 from mesh.liveness import pings
@@ -48,7 +49,8 @@ class NoLeader(Unreachable):
 class Forwarder:
     """Calls the leader in a caller's place."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
         self._tasks = Tasks()
@@ -106,15 +108,15 @@ class Forwarder:
         if leader != self._address or self._channel is None:
             self._drop()
             self._address = leader
-            self._channel = grpc.aio.insecure_channel(leader, options=OPTIONS)
-        channel = self._channel
+            self._channel = channel(leader, self._credentials, OPTIONS)
+        opened = self._channel
         try:
-            await connect(channel, leader)
+            await connect(opened, leader)
         except Unreachable:
-            if channel is self._channel:
+            if opened is self._channel:
                 self._drop()  # it would pause for longer and longer before it tries again
             raise NoLeader() from None
-        return channel
+        return opened
 
     def _drop(self) -> None:
         channel, self._channel = self._channel, None

@@ -13,6 +13,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mesh.clock import Clock
+from mesh.connection import bind
+from mesh.connection import server as new_server
 from mesh.controlplane.api import Deployments
 from mesh.controlplane.at_leader import AtLeader
 from mesh.controlplane.availability import Availability
@@ -24,9 +26,11 @@ from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.sessions import Sessions
 from mesh.controlplane.store import Store
+from mesh.credentials import Credentials
 from mesh.errors import Conflict, InvalidConfig, Problem
 from mesh.lifecycle import Tasks, deadline
 from mesh.liveness import TAKE_OFFICE_S, pings_served
+from mesh.security import check_listener
 from mesh.settings import MESSAGE_BYTES_MAX, ControlPlaneSettings
 from mesh.telemetry import LEADER
 from mesh.v1 import (
@@ -56,6 +60,9 @@ class ControlPlane:
     """One instance of the control plane. `address` is its host:port once it has started."""
 
     def __init__(self, settings: ControlPlaneSettings, clock: Clock) -> None:
+        """Raises InvalidConfig if it would be open to others, or credentials cannot be used."""
+        check_listener("the control plane", settings.host, settings.security)
+        self._credentials = Credentials(settings.security)
         self._settings = settings
         self._clock = clock
         self.address = ""
@@ -65,7 +72,7 @@ class ControlPlane:
         self._loop: Loop | None = None
         self._availability: Availability | None = None
         self._health: health.aio.HealthServicer | None = None
-        self._forwarder = Forwarder()
+        self._forwarder = Forwarder(self._credentials)
         self._tasks = Tasks()
         self._failed = ""
 
@@ -84,8 +91,8 @@ class ControlPlane:
         settings, clock = self._settings, self._clock
         # The store first: a server that has a port keeps it until it has run and stopped.
         store = self._store = await open_store(settings, clock)
-        server = self._server = grpc.aio.server(options=OPTIONS)
-        self.address = _bind(server, settings.host, settings.port)
+        server = self._server = new_server(self._credentials, OPTIONS)
+        self.address = _bind(server, settings.host, settings.port, self._credentials)
         leadership = self._leadership = Leadership(store, _advertised(settings, self.address), clock=clock)
         loop = self._loop = Loop(store, leadership, settings, clock)
         goal = GoalState(store, leadership, clock)
@@ -169,7 +176,7 @@ class ControlPlane:
         self._failed = f"a part of the control plane failed: {error}"
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
+def _bind(server: grpc.aio.Server, host: str, port: int, credentials: Credentials) -> str:
     """Listen and return host:port. Raises Conflict (port in use) or InvalidConfig (no such address)."""
     bare = host.strip("[]")
     name = f"[{bare}]" if ":" in bare else bare
@@ -184,7 +191,7 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
             raise Conflict(why, hint=hint) from error
         raise InvalidConfig((Problem("host", why, "name an address of this machine and a port it may use"),)) from error
     try:
-        bound = server.add_insecure_port(f"{name}:{port}")
+        bound = bind(server, f"{name}:{port}", credentials)
     except RuntimeError as error:
         raise Conflict(taken, hint=hint) from error
     return f"{name}:{bound}"

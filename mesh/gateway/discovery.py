@@ -16,7 +16,8 @@ import grpc
 
 from mesh import wire
 from mesh.clock import Clock
-from mesh.connection import connect
+from mesh.connection import channel, connect
+from mesh.credentials import Credentials
 from mesh.errors import Unreachable
 from mesh.leader_search import LeaderSearch
 from mesh.liveness import ANSWER_TIMEOUT_S, RECONNECT, STOOD_S, pings, silence_limit_s
@@ -50,8 +51,15 @@ class _Ended:
 class Discovery:
     """Keeps a stream of snapshots open for as long as `run` runs."""
 
-    def __init__(self, settings: GatewaySettings, clock: Clock, apply: Callable[[pb.Snapshot], bool]) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        credentials: Credentials,
+        clock: Clock,
+        apply: Callable[[pb.Snapshot], bool],
+    ) -> None:
         self._settings = settings
+        self._credentials = credentials
         self._clock = clock
         self._apply = apply
         self._serving: Generation | None = None
@@ -78,10 +86,10 @@ class Discovery:
     async def _follow(self, address: str) -> _Ended:
         """Read one stream to its end."""
         ended = _Ended()
-        channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        opened = channel(address, self._credentials, CHANNEL_OPTIONS)
         try:
-            await connect(channel, address)
-            await self._read(DiscoveryServiceStub(channel).StreamSnapshots(), ended)
+            await connect(opened, address)
+            await self._read(DiscoveryServiceStub(opened).StreamSnapshots(), ended)
         except (
             grpc.aio.AioRpcError,
             grpc.aio.UsageError,
@@ -96,7 +104,7 @@ class Discovery:
             log.exception("snapshot not applied", extra={"control": address})
             ended.heard = False
         finally:
-            await channel.close()
+            await opened.close()
         return ended
 
     async def _read(self, stream: Any, ended: _Ended) -> None:

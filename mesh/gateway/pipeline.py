@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from mesh.clock import Clock
+from mesh.credentials import Credentials
 from mesh.errors import NotFound, Unavailable
 from mesh.gateway.cors import Cors
 from mesh.gateway.exchange import Exchanges
@@ -48,8 +49,10 @@ class Pipeline:
     """Routes and dispatchers as the last snapshot wants them."""
 
     def __init__(self, settings: GatewaySettings, clock: Clock) -> None:
+        """Raises InvalidConfig if credentials cannot be used."""
         self.settings = settings
         self.clock = clock
+        self.credentials = Credentials(settings.security)
         self.generation = Generation()
         self.draining = False
         self.tasks = Tasks()
@@ -195,7 +198,7 @@ class Pipeline:
             dispatcher = self._dispatchers.pop((application.name, ""), None)
             if dispatcher is not None:
                 dispatcher.rename(deployment.name)
-        dispatcher = dispatcher or Dispatcher(*key, limits, self.clock)
+        dispatcher = dispatcher or Dispatcher(*key, limits, self.credentials, self.clock)
         dispatcher.update(limits, ((e.replica_id, e.address) for e in deployment.endpoints))
         return dispatcher
 
@@ -203,7 +206,7 @@ class Pipeline:
         """Stand in for an application whose first build has not ended: requests wait, or learn why it failed."""
         limits = Limits(1, 100, application.failure)
         dispatcher = self._dispatchers.get((application.name, "")) or Dispatcher(
-            application.name, "", limits, self.clock
+            application.name, "", limits, self.credentials, self.clock
         )
         dispatcher.update(limits, ())
         return dispatcher

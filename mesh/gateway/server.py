@@ -24,7 +24,7 @@ class Gateway:
         gateway_id = settings.gateway_id or f"gateway-{clock.token(8)}"
         self.settings = dataclasses.replace(settings, gateway_id=gateway_id)
         self.pipeline = Pipeline(self.settings, clock)
-        self._discovery = Discovery(self.settings, clock, self._apply)
+        self._discovery = Discovery(self.settings, self.pipeline.credentials, clock, self._apply)
         self._http = HttpServer(HttpFront(self.pipeline), self.settings)
         self._grpc = GrpcFront(self.pipeline)
         self._tasks = Tasks()

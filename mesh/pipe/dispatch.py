@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mesh.clock import Clock
+from mesh.credentials import Credentials
 from mesh.errors import HandlerFailed, MeshError, Overloaded, ReplicaLost, Unavailable
 from mesh.lifecycle import Tasks
 from mesh.pipe.admission import DrainRate, Line
@@ -42,9 +43,12 @@ class Limits:
 class Dispatcher:
     """All calls of this process to one deployment."""
 
-    def __init__(self, application: str, deployment: str, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, application: str, deployment: str, limits: Limits, credentials: Credentials, clock: Clock
+    ) -> None:
         self.application = application
         self.deployment = deployment
+        self._credentials = credentials
         self._clock = clock
         self.loop = asyncio.get_running_loop()
         self._limits = limits
@@ -153,7 +157,7 @@ class Dispatcher:
                 self._retire(link)
         for replica_id, address in wanted.items():
             if replica_id not in self._links:
-                link = Link(replica_id, address, self, self._clock)
+                link = Link(replica_id, address, self, self._credentials, self._clock)
                 self._links[replica_id] = link
                 self._running[link] = self._tasks.spawn(link.run(), name=f"pipe {replica_id}")
         self._pump()

@@ -14,6 +14,8 @@ import grpc
 
 from mesh.backoff import Backoff
 from mesh.clock import Clock
+from mesh.connection import channel
+from mesh.credentials import Credentials
 from mesh.liveness import pings
 from mesh.pipe.call import Call
 from mesh.pipe.outbox import Outbox
@@ -64,7 +66,9 @@ class LinkEvents(Protocol):
 class Link:
     """A pipe to the replica at `address`. `in_flight` and `open` belong to the balance it stands in."""
 
-    def __init__(self, replica_id: str, address: str, events: LinkEvents, clock: Clock) -> None:
+    def __init__(
+        self, replica_id: str, address: str, events: LinkEvents, credentials: Credentials, clock: Clock
+    ) -> None:
         self.replica_id = replica_id
         self.address = address
         self.in_flight = 0
@@ -77,6 +81,7 @@ class Link:
         self.held: set[Call] = set()
         """Calls that hold a slot here and whose Open was not sent yet."""
         self._events = events
+        self._credentials = credentials
         self._clock = clock
         self._calls: dict[int, Call] = {}
         self._number = 0
@@ -138,9 +143,9 @@ class Link:
 
     async def _serve_once(self) -> bool:
         connected = False
-        channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        opened = channel(self.address, self._credentials, CHANNEL_OPTIONS)
         try:
-            stream = ReplicaServiceStub(channel).Pipe()
+            stream = ReplicaServiceStub(opened).Pipe()
             async with asyncio.timeout(CONNECT_S):
                 # The replica's own word: its host may take the connection when it takes no stream any more.
                 await stream.initial_metadata()
@@ -162,7 +167,7 @@ class Link:
             calls = list(self._calls.values())
             self._calls.clear()
             self._events.lost(self, calls)
-            await channel.close()
+            await opened.close()
         return connected
 
     async def _exchange(self, stream: Any, outbox: Outbox[pb.RequestFrame]) -> None:

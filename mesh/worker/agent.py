@@ -14,7 +14,8 @@ import grpc
 
 from mesh import model, wire
 from mesh.clock import Clock
-from mesh.connection import connect
+from mesh.connection import channel, connect
+from mesh.credentials import Credentials
 from mesh.errors import Unreachable
 from mesh.leader_search import LeaderSearch
 from mesh.liveness import ANSWER_TIMEOUT_S, RECONNECT, STOOD_S, pings
@@ -53,10 +54,17 @@ class Agent:
     """One worker's side of `WorkerService.Session`, over all its streams."""
 
     def __init__(
-        self, identity: Identity, control: tuple[str, ...], supervisor: Supervisor, builds: Builds, clock: Clock
+        self,
+        identity: Identity,
+        control: tuple[str, ...],
+        credentials: Credentials,
+        supervisor: Supervisor,
+        builds: Builds,
+        clock: Clock,
     ) -> None:
         self._identity = identity
         self._control = control
+        self._credentials = credentials
         self._supervisor = supervisor
         self._builds = builds
         self._clock = clock
@@ -105,9 +113,9 @@ class Agent:
 
         Raises Unreachable if there was no session, _Ended when it is over.
         """
-        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-            await connect(channel, address)
-            call = WorkerServiceStub(channel).Session()
+        async with channel(address, self._credentials, _OPTIONS) as opened:
+            await connect(opened, address)
+            call = WorkerServiceStub(opened).Session()
             said = self._supervisor.statuses()
             welcome = await self._greet(call, address, said)
             if welcome.HasField("redirect"):

@@ -1,16 +1,20 @@
 """How a worker and the processes it launches (replicas, builds) talk: stdin, then the status descriptor.
 
-stdin carries one message, [4-byte big-endian length][bytes], and stays open for as long as the parent lives: its end of
-file is the parent's death. The status descriptor carries what the child has to say. Owns the child side of that and the
-framing. Never imports grpc. Called by the build, the replica and, for the framing, the worker's processes.
+stdin carries messages of the form [4-byte big-endian length][bytes]: a build gets one, what to build; a replica two,
+what to run and where its credentials are. It stays open for as long as the parent lives: its end of file is the parent's
+death. The status descriptor carries what the child has to say. Owns the child side of that and the framing. Never
+imports grpc. Called by the build, the replica and, for the framing, the worker's processes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
+import json
 import os
 
 from mesh.errors import Unreachable
+from mesh.security import Security
 
 LENGTH_BYTES = 4
 _CHUNK_BYTES = 64 * 1024
@@ -19,6 +23,16 @@ _CHUNK_BYTES = 64 * 1024
 def framed(payload: bytes) -> bytes:
     """Return `payload` with its length in front."""
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+def security_message(security: Security) -> bytes:
+    """Return the message that tells a replica where its credentials are. It has no secret in it: it names files."""
+    return json.dumps(dataclasses.asdict(security)).encode()
+
+
+def security_of(message: bytes) -> Security:
+    """Return what the parent said in `security_message`."""
+    return Security(**json.loads(message))
 
 
 def take_stdin() -> int:
@@ -31,7 +45,7 @@ def take_stdin() -> int:
 
 
 def read_message(fd: int) -> bytes:
-    """Return the one message that the parent wrote. Raises Unreachable if the parent died before it had."""
+    """Return the next message that the parent wrote. Raises Unreachable if the parent died before it had."""
     length = int.from_bytes(_read(fd, LENGTH_BYTES), "big")
     return _read(fd, length)
 

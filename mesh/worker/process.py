@@ -22,8 +22,9 @@ from typing import cast
 from mesh import settings
 from mesh.errors import DeployFailed, InvalidConfig
 from mesh.lifecycle import Tasks
+from mesh.security import Security
 from mesh.worker.failures import directory_problem
-from mesh.worker.launch import framed
+from mesh.worker.launch import framed, security_message
 from mesh.worker.watchdog import Watchdog
 
 _READ_TIMEOUT_S = 1.0
@@ -41,6 +42,8 @@ class Launch:
     arguments: tuple[str, ...] = ()
     working_dir: str = ""
     env_vars: Mapping[str, str] = field(default_factory=dict)
+    security: Security | None = None
+    """For a process that listens: where its credentials are, in a second message."""
 
 
 class Child:
@@ -85,7 +88,7 @@ class Child:
         # The child runs nothing of the user's before it has its payload; by then its group is guarded.
         watchdog.guard(self.pid)
         threading.Thread(target=self._reap, name=f"reap-{self.pid}", daemon=True).start()
-        connect = self._connect(framed(launch.payload), on_output, on_status)
+        connect = self._connect(_messages(launch), on_output, on_status)
         self._connecting = self._tasks.spawn(connect, name=f"pipes-{self.pid}")
 
     @property
@@ -211,9 +214,14 @@ def _spawn(launch: Launch, stdin: int, output: int, status: int) -> subprocess.P
         stderr=output,
         pass_fds=(status,),
         cwd=launch.working_dir or None,
-        env={**settings.environment(), **launch.env_vars, "PYTHONUNBUFFERED": "1"},
+        env={**settings.child_environment(), **launch.env_vars, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
+
+
+def _messages(launch: Launch) -> bytes:
+    second = framed(security_message(launch.security)) if launch.security is not None else b""
+    return framed(launch.payload) + second
 
 
 def _ending(code: int) -> str:

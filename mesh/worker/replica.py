@@ -1,8 +1,8 @@
 """The replica process: one instance of one deployment behind a gRPC listener.
 
 `python -m mesh.worker.replica --status-fd N --parent PID --host HOST`, started by the supervisor, which sends a
-length-prefixed ReplicaSpec on stdin and keeps stdin open as the lifeline. Owns the process's life: construct,
-listen, report, drain, exit. Never talks to the control plane.
+length-prefixed ReplicaSpec on stdin, then where the credentials are, and keeps stdin open as the lifeline. Owns the
+process's life: construct, listen, report, drain, exit. Never talks to the control plane.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from mesh import lifecycle, wire
+from mesh import connection, lifecycle, wire
+from mesh.credentials import Credentials
 from mesh.errors import MeshError, UserCodeError
 from mesh.liveness import pings_served
 from mesh.model import DeploymentSettings, ReplicaSpec
 from mesh.pipe.callee import Callee, ServedCall
+from mesh.security import Security
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
@@ -35,7 +36,7 @@ from mesh.worker.grpc_calls import GrpcCalls
 from mesh.worker.handler import Handler
 from mesh.worker.health import Health
 from mesh.worker.instance import Instance, construct
-from mesh.worker.launch import read_message, take_stdin
+from mesh.worker.launch import read_message, security_of, take_stdin
 from mesh.worker.threads import Threads
 
 log = logging.getLogger("mesh.replica")
@@ -112,6 +113,15 @@ def _nothing() -> None:
     """Cancel a call that is over."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Launched:
+    """What the worker said: what to run, where the credentials are, which address to listen on."""
+
+    spec: ReplicaSpec
+    security: Security
+    host: str
+
+
 class Status:
     """The line to the supervisor: one JSON object a line."""
 
@@ -124,17 +134,19 @@ class Status:
             self._file.write(json.dumps(fields) + "\n")
 
 
-async def serve(spec: ReplicaSpec, host: str, status: Status, stop: lifecycle.Stop) -> int:
+async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int:
     """Construct the instance, listen until told to stop, drain. Returns the exit code."""
+    spec, host = launched.spec, launched.host
+    credentials = Credentials(launched.security)
     instance = construct(spec)
     await instance.reconfigure(spec.settings.user_config_json)
     replica = Replica(spec, instance)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = connection.server(credentials, SERVER_OPTIONS)
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server(replica, server)
-    port = server.add_insecure_port(f"{host}:0")
+    port = connection.bind(server, f"{host}:0", credentials)
     await server.start()
     admin = AdminListener(host, 0, {"draining": lambda: "draining" if replica.callee.draining else ""})
     tasks = lifecycle.Tasks()
@@ -189,11 +201,12 @@ def main() -> None:
     os.set_inheritable(arguments.status_fd, False)
     lifeline = take_stdin()
     spec = wire.from_proto(deployment_pb2.ReplicaSpec.FromString(read_message(lifeline)), ReplicaSpec)
+    security = security_of(read_message(lifeline))
     lifecycle.bind_to_parent(arguments.parent, lifeline)
     configure_logs("replica", LogSettings(format=arguments.log_format))
     status = Status(arguments.status_fd)
     try:
-        code = lifecycle.run(lambda stop: serve(spec, arguments.host, status, stop))
+        code = lifecycle.run(lambda stop: serve(Launched(spec, security, arguments.host), status, stop))
     except MeshError as error:
         status.send(state="failed", **dataclasses.asdict(failure_of(error)))
         sys.exit(1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import grpc
 
 from mesh import wire
+from mesh.connection import channel
+from mesh.credentials import Credentials
 from mesh.errors import Unreachable
 from mesh.liveness import CONNECT_TIMEOUT_S, pings
 from mesh.model import DeploymentSettings, Failure
@@ -30,8 +32,8 @@ _OPTIONS = (
 class ReplicaClient:
     """The worker's channel to one replica process."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        self._channel = channel(address, credentials, _OPTIONS)
         self._replica = replica_service_pb2_grpc.ReplicaServiceStub(self._channel)
 
     async def check(self, timeout_s: float) -> Failure | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from mesh import wire
 from mesh.backoff import Backoff
 from mesh.clock import Clock
+from mesh.credentials import Credentials
 from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
 from mesh.model import DeploymentSettings, Failure, ReplicaSpec
@@ -66,12 +67,15 @@ class Events(Protocol):
 class Running:
     """A replica's process and what goes on around it."""
 
-    def __init__(self, spec: ReplicaSpec, output: Output, events: Events, clock: Clock) -> None:
+    def __init__(
+        self, spec: ReplicaSpec, output: Output, events: Events, credentials: Credentials, clock: Clock
+    ) -> None:
         self.replica_id = spec.replica_id
         self.labels = {"application": spec.application, "deployment": spec.deployment, "replica": spec.replica_id}
         self._spec = spec
         self._output = output
         self._events = events
+        self._credentials = credentials
         self._clock = clock
         self._said = bytearray()
         self._terminated = False
@@ -90,6 +94,7 @@ class Running:
             arguments=("--host", host),
             working_dir=environment.working_dir,
             env_vars=env_vars.resolved(environment),
+            security=self._credentials.security,
         )
         self._child = Child(launch, watchdog, on_output=self._printed, on_status=self._hear)
         return self._child.pid
@@ -174,7 +179,7 @@ class Running:
     def _told(self, said: dict[str, Any]) -> None:
         if said.get("state") == "ready" and self._client is None:
             address = str(said["address"])
-            self._client = ReplicaClient(address)
+            self._client = ReplicaClient(address, self._credentials)
             self._probing = self._tasks.spawn(self._probe(), name=f"probe-{self.replica_id}")
             self._events.ready(self.replica_id, address, str(said.get("admin_address", "")))
         elif said.get("state") == "load":

@@ -12,8 +12,10 @@ import socket
 import mesh
 from mesh import model
 from mesh.clock import Clock
+from mesh.credentials import Credentials
 from mesh.errors import InvalidConfig, Problem
 from mesh.lifecycle import Tasks
+from mesh.security import check_listener
 from mesh.settings import WorkerSettings
 from mesh.worker.agent import Agent, Identity
 from mesh.worker.builds import Builds
@@ -27,9 +29,11 @@ class Worker:
     """One worker (a `lifecycle.Server`). Start it from the thread that is to outlive its replicas: the main thread."""
 
     def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
-        """Raises InvalidConfig if there is no control plane to look for."""
+        """Raises InvalidConfig: no control plane to look for, replicas open to others, unusable credentials."""
         if not settings.control:
             raise InvalidConfig((Problem("control", "no address of a control plane", "give host:port"),))
+        check_listener("each replica", settings.host, settings.security)
+        credentials = Credentials(settings.security)
         self.worker_id = settings.worker_id or f"{_host_name()}-{clock.token(6)}"
         identity = Identity(
             worker_id=self.worker_id,
@@ -40,9 +44,9 @@ class Worker:
             version=mesh.__version__,
         )
         self._watchdog = Watchdog()
-        self._supervisor = Supervisor(settings.host, clock, self._watchdog, self._changed)
+        self._supervisor = Supervisor(settings.host, credentials, clock, self._watchdog, self._changed)
         builds = Builds(self._watchdog, clock)
-        self._agent = Agent(identity, settings.control, self._supervisor, builds, clock)
+        self._agent = Agent(identity, settings.control, credentials, self._supervisor, builds, clock)
         self._tasks = Tasks()
         self._draining = False
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from mesh import lifecycle
 from mesh.clock import Clock
+from mesh.credentials import Credentials
 from mesh.errors import DeployFailed, InvalidConfig
 from mesh.lifecycle import Tasks
 from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
@@ -30,8 +31,11 @@ _STOP_TIMEOUT_S = 5.0
 class Supervisor:
     """All replicas of one worker. `changed` is called, often, when a status may have changed."""
 
-    def __init__(self, host: str, clock: Clock, watchdog: Watchdog, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, host: str, credentials: Credentials, clock: Clock, watchdog: Watchdog, changed: Callable[[], None]
+    ) -> None:
         self._host = host
+        self._credentials = credentials
         self._clock = clock
         self._watchdog = watchdog
         self._changed = changed
@@ -158,7 +162,7 @@ class Supervisor:
         known = {status.replica_id for status in self.statuses()}
         self._outputs = {replica_id: output for replica_id, output in self._outputs.items() if replica_id in known}
         output = self._outputs.setdefault(spec.replica_id, Output())
-        running = Running(spec, output, self, self._clock)
+        running = Running(spec, output, self, self._credentials, self._clock)
         try:
             pid = running.start(self._host, self._watchdog)
         except (DeployFailed, InvalidConfig) as error:

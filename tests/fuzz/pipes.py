@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from mesh.clock import Clock
+from mesh.credentials import OPEN
 from mesh.errors import MeshError
 from mesh.lifecycle import Tasks
 from mesh.pipe.call import Call
@@ -270,8 +271,8 @@ class LinkPipe:
 
     async def check(self, messages: tuple[bytes, ...]) -> Outcome:
         """Let one replica speak, and then be lost."""
-        dispatcher = Dispatcher("fuzz", "Handler", Limits(LIMIT, 2), self._clock)
-        link = Link("replica", "nowhere", dispatcher, self._clock)
+        dispatcher = Dispatcher("fuzz", "Handler", Limits(LIMIT, 2), OPEN, self._clock)
+        link = Link("replica", "nowhere", dispatcher, OPEN, self._clock)
         link._outbox = Outbox(_nowhere)
         dispatcher.connected(link)
         calls = [self._call(dispatcher, number) for number in range(LIMIT + 2)]

@@ -20,6 +20,7 @@ from mesh.cli.client import Client
 from mesh.clock import SYSTEM
 from mesh.controlplane.publish import FAILED
 from mesh.controlplane.server import ControlPlane
+from mesh.credentials import OPEN
 from mesh.errors import Conflict, InvalidConfig, Unreachable
 from mesh.lifecycle import Tasks
 from mesh.model import BuiltDeployment, DeploymentConfig, Interface, JsonOptions, ReplicaState
@@ -959,7 +960,7 @@ async def test_while_the_store_is_away_reads_are_answered_and_changes_refused(me
 async def test_without_a_leader_workers_are_not_waited_for(mesh: Fixture) -> None:
     control, _ = await mesh.control()
     await control.drain()
-    async with Client([control.address]) as client, asyncio.timeout(10.0):
+    async with Client([control.address], OPEN) as client, asyncio.timeout(10.0):
         with pytest.raises(Unreachable, match="no control plane leads now"):
             await client.workers()
 
@@ -969,7 +970,7 @@ async def test_who_watches_is_told_of_an_outage_once_and_goes_on(mesh: Fixture, 
     first, api = await mesh.control(settings)
     await api.apply(application())
     told: asyncio.Queue[str] = asyncio.Queue()
-    async with Client([first.address]) as client, asyncio.timeout(WAIT_S):
+    async with Client([first.address], OPEN) as client, asyncio.timeout(WAIT_S):
         watch = client.watch(patience_s=WAIT_S, lost=told.put_nowait)
         assert [a.name for a in (await anext(watch)).applications] == ["app"]
         assert told.empty()

@@ -24,9 +24,10 @@ import psutil
 
 from mesh import wire
 from mesh.model import ApplicationConfig, DeploymentSettings, ReplicaSpec, RuntimeEnv
+from mesh.security import Security
 from mesh.v1 import deployment_pb2, replica_service_pb2
 from mesh.v1.replica_service_pb2_grpc import ReplicaServiceStub
-from mesh.worker.launch import framed
+from mesh.worker.launch import framed, security_message
 
 READY_SECONDS = 30.0
 END_SECONDS = 15.0
@@ -101,6 +102,7 @@ class ReplicaProcess:
         os.close(child_status)
         assert self._process.stdin is not None
         self._process.stdin.write(framed(wire.to_proto(self.spec, deployment_pb2.ReplicaSpec).SerializeToString()))
+        self._process.stdin.write(framed(security_message(Security())))
         self._process.stdin.flush()
         try:
             said = json.loads(await _line(status))

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from mesh.clock import Clock
+from mesh.credentials import OPEN
 from mesh.errors import HandlerFailed, MeshError, Overloaded, ReplicaLost, Unavailable
 from mesh.pipe.call import Call
 from mesh.pipe.dispatch import LOSSES_MAX, Dispatcher, Limits
@@ -26,7 +27,7 @@ class Played:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.dispatcher = Dispatcher("default", "Test", Limits(1, 2), Clock())
+        self.dispatcher = Dispatcher("default", "Test", Limits(1, 2), OPEN, Clock())
 
     def replicas(self, *names: str, limits: Limits | None = None) -> list[Link]:
         """Put a snapshot with these replicas in force and let each connect."""
