@@ -59,7 +59,7 @@ def check_listener(what: str, host: str, security: Security) -> None:
     where = host or "every address"
     text = f"{what} would take code or calls from anyone who can reach it on {where}"
     hint = "give --token-file, or --tls-cert, --tls-key and --tls-ca; --insecure if the network lets in nobody else"
-    raise InvalidConfig((Problem("--host", text, hint),))
+    raise InvalidConfig((Problem("", text, hint),))
 
 
 def is_loopback(host: str) -> bool:

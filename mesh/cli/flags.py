@@ -61,6 +61,12 @@ def _file(help_text: str, environment: str) -> Any:
     return typer.Option(help=help_text, envvar=environment, rich_help_panel=_PANEL, metavar="FILE")
 
 
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Listen beyond this machine without token or TLS.", rich_help_panel=_PANEL),
+]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CredentialFlags:
     """How a process shows the others of its mesh who it is."""
@@ -78,26 +84,13 @@ class CredentialFlags:
             metavar="NAME",
         ),
     ] = ""
+    insecure = False  # a flag of those that listen only
 
     def security(self) -> Security:
         """Return what was said, with absolute paths."""
         files = (self.token_file, self.tls_cert, self.tls_key, self.tls_ca)
         token, cert, key, ca = (str(file.absolute()) if file is not None else "" for file in files)
-        return Security(token, cert, key, ca, self.tls_server_name)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SecurityFlags(CredentialFlags):
-    """The same for one that listens, and what it asks of those who come from other machines."""
-
-    insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="Listen beyond this machine without token or TLS.", rich_help_panel=_PANEL),
-    ] = False
-
-    def security(self) -> Security:
-        """Return what was said, with absolute paths."""
-        return dataclasses.replace(CredentialFlags.security(self), insecure=self.insecure)
+        return Security(token, cert, key, ca, self.tls_server_name, self.insecure)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,8 +108,8 @@ class ClientFlags(CredentialFlags):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ControlFlags:
-    """Where a worker or gateway finds the control plane."""
+class ControlFlags(CredentialFlags):
+    """Where a worker or gateway finds the control plane, and how it shows who it is."""
 
     control: Annotated[
         str,
@@ -132,6 +125,13 @@ class ControlFlags:
     def addresses(self) -> tuple[str, ...]:
         """Return the addresses. Raises typer.BadParameter unless each is HOST:PORT."""
         return _addresses(self.control, "--control")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerFlags(ControlFlags):
+    """The same for one whose replicas listen."""
+
+    insecure: Insecure = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -218,9 +218,10 @@ class ProcessFlags:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EtcdFlags:
-    """How to reach an etcd that asks who we are."""
+class TrustFlags(CredentialFlags):
+    """Whom a control plane takes calls from, and how it reaches an etcd that asks who it is."""
 
+    insecure: Insecure = False
     etcd_ca_cert: Annotated[
         Path | None, typer.Option(help="CA certificate of etcd; turns TLS on.", rich_help_panel="etcd")
     ] = None
@@ -235,6 +236,7 @@ class EtcdFlags:
         """Return the settings with these values in them."""
         return dataclasses.replace(
             base,
+            security=self.security(),
             etcd_ca_cert=str(self.etcd_ca_cert or ""),
             etcd_cert=str(self.etcd_cert or ""),
             etcd_key=str(self.etcd_key or ""),

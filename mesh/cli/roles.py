@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.cli.flags import ControlFlags, CredentialFlags, EtcdFlags, GatewayFlags, ProcessFlags, SecurityFlags
+from mesh.cli.flags import ControlFlags, GatewayFlags, ProcessFlags, TrustFlags, WorkerFlags
 from mesh.settings import (
     CONTROL_PORT,
     GRPC_PORT,
@@ -38,19 +38,18 @@ def controlplane(
         str, typer.Option(help="HOST:PORT at which the others reach it.", show_default="host and port")
     ] = "",
     *,
-    security: SecurityFlags,
     process: ProcessFlags,
-    etcd: EtcdFlags,
+    trust: TrustFlags,
 ) -> None:
     """Run a control plane. Several on one etcd elect a leader; any of them answers.
 
     \b
     Examples:
       meshctl controlplane --store etcd://10.0.0.5:2379,10.0.0.6:2379/mesh
-      meshctl controlplane --store sqlite:////var/lib/mesh/mesh.db --host 10.0.0.7 --token-file /etc/mesh/token
+      meshctl controlplane --store sqlite:////var/lib/mesh/mesh.db
+      meshctl controlplane --store etcd://10.0.0.5:2379/mesh --host 10.0.0.7 --token-file token
     """
-    base = ControlPlaneSettings(host=host, port=port, advertise=advertise, store=store, security=security.security())
-    settings = etcd.applied(base)
+    settings = trust.applied(ControlPlaneSettings(host=host, port=port, advertise=advertise, store=store))
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
         from mesh.clock import SYSTEM
@@ -67,18 +66,17 @@ def worker(
     worker_id: Annotated[str, typer.Option("--id", help="Name.", show_default="host name and a random part")] = "",
     max_replicas: Annotated[int, typer.Option(min=1, help="Replicas it runs at most.", metavar="COUNT")] = 100,
     *,
-    control: ControlFlags,
-    security: SecurityFlags,
+    control: WorkerFlags,
     process: ProcessFlags,
 ) -> None:
     """Run a worker, which runs replicas on this host.
 
     \b
     Examples:
-      meshctl worker --control 10.0.0.7:7070,10.0.0.8:7070 --host 10.0.0.20 --token-file /etc/mesh/token
+      meshctl worker --control 10.0.0.7:7070 --host 10.0.0.20 --token-file token
       MESH_ADDRESS=10.0.0.7:7070 meshctl worker --id gpu-1
     """
-    settings = WorkerSettings(worker_id, host, control.addresses(), max_replicas, security.security())
+    settings = WorkerSettings(worker_id, host, control.addresses(), max_replicas, control.security())
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
         from mesh.clock import SYSTEM
@@ -101,7 +99,6 @@ def gateway(
     *,
     limits: GatewayFlags,
     control: ControlFlags,
-    credentials: CredentialFlags,
     process: ProcessFlags,
 ) -> None:
     """Run a gateway: HTTP and gRPC in front of the replicas.
@@ -119,7 +116,7 @@ def gateway(
         request_timeout_s=limits.request_timeout_s,
         drain_timeout_s=limits.drain_timeout_s,
         message_bytes_max=limits.message_bytes_max,
-        security=credentials.security(),
+        security=control.security(),
     )
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:

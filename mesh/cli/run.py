@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mesh.cli.flags import EtcdFlags, ImportFlags, ListenFlags, ProcessFlags, SecurityFlags, StoreFlags
+from mesh.cli.flags import ImportFlags, ListenFlags, ProcessFlags, StoreFlags, TrustFlags
 from mesh.settings import LOOPBACK, ControlPlaneSettings, environment
 
 STORE_FILE = "mesh.db"
@@ -53,9 +53,8 @@ def start(
     *,
     store: StoreFlags,
     listen: ListenFlags,
-    security: SecurityFlags,
     process: ProcessFlags,
-    etcd: EtcdFlags,
+    trust: TrustFlags,
 ) -> None:
     """Run a whole mesh here, for long: what is deployed is kept on disk.
 
@@ -71,7 +70,7 @@ def start(
     if store.store and store.data_dir is not None:
         raise typer.BadParameter("cannot be used together with --store", param_hint="--data-dir")
     url = store.store or embedded_store(store.data_dir or state_directory(environment()))
-    settings = etcd.applied(ControlPlaneSettings(host=control_host, store=url, security=security.security()))
+    settings = trust.applied(ControlPlaneSettings(host=control_host, store=url))
     asked = Asked(str(config)) if config is not None else None
     raise typer.Exit(serve(Local(settings, listen, process, asked)))
 

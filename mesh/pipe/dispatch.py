@@ -43,12 +43,10 @@ class Limits:
 class Dispatcher:
     """All calls of this process to one deployment."""
 
-    def __init__(
-        self, application: str, deployment: str, limits: Limits, credentials: Credentials, clock: Clock
-    ) -> None:
+    def __init__(self, application: str, deployment: str, limits: Limits, trust: Credentials, clock: Clock) -> None:
         self.application = application
         self.deployment = deployment
-        self._credentials = credentials
+        self._trust = trust
         self._clock = clock
         self.loop = asyncio.get_running_loop()
         self._limits = limits
@@ -62,7 +60,6 @@ class Dispatcher:
         self._orders = 0
         self._idle: asyncio.Future[None] | None = None
         self._shed_lines = LineLimit()
-        self._gauges = False
         self._label(deployment)
 
     def __repr__(self) -> str:
@@ -157,7 +154,7 @@ class Dispatcher:
                 self._retire(link)
         for replica_id, address in wanted.items():
             if replica_id not in self._links:
-                link = Link(replica_id, address, self, self._credentials, self._clock)
+                link = Link(replica_id, address, self, self._trust, self._clock)
                 self._links[replica_id] = link
                 self._running[link] = self._tasks.spawn(link.run(), name=f"pipe {replica_id}")
         self._pump()

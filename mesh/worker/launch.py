@@ -1,7 +1,7 @@
 """How a worker and the processes it launches (replicas, builds) talk: stdin, then the status descriptor.
 
 stdin carries messages of the form [4-byte big-endian length][bytes]: a build gets one, what to build; a replica two,
-what to run and where its credentials are. It stays open for as long as the parent lives: its end of file is the parent's
+what to run and where its credentials are. It stays open while the parent lives: its end of file is the parent's
 death. The status descriptor carries what the child has to say. Owns the child side of that and the framing. Never
 imports grpc. Called by the build, the replica and, for the framing, the worker's processes.
 """

@@ -1,0 +1,95 @@
+"""The rule of what may listen where, and what a token file may hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mesh.errors import InvalidConfig
+from mesh.security import (
+    NO_SECURITY,
+    TOKEN_CHARS_MAX,
+    TOKENS_MAX,
+    Security,
+    check_files,
+    check_listener,
+    is_loopback,
+    tokens_in,
+)
+
+TLS = Security(tls_cert="/c", tls_key="/k", tls_ca="/a")
+TOKEN = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LocalHost", "::ffff:127.0.0.1"]
+)
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+    check_listener("it", host, NO_SECURITY)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "0.0.0.0",
+        "::",
+        "[::]",
+        "10.0.0.7",
+        "127.0.0.1.example.org",
+        "localhost.",
+        "host",
+        "127.1",
+        "::ffff:10.0.0.1",
+    ],
+)
+def test_beyond_loopback_a_listener_needs_token_or_tls_or_to_be_told(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(InvalidConfig) as raised:
+        check_listener("the control plane", host, NO_SECURITY)
+    assert "the control plane" in raised.value.message
+    for flag in ("--token-file", "--tls-cert", "--tls-key", "--tls-ca", "--insecure"):
+        assert flag in raised.value.hint
+    for enough in (Security(token_file="/t"), TLS, Security(insecure=True)):
+        check_listener("the control plane", host, enough)
+
+
+@pytest.mark.parametrize("left_out", ["tls_cert", "tls_key", "tls_ca"])
+def test_tls_is_mutual_or_not_there(left_out: str) -> None:
+    check_files(NO_SECURITY)
+    check_files(replace(TLS, token_file="/t", tls_server_name="mesh"))
+    with pytest.raises(InvalidConfig, match="--" + left_out.replace("_", "-") + " not given"):
+        check_files(replace(TLS, **{left_out: ""}))
+
+
+def test_a_server_name_is_for_tls() -> None:
+    with pytest.raises(InvalidConfig, match="without TLS"):
+        check_files(Security(token_file="/t", tls_server_name="mesh"))
+
+
+def test_one_token_a_line_the_first_is_presented() -> None:
+    assert tokens_in(TOKEN) == (TOKEN,)
+    assert tokens_in(f"{TOKEN}\r\n\n  {TOKEN}2  \n") == (TOKEN, f"{TOKEN}2")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no token"),
+        ("\n \n", "no token"),
+        ("short", "5 characters"),
+        (f"{TOKEN}\nfifteen-letters", "the second"),
+        ("x" * (TOKEN_CHARS_MAX + 1), "characters"),
+        ("two words are no token", "spaces"),
+        ("geheim-geheim-geheim-é", "ASCII"),
+        ("control\x01characters-", "ASCII"),
+        (f"{TOKEN}\n" * (TOKENS_MAX + 1), "at most 8"),
+    ],
+)
+def test_what_is_no_token_file(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as raised:
+        tokens_in(text)
+    for line in filter(None, map(str.strip, text.splitlines())):
+        assert line not in str(raised.value)
