@@ -298,6 +298,15 @@ class ReplicaSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerGoal:
+    """Stored for a worker that somebody asked to drain. `asked_at` is Unix time in seconds."""
+
+    worker_id: str = ""
+    draining: bool = False
+    asked_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """What a worker has to offer."""
 

@@ -81,6 +81,9 @@ class WorkerSettings:
     max_replicas: int = 100
     security: Security = NO_SECURITY
     """For the worker's own calls, and for its replicas."""
+    drain_timeout_s: float | None = None
+    """Seconds for its replicas to be replaced on other workers when it ends. 0: they are drained at once. None: the
+    longest graceful_shutdown_timeout_s of them, and half a minute for others to start."""
 
 
 @dataclass(frozen=True, slots=True)

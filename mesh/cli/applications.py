@@ -50,7 +50,7 @@ def deploy(file: File, *, wait: WaitFlags, client: ClientFlags, output: OutputFl
             await _follow(client, following, wait.timeout, what="the deploy goes on", file=read)
         write(rendering.applied(response, following.states, style(output.output)))
 
-    _call(client, main)
+    call_control(client, main)
 
 
 def validate(file: File, *, output: OutputFlags) -> None:
@@ -107,7 +107,7 @@ def status(
                 without_details(message)
             write(clear + rendered(message, style(form, one_line=True), detailed=bool(name)))
 
-    _call(client, again if watch else once)
+    call_control(client, again if watch else once)
 
 
 def config(
@@ -136,7 +136,7 @@ def config(
         value = wire.from_proto(answer.config, config_file.Config)
         write(data(config_file.as_data(value), style(form)))
 
-    _call(client, main)
+    call_control(client, main)
 
 
 def delete(
@@ -158,7 +158,7 @@ def delete(
             await client.delete(name)
         await _deleted(client, {name}, wait, output)
 
-    _call(client, main)
+    call_control(client, main)
 
 
 def shutdown(
@@ -189,7 +189,7 @@ def shutdown(
             await client.shutdown()
         await _deleted(client, leaving, wait, output)
 
-    _call(client, main)
+    call_control(client, main)
 
 
 def workers(*, client: ClientFlags, output: OutputFlags) -> None:
@@ -200,17 +200,17 @@ def workers(*, client: ClientFlags, output: OutputFlags) -> None:
       meshctl workers
       meshctl workers -o json
     """
-    from mesh.cli.output import workers as rendered
+    from mesh.cli.output_workers import workers as rendered
     from mesh.cli.terminal import style, write
 
     async def main(client: Client) -> None:
         write(rendered(await client.workers(), style(output.output)))
 
-    _call(client, main)
+    call_control(client, main)
 
 
-def _call(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T:
-    """Run `main` with a client of the control plane."""
+def call_control(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T:
+    """Run `main` with a client of the control plane. For the commands of other nouns as well."""
     import asyncio
 
     from mesh.cli.client import Client

@@ -162,6 +162,11 @@ class Client:
         """Delete all applications and options."""
         await self.call(lambda stub: stub.Shutdown(api.ShutdownRequest(), timeout=self.left_s()))
 
+    async def drain_worker(self, worker_id: str, *, undo: bool) -> None:
+        """Empty a worker, or let it take replicas again. Raises NotFound."""
+        request = api.DrainWorkerRequest(worker_id=worker_id, undo=undo)
+        await self.call(lambda stub: stub.DrainWorker(request, timeout=self.left_s()))
+
     async def workers(self) -> api.ListWorkersResponse:
         """Return the workers."""
         request = api.ListWorkersRequest()

@@ -105,7 +105,7 @@ async def _started(local: Local, goal: Target | None) -> AsyncIterator[_Mesh]:
         control = ControlPlane(replace(local.store, port=local.listen.control_port), SYSTEM)
         await host.start("control plane", control)
         at = (_here(control.address),)
-        worker = WorkerSettings(worker_id=WORKER_ID, control=at, security=security)
+        worker = WorkerSettings(worker_id=WORKER_ID, control=at, drain_timeout_s=0.0, security=security)
         await host.start("worker", Worker(worker, SYSTEM))
         gateway = Gateway(replace(_gateway_settings(local.listen, goal, at), security=security), SYSTEM)
         await host.start("gateway", gateway)

@@ -25,7 +25,9 @@ Form = Literal["table", "json", "yaml"]
 _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 _COLOURS = {
     **dict.fromkeys(("RUNNING", "HEALTHY", "READY"), _GREEN),
-    **dict.fromkeys(("DEPLOYING", "UPDATING", "DELETING", "PENDING", "STARTING", "DRAINING", "STOPPED"), _YELLOW),
+    **dict.fromkeys(
+        ("DEPLOYING", "UPDATING", "DELETING", "PENDING", "STARTING", "DRAINING", "DRAINED", "STOPPED"), _YELLOW
+    ),
     **dict.fromkeys(("UNHEALTHY", "DEPLOY_FAILED", "BACKOFF", "DISCONNECTED"), _RED),
 }
 _MESSAGE_WIDTH = 80
@@ -77,26 +79,6 @@ def status(message: api.Status, style: Style, *, detailed: bool = False) -> str:
     last = f"{counts}, control plane {message.leader or 'without a leader'}"
     blocks.append(f"{f'not current: {message.stale}' if message.stale else last}\n")
     return "\n".join(block for block in blocks if block)
-
-
-def workers(message: api.ListWorkersResponse, style: Style) -> str:
-    """Return the workers."""
-    if style.form != "table":
-        return data(as_data(message), style)
-    rows = [
-        (
-            item.worker_id,
-            enum_name(pb.WorkerState.DESCRIPTOR, item.state),
-            item.host,
-            f"{item.replicas}/{item.resources.max_replicas}",
-            str(item.resources.cpus),
-            f"{item.resources.memory_bytes / 2**30:.1f} GiB",
-            f"{age(style.now - item.last_seen)} ago" if item.last_seen else "never",
-        )
-        for item in message.workers
-    ]
-    header = ("WORKER", "STATE", "HOST", "REPLICAS", "CPUS", "MEMORY", "LAST SEEN")
-    return table(header, rows, style) or "no workers\n"
 
 
 def applied(message: api.ApplyResponse, states: Mapping[str, str], style: Style) -> str:

@@ -65,6 +65,15 @@ def worker(
     host: Annotated[str, typer.Option(help="Address that replicas listen on and gateways reach.")] = LOOPBACK,
     worker_id: Annotated[str, typer.Option("--id", help="Name.", show_default="host name and a random part")] = "",
     max_replicas: Annotated[int, typer.Option(min=1, help="Replicas it runs at most.", metavar="COUNT")] = 100,
+    drain_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Time for its replicas to be replaced on other workers when it ends; 0: they are drained at once.",
+            metavar="SECONDS",
+            show_default="longest graceful_shutdown_timeout_s of them + 30",
+        ),
+    ] = None,
     *,
     control: WorkerFlags,
     process: ProcessFlags,
@@ -76,7 +85,7 @@ def worker(
       meshctl worker --control 10.0.0.7:7070 --host 10.0.0.20 --token-file token
       MESH_ADDRESS=10.0.0.7:7070 meshctl worker --id gpu-1
     """
-    settings = WorkerSettings(worker_id, host, control.addresses(), max_replicas, control.security())
+    settings = WorkerSettings(worker_id, host, control.addresses(), max_replicas, control.security(), drain_timeout)
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
         from mesh.clock import SYSTEM

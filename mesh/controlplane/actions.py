@@ -116,6 +116,13 @@ class RecordStatus:
     status: ReplicaStatus
 
 
+@dataclass(frozen=True, slots=True)
+class ForgetWorker:
+    """Remove what was asked of a worker that has been gone for long."""
+
+    worker_id: str
+
+
 Action = (
     BuildApplication
     | CancelBuild
@@ -129,6 +136,7 @@ Action = (
     | StopReplica
     | ForgetReplica
     | RecordStatus
+    | ForgetWorker
 )
 
 
@@ -138,6 +146,7 @@ class Changes:
 
     applications: dict[str, Application | None] = field(default_factory=dict)
     replicas: dict[str, Replica | None] = field(default_factory=dict)
+    workers: dict[str, None] = field(default_factory=dict)
 
 
 def changes(
@@ -149,6 +158,8 @@ def changes(
         match action:
             case BuildApplication() | CancelBuild():
                 pass
+            case ForgetWorker(worker_id):
+                result.workers[worker_id] = None
             case PlaceReplica(replica):
                 result.replicas[replica.replica_id] = replica
             case StopReplica(replica_id) | ForgetReplica(replica_id) | RecordStatus(replica_id):

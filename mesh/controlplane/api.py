@@ -23,6 +23,7 @@ from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.reconcile import Desired
 from mesh.controlplane.streams import write
 from mesh.controlplane.term import Term
+from mesh.controlplane.worker_goals import WorkerGoals
 from mesh.v1 import deployment_service_pb2, deployment_service_pb2_grpc
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 
@@ -35,10 +36,13 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
     """Serves DeploymentService."""
 
-    def __init__(self, at_leader: AtLeader, leadership: Leadership, goal: GoalState, clock: Clock) -> None:
+    def __init__(
+        self, at_leader: AtLeader, leadership: Leadership, goal: GoalState, workers: WorkerGoals, clock: Clock
+    ) -> None:
         self._at_leader = at_leader
         self._leadership = leadership
         self._goal = goal
+        self._workers = workers
         self._clock = clock
 
     async def Apply(
@@ -131,6 +135,17 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
         # Who is connected stands in no store: only the leader knows.
         return await self._at_leader.read(DeploymentServiceStub, "ListWorkers", request, context, work, None)
+
+    async def DrainWorker(
+        self, request: deployment_service_pb2.DrainWorkerRequest, context: _Context
+    ) -> deployment_service_pb2.DrainWorkerResponse:
+        """Empty a worker, or take that back."""
+
+        async def work(term: Term) -> deployment_service_pb2.DrainWorkerResponse:
+            await self._workers.drain(term, request.worker_id, undo=request.undo)
+            return deployment_service_pb2.DrainWorkerResponse()
+
+        return await self._at_leader.answer(DeploymentServiceStub, "DrainWorker", request, context, work)
 
     async def _watch(self, term: Term, application: str, context: _Context) -> None:
         sent: status.Status | None = None

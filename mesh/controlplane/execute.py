@@ -16,6 +16,7 @@ from mesh.controlplane.actions import (
     BuildApplication,
     CancelBuild,
     ForgetReplica,
+    ForgetWorker,
     HandOver,
     MarkFailed,
     MarkPlanned,
@@ -28,7 +29,7 @@ from mesh.controlplane.actions import (
     changes,
 )
 from mesh.controlplane.builds import Build
-from mesh.controlplane.records import application_key, encode_application, encode_replica, replica_key
+from mesh.controlplane.records import application_key, encode_application, encode_replica, replica_key, worker_key
 from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, Compare, Put, Remove, Store
 from mesh.controlplane.term import Term
 from mesh.v1 import deployment_pb2, worker_service_pb2
@@ -64,6 +65,7 @@ class Executor:
         }
         for replica_id, replica in changed.replicas.items():
             values[replica_key(replica_id)] = encode_replica(replica) if replica else None
+        values |= {worker_key(worker_id): None for worker_id in changed.workers}
         for part in parts(values):
             await self.commit(part)
         for action in actions:
@@ -152,5 +154,7 @@ def _log(action: Action) -> None:
         case StopReplica(replica_id, reason) | ForgetReplica(replica_id, reason):
             what = "stopping" if isinstance(action, StopReplica) else "forgetting"
             log.info("%s replica: %s", what, reason, extra={"replica": replica_id})
+        case ForgetWorker(worker_id):
+            log.info("its drain is forgotten: it has been gone for long", extra={"worker": worker_id})
         case RecordStatus(replica_id, status):
             log.debug("replica %s", status.state.name.lower(), extra={"replica": replica_id})

@@ -148,16 +148,17 @@ class Loop:
         desired, observed = term.desired, term.observed(self._clock.token(8))
         actions = reconcile(desired, observed, now)
         # Published before acting: what is known now must reach the gateways also while the store cannot be written.
-        term.publish()
+        term.publish(now)
         if self._term is not term:
             self._term = term
             self.changed.ring()
         await executor.execute(actions, now=now)
         term.builds.keep(term.mirror.applications)
-        placed = [replica.worker_id for replica in term.mirror.replicas.values()]
+        placed = [*(replica.worker_id for replica in term.mirror.replicas.values()), *term.mirror.workers]
         term.registry.drop_lost(now=now, grace_s=self._settings.worker_grace_s, placed=placed)
         WORKERS.set(len(term.outboxes))
         DEPLOYMENT_REPLICAS.counts = term.replica_counts(now=now)
         RECONCILES.labels("changed" if actions else "settled").inc()
-        due = next_due(desired, observed, now)
-        return IDLE_S_MAX if due is None else min(IDLE_S_MAX, max(0.0, due - self._clock.monotonic()))
+        due = (next_due(desired, observed, now), term.withdrawals.due(now))
+        left_s = (at - self._clock.monotonic() for at in due if at is not None)
+        return max(0.0, min((IDLE_S_MAX, *left_s)))

@@ -13,9 +13,11 @@ from mesh.controlplane.records import (
     APPLICATIONS,
     OPTIONS,
     REPLICAS,
+    WORKERS,
     decode_application,
     decode_options,
     decode_replica,
+    decode_worker,
 )
 from mesh.controlplane.store import Batch, Listing
 from mesh.v1 import deployment_pb2
@@ -27,6 +29,8 @@ class Mirror:
     def __init__(self, listing: Listing) -> None:
         self.applications: dict[str, model.Application] = {}
         self.replicas: dict[str, model.Replica] = {}
+        self.workers: dict[str, model.WorkerGoal] = {}
+        """What was asked of workers."""
         self.options = deployment_pb2.Config()
         # Of each key the revision of its last known change. A removed key stays until the watch has passed its
         # removal: a late event of before must not bring it back.
@@ -71,7 +75,7 @@ class Mirror:
         if value is None and key not in self._revisions:
             return False
         self._set(key, value, revision)
-        return key.startswith((APPLICATIONS, REPLICAS)) or key == OPTIONS
+        return key.startswith((APPLICATIONS, REPLICAS, WORKERS)) or key == OPTIONS
 
     def _set(self, key: str, value: bytes | None, revision: int) -> None:
         if value is None:
@@ -92,5 +96,11 @@ class Mirror:
                 self.replicas.pop(replica_id, None)
             else:
                 self.replicas[replica_id] = decode_replica(key, value)
+        elif key.startswith(WORKERS):
+            worker_id = key.removeprefix(WORKERS)
+            if value is None:
+                self.workers.pop(worker_id, None)
+            else:
+                self.workers[worker_id] = decode_worker(key, value)
         elif key == OPTIONS:
             self.options = decode_options(value) if value is not None else deployment_pb2.Config()

@@ -8,7 +8,7 @@ then evens out how full they are; ties break by id, so that the same state gives
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mesh.controlplane.registry import Worker
 from mesh.model import Replica, ReplicaState
@@ -20,15 +20,13 @@ NO_WORKER = "no worker has room: no worker is connected"
 class Placement:
     """Room on the connected workers; each choice takes some of it."""
 
-    def __init__(self, workers: Iterable[Worker], replicas: Iterable[Replica]) -> None:
+    def __init__(self, workers: Iterable[Worker], replicas: Iterable[Replica], draining: Collection[str] = ()) -> None:
         """Count what `replicas`, stopping ones included and with their current status, take of connected workers.
 
-        Nothing is placed on a worker that ends replicas unasked.
+        Nothing is placed on the workers whose ids are in `draining`.
         """
-        replicas = tuple(replicas)
-        ending = {replica.worker_id for replica in replicas if ends_unasked(replica)}
         self._workers = sorted((w for w in workers if w.session), key=lambda w: w.worker_id)
-        self._open = [w for w in self._workers if not w.leaving and w.worker_id not in ending]
+        self._open = [w for w in self._workers if not w.leaving and w.worker_id not in draining]
         self._taken: Counter[str] = Counter()
         self._of_deployment: Counter[tuple[str, str, str]] = Counter()
         for replica in replicas:
@@ -52,9 +50,14 @@ class Placement:
         return chosen
 
     @property
+    def has_room(self) -> bool:
+        """Whether a replica could be placed now."""
+        return any(self._taken[w.worker_id] < w.resources.max_replicas for w in self._open)
+
+    @property
     def is_full(self) -> bool:
         """Whether workers are there and none of them has room."""
-        return bool(self._open) and all(self._taken[w.worker_id] >= w.resources.max_replicas for w in self._open)
+        return bool(self._open) and not self.has_room
 
     @property
     def obstacle(self) -> Reason:
@@ -68,7 +71,7 @@ class Placement:
         if not self._workers:
             return NO_WORKER
         if not self._open:
-            return f"no worker has room: all {len(self._workers)} are leaving"
+            return f"no worker has room: all {len(self._workers)} are draining"
         if self.is_full:
             full = ", ".join(f"{w.worker_id} runs {self._taken[w.worker_id]}" for w in self._open[:3])
             more = ", ..." if len(self._open) > 3 else ""
@@ -77,5 +80,5 @@ class Placement:
 
 
 def ends_unasked(replica: Replica) -> bool:
-    """Whether a replica drains or has stopped without an order: its worker was told to end, and will say so."""
+    """Whether a replica drains or has stopped without an order: its process, or its worker, was told to end."""
     return not replica.stopping and replica.status.state in (ReplicaState.DRAINING, ReplicaState.STOPPED)

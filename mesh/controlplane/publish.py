@@ -7,7 +7,7 @@ generation: `loop` numbers what changed. Pure. Field names are those of the mess
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.controlplane.rollout import is_built, is_ready, plans, spec_of
@@ -79,6 +79,10 @@ class Assignments:
 
     generation: Generation = field(default_factory=Generation)
     replicas: tuple[ReplicaSpec, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+    """Ids of replicas that run on until no gateway sends them anything."""
+    no_room_elsewhere: bool = False
+    """It drains, and nothing of what it runs can be replaced elsewhere now."""
 
 
 def snapshot(
@@ -109,9 +113,20 @@ def snapshot(
 
 
 def assignments(
-    applications: Mapping[str, Application], replicas: Mapping[str, Replica], worker_ids: Iterable[str]
+    applications: Mapping[str, Application],
+    replicas: Mapping[str, Replica],
+    worker_ids: Iterable[str],
+    withdrawn: Collection[str] = (),
+    cornered: Collection[str] = (),
 ) -> dict[str, Assignments]:
-    """Return the orders of each worker: every replica placed on it that is not to stop."""
+    """Return the orders of each worker: every replica placed on it that is not to stop.
+
+    Those in `withdrawn` are to stop, but not yet. `cornered` are the workers whose replicas have nowhere to go.
+    """
+    kept: dict[str, list[str]] = defaultdict(list)
+    for replica_id in sorted(withdrawn):
+        if (held := replicas.get(replica_id)) is not None:
+            kept[held.worker_id].append(replica_id)
     specs: dict[str, list[ReplicaSpec]] = {worker_id: [] for worker_id in worker_ids}
     for _, replica in sorted(replicas.items()):
         application = applications.get(replica.application)
@@ -119,7 +134,12 @@ def assignments(
             continue
         if (spec := _replica_spec(application, replica)) is not None:
             specs[replica.worker_id].append(spec)
-    return {worker_id: Assignments(replicas=tuple(of_worker)) for worker_id, of_worker in specs.items()}
+    return {
+        worker_id: Assignments(
+            replicas=tuple(of_worker), withdrawn=tuple(kept[worker_id]), no_room_elsewhere=worker_id in cornered
+        )
+        for worker_id, of_worker in specs.items()
+    }
 
 
 def _routed(application: Application, endpoints: Mapping[str, list[Replica]]) -> RoutedApplication:

@@ -11,12 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.controlplane import handover, rollout
+from mesh.controlplane import drain, handover, rollout
 from mesh.controlplane.actions import (
     Action,
     BuildApplication,
     CancelBuild,
     ForgetReplica,
+    ForgetWorker,
     HandOver,
     MarkFailed,
     MarkPlanned,
@@ -31,7 +32,7 @@ from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, is_wanted, pl
 from mesh.controlplane.limits import bounded_failure
 from mesh.controlplane.placement import Placement, ends_unasked
 from mesh.controlplane.registry import Presence, Worker, current_status, durable, pending
-from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState
+from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState, WorkerGoal
 from mesh.reasons import Reason
 
 
@@ -40,6 +41,8 @@ class Desired:
     """Goal state as it is stored."""
 
     applications: Mapping[str, Application] = field(default_factory=dict)
+    workers: Mapping[str, WorkerGoal] = field(default_factory=dict)
+    """What was asked of workers, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class _Pass:
         self._now = now
         self._made = 0
         self._planned: dict[str, Application] = {}
+        self._draining = drain.draining(desired.workers, observed.workers)
         self._presence = {w.worker_id: w.presence(now, observed.grace_s) for w in observed.workers.values()}
         self._replicas = seen(observed)
         self._forgotten = {i: why for i, r in self._replicas.items() if (why := self._gone(r))}
@@ -118,7 +122,7 @@ class _Pass:
                 self._of_application[replica.application].append(replica)
         self._forgotten |= {r.replica_id: "its worker is lost" for r in lost if self._is_replaced(r)}
         remaining = (r for i, r in self._replicas.items() if i not in self._forgotten)
-        self._placement = Placement(observed.workers.values(), remaining)
+        self._placement = Placement(observed.workers.values(), remaining, self._draining)
         self._full = self._placement.is_full and not any(replica.stopping for replica in self._replicas.values())
         running = [build for build in observed.builds.values() if self._runs(build)]
         self._overtaken = [b for b in running if not is_wanted(b, desired.applications.get(b.application))]
@@ -134,6 +138,10 @@ class _Pass:
             stored = self._observed.replicas[replica_id].status
             if replica_id not in self._forgotten and durable(stored) != durable(replica.status):
                 yield RecordStatus(replica_id, replace(replica.status, ongoing_requests=0))
+        for worker_id in drain.outdated(
+            self._desired.workers, self._observed.workers, self._observed.grace_s, self._now
+        ):
+            yield ForgetWorker(worker_id)
         for name in sorted(set(self._of_application) - set(self._desired.applications)):
             yield from _stop(self._of_application[name], "its application is gone")
         for name, application in sorted(self._desired.applications.items()):
@@ -216,12 +224,12 @@ class _Pass:
                     yield self._failed(application, replicas, failure)
                 return
         free = [
-            (self._building[worker_id], worker_id)
+            (worker_id in self._draining, self._building[worker_id], worker_id)
             for worker_id, presence in self._presence.items()
             if presence is Presence.CONNECTED and self._building[worker_id] < BUILDS_PER_WORKER_MAX
         ]
         if free:
-            worker_id = min(free)[1]
+            worker_id = min(free)[-1]
             self._building[worker_id] += 1
             yield BuildApplication(f"{name}-{revision}-{self._unique()}", name, revision, worker_id)
 
@@ -252,7 +260,8 @@ class _Pass:
         return rollout.refusal(application, replicas)
 
     def _roll(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
-        # One that drains unasked goes with its worker: it does not count and needs no order.
+        # One that drains unasked does not count: another takes its place, and its worker is not to start it again.
+        yield from _stop([r for r in replicas if ends_unasked(r)], "its process was told to end")
         live = [r for r in replicas if not r.stopping and not ends_unasked(r)]
         known = [r for r in live if rollout.spec_of(application, r) is not None]
         yield from _stop([r for r in live if r not in known], "its version was replaced before it was ready")
@@ -260,16 +269,26 @@ class _Pass:
         goals = rollout.goals(application)
         for name, spec in sorted(goals.items()):
             of_deployment = [r for r in known if r.deployment == name]
-            current = [r for r in of_deployment if r.version == spec.version]
-            old = [r for r in of_deployment if r.version != spec.version]
+            staying = [r for r in of_deployment if r.worker_id not in self._draining]
+            leaving = [r for r in of_deployment if r.worker_id in self._draining]
             goal = spec.settings.num_replicas
-            step = rollout.restored(goal, of_deployment) if building else rollout.step(goal, current, old)
+            if building:
+                step = rollout.restored(goal, staying, leaving)
+            else:
+                old = [r for r in of_deployment if r.version != spec.version]
+                current = [[r for r in part if r.version == spec.version] for part in (staying, leaving)]
+                step = rollout.step(goal, current[0], old, current[1])
+            replica_of = {r.replica_id: r for r in of_deployment}
             for replica_id in step.stop:
-                why = "too many" if any(r.replica_id == replica_id for r in current) else "its version is replaced"
-                yield StopReplica(replica_id, why)
+                yield StopReplica(replica_id, self._why_stopped(replica_of[replica_id], spec))
             yield from self._place(application, spec, step.place)
         if not building:
             yield from _stop([r for r in known if r.deployment not in goals], "its deployment is not wanted")
+
+    def _why_stopped(self, replica: Replica, spec: DeploymentSpec) -> str:
+        if replica.version != spec.version:
+            return "its version is replaced"
+        return "its worker is drained" if replica.worker_id in self._draining else "too many"
 
     def _place(self, application: Application, spec: DeploymentSpec, count: int) -> Iterator[Action]:
         name = application.config.name

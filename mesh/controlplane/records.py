@@ -1,6 +1,7 @@
 """How goal state is written to the store: keys, and values as messages.
 
-Owns the names of the keys ("applications/NAME", "replicas/ID", "options") and the encoding. Never talks to the
+Owns the names of the keys ("applications/NAME", "replicas/ID", "workers/ID",
+"options") and the encoding. Never talks to the
 store. Called by `mirror`, `execute` and `api`.
 """
 
@@ -17,6 +18,7 @@ from mesh.v1 import deployment_pb2
 
 APPLICATIONS = "applications/"
 REPLICAS = "replicas/"
+WORKERS = "workers/"
 OPTIONS = "options"
 
 _M = TypeVar("_M", bound=Message)
@@ -30,6 +32,11 @@ def application_key(name: str) -> str:
 def replica_key(replica_id: str) -> str:
     """Return the key of a replica's placement."""
     return REPLICAS + replica_id
+
+
+def worker_key(worker_id: str) -> str:
+    """Return the key of what was asked of a worker."""
+    return WORKERS + worker_id
 
 
 def encode_application(application: model.Application) -> bytes:
@@ -48,6 +55,11 @@ def encode_replica(replica: model.Replica) -> bytes:
     return wire.to_proto(replica, deployment_pb2.Replica).SerializeToString(deterministic=True)
 
 
+def encode_worker(goal: model.WorkerGoal) -> bytes:
+    """Return what was asked of a worker as it is stored."""
+    return wire.to_proto(goal, deployment_pb2.WorkerGoal).SerializeToString(deterministic=True)
+
+
 def decode_application(key: str, value: bytes) -> model.Application:
     """Return a stored application. Raises Unreachable if the value cannot be read."""
     return _mapped(key, _decoded(key, value, deployment_pb2.Application), model.Application)
@@ -56,6 +68,11 @@ def decode_application(key: str, value: bytes) -> model.Application:
 def decode_replica(key: str, value: bytes) -> model.Replica:
     """Return a stored replica. Raises Unreachable if the value cannot be read."""
     return _mapped(key, _decoded(key, value, deployment_pb2.Replica), model.Replica)
+
+
+def decode_worker(key: str, value: bytes) -> model.WorkerGoal:
+    """Return what was asked of a worker. Raises Unreachable if the value cannot be read."""
+    return _mapped(key, _decoded(key, value, deployment_pb2.WorkerGoal), model.WorkerGoal)
 
 
 def decode_options(value: bytes) -> deployment_pb2.Config:

@@ -25,6 +25,7 @@ class Greeting:
     host: str = ""
     resources: Resources = field(default_factory=Resources)
     replicas: tuple[ReplicaStatus, ...] = ()
+    draining: bool = False
 
 
 class Presence(Enum):
@@ -54,6 +55,8 @@ class Worker:
     extra_s: float = 0.0
     """Seconds that it has beyond the grace period: it may not know yet that another leader is to be found."""
     leaving: bool = False
+    draining: bool = False
+    """It was told to end, and waits for its replicas to be replaced elsewhere."""
     reports: Mapping[str, ReplicaStatus] = field(default_factory=dict)
     """What it runs, by replica id, as of its last report."""
     unready_since: Mapping[str, float] = field(default_factory=dict)
@@ -127,6 +130,7 @@ class Registry:
             heard=True,
             reports={status.replica_id: status for status in greeting.replicas},
             unready_since=_unready_since(known.unready_since if known and same else {}, greeting.replicas, now),
+            draining=greeting.draining,
         )
         return Admitted(self._sessions, known.session if known else 0)
 
@@ -147,6 +151,11 @@ class Registry:
         if worker := self._current(worker_id, session):
             self._workers[worker_id] = replace(worker, last_seen=now)
 
+    def draining(self, worker_id: str, session: int, *, now: float) -> None:
+        """The worker was told to end: its replicas are to be replaced elsewhere."""
+        if worker := self._current(worker_id, session):
+            self._workers[worker_id] = replace(worker, last_seen=now, draining=True)
+
     def leaving(self, worker_id: str, session: int, *, now: float) -> None:
         """The worker goes and takes its replicas along."""
         if worker := self._current(worker_id, session):
@@ -158,7 +167,7 @@ class Registry:
             self._workers[worker_id] = replace(worker, last_seen=now, session=0)
 
     def drop_lost(self, *, now: float, grace_s: float, placed: Iterable[str]) -> None:
-        """Drop workers that are lost and have ended their session, except those with replicas still `placed`."""
+        """Drop workers that are lost and have ended their session, except those `placed`: with replicas, or stored for another reason."""
         kept = set(placed)
         self._workers = {
             worker_id: worker

@@ -41,19 +41,21 @@ class Step:
     stop: tuple[str, ...] = ()
 
 
-def step(goal: int, current: Sequence[Replica], old: Sequence[Replica]) -> Step:
+def step(goal: int, current: Sequence[Replica], old: Sequence[Replica], leaving: Sequence[Replica] = ()) -> Step:
     """Return the next step to `goal` replicas of the current version and none of the `old` ones.
 
-    Neither list holds replicas that are stopping already.
+    `leaving` are of the current version too, on workers that drain: they are replaced as old ones are, after those. No
+    list holds replicas that are stopping already.
     """
     assert goal >= 0
     ready = sum(is_ready(replica) for replica in current)
     # An old replica may go only when a ready new one stands in for it. Those that are not ready go first: they
     # give no capacity.
-    surplus_old = max(0, len(old) - max(0, goal - ready))
+    going = _in_turn(old, leaving)
+    surplus_old = max(0, len(going) - max(0, goal - ready))
     surplus = max(0, len(current) - goal)
-    stop = (*_first_to_stop(old)[:surplus_old], *_first_to_stop(current)[:surplus])
-    room = goal - len(current) if not old else goal + surge(goal) - len(current) - (len(old) - surplus_old)
+    stop = (*going[:surplus_old], *_first_to_stop(current)[:surplus])
+    room = goal - len(current) if not going else goal + surge(goal) - len(current) - (len(going) - surplus_old)
     return Step(place=max(0, min(goal - len(current), room)), stop=stop)
 
 
@@ -184,12 +186,14 @@ def new_versions(application: Application) -> tuple[DeploymentSpec, ...]:
     return tuple(spec for spec in application.plan.deployments if (spec.name, spec.version) not in proven)
 
 
-def restored(goal: int, live: Sequence[Replica]) -> Step:
-    """Return the step while the next revision is being built: it makes up for what was lost and stops nothing.
+def restored(goal: int, live: Sequence[Replica], leaving: Sequence[Replica] = ()) -> Step:
+    """Return the step while the next revision is being built: it makes up for what was lost.
 
-    What runs may be just what the next revision wants.
+    It stops nothing, for what runs may be just what the next revision wants, but what is on workers that drain
+    (`leaving`), once others stand in for it.
     """
-    return Step(place=max(0, goal - len(live)))
+    wanted = step(goal, live, (), leaving)
+    return Step(place=wanted.place, stop=tuple(r.replica_id for r in leaving if r.replica_id in wanted.stop))
 
 
 def superseded(application: Application, replicas: Iterable[Replica]) -> tuple[Plan | None, tuple[Plan, ...]]:
@@ -252,6 +256,12 @@ def spec_of(application: Application, replica: Replica) -> DeploymentSpec | None
             if (spec.name, spec.version) == (replica.deployment, replica.version):
                 return spec
     return None
+
+
+def _in_turn(old: Sequence[Replica], leaving: Sequence[Replica]) -> list[str]:
+    """Order those that are to be replaced by who goes first: not ready before ready, then old before leaving."""
+    idle = [replica for replica in (*old, *leaving) if not is_ready(replica)]
+    return _first_to_stop(idle) + [i for part in (old, leaving) for i in _first_to_stop(r for r in part if is_ready(r))]
 
 
 def _first_to_stop(replicas: Iterable[Replica]) -> list[str]:

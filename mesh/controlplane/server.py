@@ -26,6 +26,7 @@ from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.sessions import Sessions
 from mesh.controlplane.store import Store
+from mesh.controlplane.worker_goals import WorkerGoals
 from mesh.credentials import Credentials
 from mesh.errors import Conflict, InvalidConfig, Problem
 from mesh.lifecycle import Tasks, deadline
@@ -98,7 +99,7 @@ class ControlPlane:
         goal = GoalState(store, leadership, clock)
         availability = self._availability = Availability(store, clock)
         at_leader = AtLeader(loop, leadership, self._forwarder, availability, clock)
-        deployments = Deployments(at_leader, leadership, goal, clock)
+        deployments = Deployments(at_leader, leadership, goal, WorkerGoals(store, leadership, clock), clock)
         sessions = Sessions(loop, leadership, settings.heartbeat_interval_s, clock)
         discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
         self._health = health.aio.HealthServicer()

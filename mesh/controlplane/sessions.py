@@ -142,6 +142,9 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
                     term.changed.ring()
             case "heartbeat":
                 term.registry.heartbeat(worker_id, session, now=now)
+            case "draining":
+                term.registry.draining(worker_id, session, now=now)
+                term.changed.ring()
             case "leaving":
                 term.registry.leaving(worker_id, session, now=now)
                 term.changed.ring()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from mesh.controlplane import rollout
+from mesh.controlplane import drain, rollout
 from mesh.controlplane.placement import Placement
 from mesh.controlplane.reconcile import Desired, Observed, seen
 from mesh.controlplane.registry import Presence, Worker
@@ -112,13 +112,19 @@ class _Told(NamedTuple):
 NOTHING = _Told(Reason.UNSPECIFIED)
 
 
+class _Room(NamedTuple):
+    """Where replicas may go: why there is no room for one now, and the workers that drain."""
+
+    shortage: _Told = NOTHING
+    draining: frozenset[str] = frozenset()
+
+
 def applications_status(desired: Desired, observed: Observed) -> tuple[ApplicationStatus, ...]:
     """Return the status of every application, by name."""
     replicas = tuple(seen(observed).values())
-    placement = Placement(observed.workers.values(), replicas)
-    shortage = _Told(placement.obstacle, placement.shortage())
+    room = _room(desired, observed, replicas)
     return tuple(
-        _application(application, [r for r in replicas if r.application == name], shortage)
+        _application(application, [r for r in replicas if r.application == name], room)
         for name, application in sorted(desired.applications.items())
     )
 
@@ -127,31 +133,54 @@ def stored_status(desired: Desired, replicas: Mapping[str, Replica], why: str) -
     """Return what an instance can tell that does not lead and reaches nobody who does: what it last read."""
     placed = [replica for _, replica in sorted(replicas.items())]
     applications = tuple(
-        _application(application, [r for r in placed if r.application == name], NOTHING)
+        _application(application, [r for r in placed if r.application == name], _Room())
         for name, application in sorted(desired.applications.items())
     )
     return Status(applications, stale=why)
 
 
-def workers_status(observed: Observed, *, now: float, wall: float) -> tuple[WorkerStatus, ...]:
+def workers_status(desired: Desired, observed: Observed, *, now: float, wall: float) -> tuple[WorkerStatus, ...]:
     """Return the status of every worker that is not lost. `now` is monotonic, `wall` Unix time of the same moment."""
     count = Counter(replica.worker_id for replica in observed.replicas.values())
-    states = {Presence.CONNECTED: WorkerState.READY, Presence.AWAY: WorkerState.DISCONNECTED}
-    reasons = {Presence.CONNECTED: Reason.READY, Presence.AWAY: Reason.DISCONNECTED}
+    room = _room(desired, observed, seen(observed).values())
+    told = (
+        (worker, *_worker_state(worker, presence, count[worker.worker_id], room))
+        for worker, presence in _present(observed.workers, now, observed.grace_s)
+        if presence is not Presence.LOST
+    )
     return tuple(
         WorkerStatus(
             worker_id=worker.worker_id,
             incarnation=worker.incarnation,
-            state=states[presence],
+            state=state,
             host=worker.host,
             resources=worker.resources,
             replicas=count[worker.worker_id],
             last_seen=wall - (now - worker.last_seen),
-            reason=reasons[presence],
+            reason=reason,
+            message=message,
         )
-        for worker, presence in _present(observed.workers, now, observed.grace_s)
-        if presence in states
+        for worker, state, (reason, message) in told
     )
+
+
+def _room(desired: Desired, observed: Observed, replicas: Iterable[Replica]) -> _Room:
+    draining = drain.draining(desired.workers, observed.workers)
+    placement = Placement(observed.workers.values(), replicas, draining)
+    return _Room(_Told(placement.obstacle, placement.shortage()), draining)
+
+
+def _worker_state(worker: Worker, presence: Presence, replicas: int, room: _Room) -> tuple[WorkerState, _Told]:
+    if presence is not Presence.CONNECTED:
+        return WorkerState.DISCONNECTED, _Told(Reason.DISCONNECTED)
+    if worker.worker_id not in room.draining:
+        return WorkerState.READY, _Told(Reason.READY)
+    if not replicas:
+        return WorkerState.DRAINED, _Told(Reason.DRAINED)
+    left = "1 replica is left" if replicas == 1 else f"{replicas} replicas are left"
+    if room.shortage.message:
+        return WorkerState.DRAINING, _Told(Reason.WAITING_FOR_ROOM, f"{left}; {room.shortage.message}")
+    return WorkerState.DRAINING, _Told(Reason.DRAINING, left)
 
 
 def steady(value: Status) -> Status:
@@ -174,12 +203,12 @@ def _present(workers: Mapping[str, Worker], now: float, grace_s: float) -> Itera
     return ((worker, worker.presence(now, grace_s)) for _, worker in sorted(workers.items()))
 
 
-def _application(application: Application, replicas: list[Replica], shortage: _Told) -> ApplicationStatus:
+def _application(application: Application, replicas: list[Replica], room: _Room) -> ApplicationStatus:
     deployments = tuple(
-        _deployment(application, spec, [r for r in replicas if r.deployment == spec.name], shortage)
+        _deployment(application, spec, [r for r in replicas if r.deployment == spec.name], room)
         for spec in _specs(application)
     )
-    state, (reason, message) = _state(application, deployments, shortage)
+    state, (reason, message) = _state(application, deployments, room.shortage)
     return ApplicationStatus(
         name=application.config.name,
         route_prefix=application.config.route_prefix,
@@ -243,13 +272,13 @@ def _waiting(application: Application) -> _Told:
 
 
 def _deployment(
-    application: Application, spec: DeploymentSpec, replicas: list[Replica], shortage: _Told
+    application: Application, spec: DeploymentSpec, replicas: list[Replica], room: _Room
 ) -> DeploymentStatus:
     goal = 0 if application.deleting else spec.settings.num_replicas
     current = [r for r in replicas if r.version == spec.version and not r.stopping]
     ready = sum(rollout.is_ready(replica) for replica in current)
     failed = application.failure if application.serving is None else None
-    state, told = DeploymentState.HEALTHY, _obstacle(application, current)
+    state, told = DeploymentState.HEALTHY, _obstacle(application, current, room)
     if failed is not None:
         state, told = DeploymentState.DEPLOY_FAILED, _Told(failed.reason or Reason.START_FAILED)
     elif application.deleting and replicas:
@@ -257,7 +286,7 @@ def _deployment(
     elif ready < goal:
         settled = application.serving is not None and spec in application.serving.deployments
         state = DeploymentState.UNHEALTHY if settled else DeploymentState.UPDATING
-        told = _missing(application, spec, replicas, shortage)
+        told = _missing(application, spec, replicas, room.shortage)
     return DeploymentStatus(
         name=spec.name,
         state=state,
@@ -269,8 +298,8 @@ def _deployment(
     )
 
 
-def _obstacle(application: Application, current: list[Replica]) -> _Told:
-    """Return what ready replicas say that are not as they should be: they refuse settings, or fail health checks."""
+def _obstacle(application: Application, current: list[Replica], room: _Room) -> _Told:
+    """Return why ready replicas are not as they should be: they refuse settings, fail health checks, or cannot move."""
     plan = application.plan
     if plan is not None and not application.failure and plan != application.serving:
         for replica in current:
@@ -279,6 +308,10 @@ def _obstacle(application: Application, current: list[Replica]) -> _Told:
     for replica in current:
         if replica.status.reason is Reason.HEALTH_CHECK_FAILED:
             return _Told(replica.status.reason, f"replica {replica.replica_id} {replica.status.message}")
+    left = [replica for replica in current if replica.worker_id in room.draining]
+    if left and room.shortage.message:
+        told = f"{room.shortage.message}; {len(left)} of {len(current)} replicas stay on a worker that drains"
+        return _Told(room.shortage.reason, told)
     return _Told(Reason.READY)
 
 

@@ -11,13 +11,15 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from mesh import wire
-from mesh.controlplane import publish, status
+from mesh.controlplane import drain, publish, status
 from mesh.controlplane.bell import Bell
 from mesh.controlplane.builds import Builds
 from mesh.controlplane.mirror import Mirror
+from mesh.controlplane.placement import Placement
 from mesh.controlplane.reconcile import Desired, Observed, counted, seen
 from mesh.controlplane.registry import Registry
-from mesh.model import Cors, Generation
+from mesh.controlplane.withdrawal import CONFIRM_S, Withdrawals
+from mesh.model import Cors, Generation, Replica, ReplicaState
 from mesh.v1 import discovery_service_pb2, worker_service_pb2
 from mesh.v1.discovery_service_pb2 import StreamSnapshotsResponse
 from mesh.v1.worker_service_pb2 import SessionResponse
@@ -83,8 +85,10 @@ class Term:
         self.mirror = mirror
         self.registry = Registry()
         placed = {replica.worker_id for replica in mirror.replicas.values()}
-        self.registry.expect(placed, now=now, extra_s=max(0.0, takeover_grace_s - grace_s))
+        self.registry.expect(placed | mirror.workers.keys(), now=now, extra_s=max(0.0, takeover_grace_s - grace_s))
         self.builds = Builds()
+        # Gateways of the leader before come within moments; what is to stop by then waits for them.
+        self.withdrawals = Withdrawals(now + CONFIRM_S if placed else now)
         self.outboxes: dict[int, Outbox] = {}
         """By number of the session."""
         self.gateways: dict[int, GatewayStream] = {}
@@ -105,7 +109,7 @@ class Term:
     @property
     def desired(self) -> Desired:
         """The goal state now."""
-        return Desired(dict(self.mirror.applications))
+        return Desired(dict(self.mirror.applications), dict(self.mirror.workers))
 
     def observed(self, token: str = "") -> Observed:
         """Return what is seen now; `token` makes the ids of what is decided on it unique."""
@@ -137,14 +141,19 @@ class Term:
         if (stream := self.gateways.get(number)) is not None and stream.serving != serving:
             stream.serving = serving
             self.reported.ring()
+            self._look_at_withdrawals()
 
     def close_gateway(self, number: int) -> None:
         """A gateway's stream ended."""
         self.gateways.pop(number, None)
         self.reported.ring()
+        self._look_at_withdrawals()
 
-    def publish(self) -> None:
-        """Tell gateways and workers what changed for them: gateways first, so that none is sent where none serves."""
+    def publish(self, now: float) -> None:
+        """Tell gateways and workers what changed for them; a replica is stopped once no gateway sends it anything.
+
+        `now` is monotonic.
+        """
         applications, replicas = self.mirror.applications, seen(self.observed())
         http = self.mirror.options.http_options
         routed = publish.snapshot(applications, replicas, http.request_timeout_s, wire.from_proto(http.cors, Cors))
@@ -155,7 +164,14 @@ class Term:
             message = wire.to_proto(numbered, discovery_service_pb2.Snapshot)
             self.snapshot = StreamSnapshotsResponse(snapshot=message)
             self.published.ring()
-        orders = publish.assignments(applications, replicas, {box.worker_id for box in self.outboxes.values()})
+        withdrawn = self._withdrawn(replicas, now)
+        orders = publish.assignments(
+            applications,
+            replicas,
+            {box.worker_id for box in self.outboxes.values()},
+            withdrawn,
+            self._cornered(replicas, withdrawn),
+        )
         for outbox in self.outboxes.values():
             if (told := orders[outbox.worker_id]) != outbox.told:
                 outbox.told = told
@@ -164,12 +180,30 @@ class Term:
                 outbox.put_orders(SessionResponse(assignments=message_orders))
         self.reported.ring()
 
+    def _withdrawn(self, replicas: dict[str, Replica], now: float) -> frozenset[str]:
+        """Return the replicas that are to stop, run, and may still be called by a gateway."""
+        stopping = (i for i, r in replicas.items() if r.stopping and r.status.state is ReplicaState.READY)
+        self.withdrawals.note(stopping, self._routed_at, now)
+        return self.withdrawals.held([stream.serving for stream in self.gateways.values()], now)
+
+    def _look_at_withdrawals(self) -> None:
+        if self.withdrawals:
+            self.changed.ring()
+
+    def _cornered(self, replicas: dict[str, Replica], withdrawn: frozenset[str]) -> frozenset[str]:
+        workers = self.registry.workers
+        draining = drain.draining(self.mirror.workers, workers)
+        if not draining:
+            return draining
+        placement = Placement(workers.values(), replicas.values(), draining)
+        return drain.cornered(draining, replicas.values(), withdrawn, placement)
+
     def status(self, leader: str, *, now: float, wall: float) -> status.Status:
         """Return how all is doing. `now` is monotonic, `wall` Unix time of the same moment."""
         observed = counted(self.observed(), now)
         return status.Status(
             applications=status.applications_status(self.desired, observed),
-            workers=status.workers_status(observed, now=now, wall=wall),
+            workers=status.workers_status(self.desired, observed, now=now, wall=wall),
             leader=leader,
             gateways=len({stream.gateway_id for stream in self.gateways.values()}),
             gateways_behind=sum(stream.serving != self._routed_at for stream in self.gateways.values()),

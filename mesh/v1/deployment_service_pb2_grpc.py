@@ -76,6 +76,11 @@ class DeploymentServiceStub:
                 request_serializer=mesh_dot_v1_dot_deployment__service__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_deployment__service__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/mesh.v1.DeploymentService/DrainWorker',
+                request_serializer=mesh_dot_v1_dot_deployment__service__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_deployment__service__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class DeploymentServiceServicer:
@@ -140,6 +145,15 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainWorker(self, request, context):
+        """Empties a worker, or takes that back: nothing new is placed on it, its replicas are replaced on other workers, and
+        stop once that is done. Returns when this is stored; follow WatchStatus to see it come true. It holds until it is
+        undone, also when the worker or the control plane starts again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeploymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +191,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=mesh_dot_v1_dot_deployment__service__pb2.ListWorkersRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_deployment__service__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=mesh_dot_v1_dot_deployment__service__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_deployment__service__pb2.DrainWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -375,6 +394,33 @@ class DeploymentService:
             '/mesh.v1.DeploymentService/ListWorkers',
             mesh_dot_v1_dot_deployment__service__pb2.ListWorkersRequest.SerializeToString,
             mesh_dot_v1_dot_deployment__service__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.v1.DeploymentService/DrainWorker',
+            mesh_dot_v1_dot_deployment__service__pb2.DrainWorkerRequest.SerializeToString,
+            mesh_dot_v1_dot_deployment__service__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

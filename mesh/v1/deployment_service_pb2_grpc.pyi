@@ -59,6 +59,11 @@ class DeploymentServiceStub:
     Shutdown: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ShutdownRequest, _deployment_service_pb2.ShutdownResponse]
     """Deletes all applications and the stored options."""
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ListWorkersRequest, _deployment_service_pb2.ListWorkersResponse]
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.DrainWorkerRequest, _deployment_service_pb2.DrainWorkerResponse]
+    """Empties a worker, or takes that back: nothing new is placed on it, its replicas are replaced on other workers, and
+    stop once that is done. Returns when this is stored; follow WatchStatus to see it come true. It holds until it is
+    undone, also when the worker or the control plane starts again.
+    """
 
 @_typing.type_check_only
 class DeploymentServiceAsyncStub(DeploymentServiceStub):
@@ -91,6 +96,11 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     Shutdown: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ShutdownRequest, _deployment_service_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Deletes all applications and the stored options."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListWorkersRequest, _deployment_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.DrainWorkerRequest, _deployment_service_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Empties a worker, or takes that back: nothing new is placed on it, its replicas are replaced on other workers, and
+    stop once that is done. Returns when this is stored; follow WatchStatus to see it come true. It holds until it is
+    undone, also when the worker or the control plane starts again.
+    """
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     """The control plane's API for people and tools. Any instance answers: one that does not lead
@@ -162,5 +172,16 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.ListWorkersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_service_pb2.ListWorkersResponse, _abc.Awaitable[_deployment_service_pb2.ListWorkersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _deployment_service_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_deployment_service_pb2.DrainWorkerResponse, _abc.Awaitable[_deployment_service_pb2.DrainWorkerResponse]]:
+        """Empties a worker, or takes that back: nothing new is placed on it, its replicas are replaced on other workers, and
+        stop once that is done. Returns when this is stored; follow WatchStatus to see it come true. It holds until it is
+        undone, also when the worker or the control plane starts again.
+        """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,6 +28,7 @@ class SessionRequest(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     BUILD_RESULT_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -38,6 +39,8 @@ class SessionRequest(_message.Message):
     def build_result(self) -> Global___BuildResult: ...
     @_builtins.property
     def leaving(self) -> Global___Leaving: ...
+    @_builtins.property
+    def draining(self) -> Global___Draining: ...
     def __init__(
         self,
         *,
@@ -46,12 +49,13 @@ class SessionRequest(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         build_result: Global___BuildResult | None = ...,
         leaving: Global___Leaving | None = ...,
+        draining: Global___Draining | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["build_result", b"build_result", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "leaving", b"leaving", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build_result", b"build_result", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "leaving", b"leaving", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_result", b"build_result", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "leaving", b"leaving", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_result", b"build_result", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "leaving", b"leaving", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "report", "heartbeat", "build_result", "leaving"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "report", "heartbeat", "build_result", "leaving", "draining"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -68,6 +72,7 @@ class Hello(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     incarnation: _builtins.str
     """Drawn at random when the worker process starts."""
@@ -75,6 +80,8 @@ class Hello(_message.Message):
     """Unix time in seconds at which the worker process started."""
     host: _builtins.str
     version: _builtins.str
+    draining: _builtins.bool
+    """It said Draining before, perhaps to another leader."""
     @_builtins.property
     def resources(self) -> _deployment_pb2.Resources: ...
     @_builtins.property
@@ -89,10 +96,11 @@ class Hello(_message.Message):
         resources: _deployment_pb2.Resources | None = ...,
         replicas: _abc.Iterable[_deployment_pb2.ReplicaStatus] | None = ...,
         version: _builtins.str = ...,
+        draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "incarnation", b"incarnation", "replicas", b"replicas", "resources", b"resources", "started_at", b"started_at", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "host", b"host", "incarnation", b"incarnation", "replicas", b"replicas", "resources", b"resources", "started_at", b"started_at", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,6 +142,23 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class Draining(_message.Message):
+    """The worker was told to end, and waits for its replicas to be replaced elsewhere: place nothing new on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Draining: _TypeAlias = Draining  # noqa: Y015
 
 @_typing.final
 class Leaving(_message.Message):
@@ -300,19 +325,31 @@ class Assignments(_message.Message):
 
     GENERATION_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    NO_ROOM_ELSEWHERE_FIELD_NUMBER: _builtins.int
+    no_room_elsewhere: _builtins.bool
+    """Said to a worker that drains: of what it still runs nothing can be replaced elsewhere now."""
     @_builtins.property
     def generation(self) -> _deployment_pb2.Generation: ...
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.ReplicaSpec]: ...
+    @_builtins.property
+    def withdrawn(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of replicas that are to stop once no gateway sends them anything: those that run go on as they are, and none of
+        them is started.
+        """
+
     def __init__(
         self,
         *,
         generation: _deployment_pb2.Generation | None = ...,
         replicas: _abc.Iterable[_deployment_pb2.ReplicaSpec] | None = ...,
+        withdrawn: _abc.Iterable[_builtins.str] | None = ...,
+        no_room_elsewhere: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "no_room_elsewhere", b"no_room_elsewhere", "replicas", b"replicas", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,7 +54,9 @@ class WorkerServiceStub:
     A Hello with a new incarnation ends an older stream of the same worker; one with an older
     incarnation (smaller `started_at`) is refused with ABORTED.
 
-    A worker that is told to end drains its replicas, says Leaving and ends the stream.
+    A worker that is told to end says Draining; its replicas serve on while the leader replaces them on other workers and
+    stops them one by one, as far as there is room elsewhere (Assignments.no_room_elsewhere). In the end it drains what
+    is left, says Leaving and ends the stream.
 
     Build asks the worker to import an application in a process of its own and to say what is in it.
     Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks or CancelBuild comes
@@ -87,7 +89,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     A Hello with a new incarnation ends an older stream of the same worker; one with an older
     incarnation (smaller `started_at`) is refused with ABORTED.
 
-    A worker that is told to end drains its replicas, says Leaving and ends the stream.
+    A worker that is told to end says Draining; its replicas serve on while the leader replaces them on other workers and
+    stops them one by one, as far as there is room elsewhere (Assignments.no_room_elsewhere). In the end it drains what
+    is left, says Leaving and ends the stream.
 
     Build asks the worker to import an application in a process of its own and to say what is in it.
     Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks or CancelBuild comes
@@ -123,7 +127,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         A Hello with a new incarnation ends an older stream of the same worker; one with an older
         incarnation (smaller `started_at`) is refused with ABORTED.
 
-        A worker that is told to end drains its replicas, says Leaving and ends the stream.
+        A worker that is told to end says Draining; its replicas serve on while the leader replaces them on other workers and
+        stops them one by one, as far as there is room elsewhere (Assignments.no_room_elsewhere). In the end it drains what
+        is left, says Leaving and ends the stream.
 
         Build asks the worker to import an application in a process of its own and to say what is in it.
         Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks or CancelBuild comes

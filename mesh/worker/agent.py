@@ -28,6 +28,8 @@ from mesh.worker.supervisor import Supervisor
 
 log = logging.getLogger("mesh.worker")
 
+LEADER_S = 3.0
+"""Seconds for which a worker that was told to end looks for a leader to tell."""
 _OPTIONS = (
     *pings(),
     ("grpc.enable_http_proxy", 0),
@@ -69,12 +71,15 @@ class Agent:
         self._builds = builds
         self._clock = clock
         self._stream: Stream | None = None
+        self._draining = False
         self._left = False
+        self._news = asyncio.Event()
         self.welcomed = False
         """Whether a leader has ever taken this worker."""
 
     def changed(self) -> None:
         """A replica's status may have changed: report soon."""
+        self._news.set()
         if self._stream is not None:
             self._stream.report()
 
@@ -97,6 +102,28 @@ class Agent:
                 search.failed()
             if search.round_over:
                 await asyncio.sleep(RECONNECT.pause_s(max(0, search.rounds - 1), self._clock.random))
+
+    async def empty(self) -> None:
+        """Have the replicas replaced on other workers; they serve on meanwhile. The caller bounds the time.
+
+        Returns when none is left, when there is no room for the rest elsewhere, or when nobody leads who could help.
+        """
+        self.announce_drain()
+        while not self._supervisor.is_empty and not (self._stream and self._stream.no_room_elsewhere):
+            self._news.clear()
+            try:
+                async with asyncio.timeout(None if self._stream else LEADER_S):
+                    await self._news.wait()
+            except TimeoutError:
+                log.warning("no control plane is there to replace the replicas elsewhere")
+                return
+
+    def announce_drain(self) -> None:
+        """Tell the leader, this one and any to come, that nothing new is to be placed here."""
+        self._draining = True
+        if self._stream is not None:
+            self._stream.draining = True
+            self._stream.report()
 
     async def leave(self) -> None:
         """Tell the leader that this worker and its replicas are going, and connect no more."""
@@ -124,11 +151,14 @@ class Agent:
             log.info("registered as %s with the control plane %s", self._identity.worker_id, address)
             heart = Heart(welcome.welcome.heartbeat_interval_s, self._clock)
             stream = Stream(call, heart, said, self._supervisor, self._builds)
+            stream.draining, stream.heard = self._draining, self._news.set
             self.welcomed, self._stream = True, stream
+            self._news.set()
             try:
                 reason = await stream.run()
             finally:
                 self._stream = None
+                self._news.set()
             raise _Ended(reason, stream.leader)
 
     async def _greet(
@@ -143,6 +173,7 @@ class Agent:
             resources=wire.to_proto(identity.resources, deployment_pb2.Resources),
             replicas=replica_statuses(replicas),
             version=identity.version,
+            draining=self._draining,
         )
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):

@@ -18,7 +18,7 @@ NEXT: Mapping[ReplicaState, frozenset[ReplicaState]] = {
     ReplicaState.STARTING: frozenset({ReplicaState.READY, ReplicaState.BACKOFF, ReplicaState.DRAINING}),
     ReplicaState.READY: frozenset({ReplicaState.STARTING, ReplicaState.BACKOFF, ReplicaState.DRAINING}),
     ReplicaState.BACKOFF: frozenset({ReplicaState.STARTING, ReplicaState.STOPPED}),
-    ReplicaState.DRAINING: frozenset({ReplicaState.STARTING, ReplicaState.STOPPED}),
+    ReplicaState.DRAINING: frozenset({ReplicaState.STARTING, ReplicaState.BACKOFF, ReplicaState.STOPPED}),
     ReplicaState.STOPPED: frozenset({ReplicaState.STARTING}),
 }
 """Which state may follow which."""
@@ -57,6 +57,8 @@ class Life:
     crashes: int = 0
     pauses: int = 0
     restarted_at_once: bool = False
+    drained_at: float | None = None
+    """When it last exited in good order without an order."""
     ongoing_requests: int = 0
 
     def enter(self, state: ReplicaState, now: float, deadline: float | None, reason: Reason, message: str = "") -> None:

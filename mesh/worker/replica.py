@@ -160,6 +160,8 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
 
     tasks.spawn(begin(), name="begin")
     await stop.wait()
+    # The worker knows, unless the signal was not its own.
+    status.send(state="draining")
     await health.enter_graceful_shutdown()
     async with lifecycle.deadline(replica.settings.graceful_shutdown_timeout_s, "running requests"):
         await replica.callee.drain()

@@ -41,6 +41,9 @@ class Events(Protocol):
     def ready(self, replica_id: str, address: str, admin_address: str) -> None:
         """It listens."""
 
+    def draining(self, replica_id: str) -> None:
+        """It takes nothing new and is going to exit: somebody told its process to end."""
+
     def loaded(self, replica_id: str, ongoing_requests: int) -> None:
         """It says how many requests it runs."""
 
@@ -100,12 +103,16 @@ class Running:
         return self._child.pid
 
     def terminate(self) -> None:
-        """Ask it to drain and exit; how well it is does not matter from here on, nor what it prints last."""
+        """Ask it to drain and exit."""
+        self.rest()
+        if self._child is not None:
+            self._child.terminate()
+
+    def rest(self) -> None:
+        """It drains: how well it is does not matter from here on, nor what it prints last."""
         self._terminated = True
         if self._probing is not None:
             self._probing.cancel()
-        if self._child is not None:
-            self._child.terminate()
 
     def kill(self) -> None:
         """Kill it and its group now."""
@@ -182,6 +189,8 @@ class Running:
             self._client = ReplicaClient(address, self._credentials)
             self._probing = self._tasks.spawn(self._probe(), name=f"probe-{self.replica_id}")
             self._events.ready(self.replica_id, address, str(said.get("admin_address", "")))
+        elif said.get("state") == "draining" and self._client is not None:
+            self._events.draining(self.replica_id)
         elif said.get("state") == "load":
             self._events.loaded(self.replica_id, int(said["ongoing_requests"]))
         elif said.get("state") == "failed":

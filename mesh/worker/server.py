@@ -14,7 +14,7 @@ from mesh import model
 from mesh.clock import Clock
 from mesh.credentials import Credentials
 from mesh.errors import InvalidConfig, Problem
-from mesh.lifecycle import Tasks
+from mesh.lifecycle import Tasks, deadline
 from mesh.security import check_listener
 from mesh.settings import WorkerSettings
 from mesh.worker.agent import Agent, Identity
@@ -23,6 +23,8 @@ from mesh.worker.supervisor import Supervisor
 from mesh.worker.watchdog import Watchdog
 
 _HOST_CHARS_MAX = 50
+START_ALLOWANCE_S = 30.0
+"""Seconds for replicas to start on other workers, beyond those for running requests to end."""
 
 
 class Worker:
@@ -48,6 +50,7 @@ class Worker:
         builds = Builds(self._watchdog, clock)
         self._agent = Agent(identity, settings.control, credentials, self._supervisor, builds, clock)
         self._tasks = Tasks()
+        self._drain_timeout_s = settings.drain_timeout_s
         self._draining = False
 
     @property
@@ -72,8 +75,19 @@ class Worker:
         return "" if self._agent.welcomed else "no control plane has taken this worker yet"
 
     async def drain(self) -> None:
-        """Stop all replicas, each within the time its settings give, then take leave of the control plane."""
+        """Take leave of the control plane: have the replicas replaced elsewhere, as far as there is room.
+
+        What is left within the drain time-out is stopped, each replica within the time its settings give.
+        """
         self._draining = True
+        limit_s = self._drain_timeout_s
+        if limit_s is None:
+            limit_s = self._supervisor.drain_s + START_ALLOWANCE_S
+        if limit_s:
+            async with deadline(limit_s, "replacing its replicas on other workers"):
+                await self._agent.empty()
+        else:
+            self._agent.announce_drain()
         await self._supervisor.drain()
         await self._agent.leave()
 

@@ -6,11 +6,12 @@ Never starts a process, reads a clock or logs: the supervisor tells it what happ
 
 STARTING ─ready─► READY ─exit─► STARTING (at once, the first time) or BACKOFF ─pause over─► STARTING
     └─exit, deadline─► BACKOFF             STARTING, READY ─not assigned─► DRAINING ─exit─► STOPPED
+READY ─told to end by somebody else─► DRAINING ─exit─► STARTING (at once, the first time) or BACKOFF
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from mesh.backoff import Backoff
@@ -83,12 +84,22 @@ class Roster:
         """Return how each replica is doing. `epoch` is the Unix time at which `now` was 0."""
         return tuple(life.status(epoch) for life in self._lives.values())
 
+    @property
+    def drain_s(self) -> float:
+        """The longest time that a replica may take to finish what it runs."""
+        return max((life.spec.settings.graceful_shutdown_timeout_s for life in self._lives.values()), default=0.0)
+
     def next_at(self) -> float | None:
         """Return when `tick` is due next, or None if nothing waits for a time."""
         return min((life.deadline for life in self._lives.values() if life.deadline is not None), default=None)
 
-    def assign(self, generation: Generation, specs: Iterable[ReplicaSpec], now: float) -> tuple[Action, ...] | None:
-        """Take the whole list of what is to run. Returns None if it is not newer than what was obeyed last."""
+    def assign(
+        self, generation: Generation, specs: Iterable[ReplicaSpec], now: float, withdrawn: Collection[str] = ()
+    ) -> tuple[Action, ...] | None:
+        """Take the whole list of what is to run. Returns None if it is not newer than what was obeyed last.
+
+        Replicas whose ids are in `withdrawn` go on as they are.
+        """
         if generation <= self.generation:
             return None
         self.generation = generation
@@ -97,7 +108,7 @@ class Roster:
         wanted = {spec.replica_id: spec for spec in specs}
         actions: list[Action] = []
         for replica_id, life in self._lives.items():
-            if replica_id not in wanted:
+            if replica_id not in wanted and replica_id not in withdrawn:
                 actions += self._release(life, now)
         for replica_id, spec in wanted.items():
             actions += self._want(replica_id, spec, now)
@@ -117,6 +128,14 @@ class Roster:
         life.failed_starts = life.health_failures = 0
         life.failure = life.unwell = None
         return self._reconfigure(life)
+
+    def draining(self, replica_id: str, now: float) -> bool:
+        """The replica's process takes nothing new and will exit. Returns whether that is news: it was not asked to."""
+        life = self._lives[replica_id]
+        if life.state is not ReplicaState.READY:
+            return False
+        self._drain(life, now)
+        return True
 
     def loaded(self, replica_id: str, ongoing_requests: int) -> None:
         """Its process said how many requests it runs."""
@@ -181,7 +200,7 @@ class Roster:
         cause, life.cause = life.cause or ending, None
         if life.state is ReplicaState.DRAINING:
             if life.wanted and not self.closing:
-                return self._start(life, now, Reason.STARTING, "assigned again while it drained")
+                return self._drained(life, now)
             life.vacate()
             reason = cause.reason or Reason.STOPPED
             life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, reason, cause.message)
@@ -235,10 +254,13 @@ class Roster:
         if life.state is ReplicaState.BACKOFF:
             life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, Reason.STOPPED, life.message)
         elif life.state in (ReplicaState.STARTING, ReplicaState.READY):
-            drain_s = life.spec.settings.graceful_shutdown_timeout_s if life.state is ReplicaState.READY else 0.0
-            life.enter(ReplicaState.DRAINING, now, now + drain_s + KILL_GRACE_S, Reason.DRAINING)
+            self._drain(life, now)
             return (Terminate(life.spec.replica_id),)
         return ()
+
+    def _drain(self, life: Life, now: float) -> None:
+        drain_s = life.spec.settings.graceful_shutdown_timeout_s if life.state is ReplicaState.READY else 0.0
+        life.enter(ReplicaState.DRAINING, now, now + drain_s + KILL_GRACE_S, Reason.DRAINING)
 
     def _start(self, life: Life, now: float, reason: Reason, message: str = "") -> tuple[Action, ...]:
         life.vacate()
@@ -257,6 +279,14 @@ class Roster:
         cause = replace(cause, reason=cause.reason or Reason.CRASHED)
         life.last_failure, life.last_failure_at = cause, now
         return self._start(life, now, cause.reason, cause.message)
+
+    def _drained(self, life: Life, now: float) -> tuple[Action, ...]:
+        """Run it again: it drained and exited unasked, or was assigned again meanwhile. That is no crash."""
+        again = life.drained_at is not None and now - life.drained_at < HEALTHY_AFTER_S
+        life.drained_at = now
+        if again:  # code that ends itself must not be started in a tight loop
+            return self._pause(life, Failure("it keeps being told to end", reason=Reason.STOPPED), now)
+        return self._start(life, now, Reason.STARTING, "started again after it had drained")
 
     def _pause(self, life: Life, cause: Failure, now: float) -> tuple[Action, ...]:
         life.vacate()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import grpc
@@ -19,7 +19,7 @@ from mesh.clock import Clock
 from mesh.lifecycle import Tasks
 from mesh.liveness import Silence
 from mesh.v1 import deployment_pb2, worker_service_pb2
-from mesh.v1.worker_service_pb2 import Heartbeat, Leaving, Report, SessionRequest, SessionResponse
+from mesh.v1.worker_service_pb2 import Draining, Heartbeat, Leaving, Report, SessionRequest, SessionResponse
 from mesh.worker.builds import Builds
 from mesh.worker.supervisor import Supervisor
 
@@ -69,6 +69,12 @@ class Stream:
     ) -> None:
         self.leader = ""
         """Whom to ask next, if the other side said so."""
+        self.draining = False
+        """Say that this worker was told to end."""
+        self.no_room_elsewhere = False
+        """Whether the other side said that nothing of what runs here can be replaced elsewhere."""
+        self.heard: Callable[[], None] = lambda: None
+        """Called after orders came."""
         self._call = call
         self._heart = heart
         self._said = said
@@ -76,7 +82,7 @@ class Stream:
         self._builds = builds
         self._results: deque[worker_service_pb2.BuildResult] = deque()
         self._building: dict[str, asyncio.Task[None]] = {}
-        self._leaving = False
+        self._leaving = self._said_draining = False
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
         self._tasks = Tasks()
@@ -125,7 +131,9 @@ class Stream:
         if kind == "assignments":
             generation = wire.from_proto(response.assignments.generation, model.Generation)
             specs = [wire.from_proto(spec, model.ReplicaSpec) for spec in response.assignments.replicas]
-            if not self._supervisor.assign(generation, specs):
+            self.no_room_elsewhere = response.assignments.no_room_elsewhere
+            self.heard()
+            if not self._supervisor.assign(generation, specs, frozenset(response.assignments.withdrawn)):
                 log.info("assignments %d.%d are not newer: ignored", generation.epoch, generation.number)
         elif kind == "build":
             build_id = response.build.build_id
@@ -162,6 +170,10 @@ class Stream:
     def _due(self) -> Iterator[SessionRequest]:
         """Yield what is to be written now; empty if there is no news."""
         self._wake.clear()
+        if self.draining and not self._said_draining:
+            # Before the report: replicas that drain tell what for.
+            self._said_draining = True
+            yield SessionRequest(draining=Draining())
         statuses = self._supervisor.statuses()
         if statuses != self._said:
             self._said = statuses

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from mesh import lifecycle
 from mesh.clock import Clock
@@ -51,9 +51,12 @@ class Supervisor:
         """Begin to keep time."""
         self._tasks.spawn(self._keep_time(), name="replica-deadlines")
 
-    def assign(self, generation: Generation, specs: Iterable[ReplicaSpec]) -> bool:
-        """Run exactly these replicas from now on. Returns False, and changes nothing, if that is old news."""
-        actions = self._roster.assign(generation, specs, self._clock.monotonic())
+    def assign(self, generation: Generation, specs: Iterable[ReplicaSpec], withdrawn: Collection[str] = ()) -> bool:
+        """Run exactly these replicas from now on, and leave those with the ids in `withdrawn` as they are.
+
+        Returns False, and changes nothing, if that is old news.
+        """
+        actions = self._roster.assign(generation, specs, self._clock.monotonic(), withdrawn)
         if actions is None:
             return False
         self._do(actions)
@@ -62,6 +65,16 @@ class Supervisor:
     def statuses(self) -> tuple[ReplicaStatus, ...]:
         """Return how each replica is doing."""
         return self._roster.statuses(self._epoch)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to run."""
+        return all(status.state is ReplicaState.STOPPED for status in self.statuses())
+
+    @property
+    def drain_s(self) -> float:
+        """The longest time that a replica may take to finish what it runs."""
+        return self._roster.drain_s
 
     def output(self, replica_id: str) -> tuple[str, ...]:
         """Return the last lines that a replica printed, those of its earlier processes included."""
@@ -90,6 +103,14 @@ class Supervisor:
         """It listens."""
         log.info("replica is ready", extra={**self._running[replica_id].labels, "address": address})
         self._do(self._roster.ready(replica_id, address, admin_address, self._clock.monotonic()))
+
+    def draining(self, replica_id: str) -> None:
+        """Somebody told its process to end: it is asked no more how it is, and may take its time."""
+        if self._roster.draining(replica_id, self._clock.monotonic()):
+            log.info("replica was told to end", extra=self._running[replica_id].labels)
+            self._running[replica_id].rest()
+            self._wake.set()
+            self._changed()
 
     def loaded(self, replica_id: str, ongoing_requests: int) -> None:
         """It says how much it runs; that goes with the next report or heartbeat."""

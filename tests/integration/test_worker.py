@@ -84,7 +84,7 @@ async def control() -> AsyncIterator[ControlPlane]:
 
 @contextlib.asynccontextmanager
 async def running(*control: str) -> AsyncIterator[Worker]:
-    worker = Worker(WorkerSettings(worker_id="w1", control=control), SYSTEM)
+    worker = Worker(WorkerSettings(worker_id="w1", control=control, drain_timeout_s=0.0), SYSTEM)
     await worker.start()
     try:
         yield worker

@@ -27,6 +27,7 @@ from mesh.model import (
     ReplicaState,
     ReplicaStatus,
     Resources,
+    WorkerGoal,
 )
 
 GRACE_S = 10.0
@@ -68,6 +69,7 @@ class World:
         self.now = 1000.0
         self.applications: dict[str, Application] = {}
         self.replicas: dict[str, Replica] = {}
+        self.goals: dict[str, WorkerGoal] = {}
         self.registry = Registry()
         self.builds = Builds()
         self.workers: dict[str, SimWorker] = {}
@@ -88,6 +90,9 @@ class World:
     def delete(self, name: str) -> None:
         if (marked := deleted(self.applications[name]).application) is not None:
             self.applications[name] = marked
+
+    def drain(self, worker_id: str) -> None:
+        self.goals[worker_id] = WorkerGoal(worker_id, draining=True)
 
     # What workers do.
 
@@ -142,7 +147,7 @@ class World:
 
     @property
     def desired(self) -> Desired:
-        return Desired(dict(self.applications))
+        return Desired(dict(self.applications), dict(self.goals))
 
     @property
     def observed(self) -> Observed:
@@ -168,6 +173,8 @@ class World:
                 del self.replicas[replica_id]
             else:
                 self.replicas[replica_id] = replica
+        for worker_id in changed.workers:
+            del self.goals[worker_id]
         for action in actions:
             if isinstance(action, BuildApplication):
                 self._build(action)
@@ -176,7 +183,8 @@ class World:
             elif isinstance(action, StopReplica):
                 self.stopped.append(action)
         self.builds.keep(self.applications)
-        self.registry.drop_lost(now=self.now, grace_s=GRACE_S, placed=[r.worker_id for r in self.replicas.values()])
+        placed = [*(r.worker_id for r in self.replicas.values()), *self.goals]
+        self.registry.drop_lost(now=self.now, grace_s=GRACE_S, placed=placed)
         self._orders()
         return actions
 
@@ -197,7 +205,7 @@ class World:
     def new_leader(self) -> None:
         """Another instance takes office: it knows what is stored; sessions are gone."""
         self.registry = Registry()
-        self.registry.expect([replica.worker_id for replica in self.replicas.values()], now=self.now)
+        self.registry.expect([*(r.worker_id for r in self.replicas.values()), *self.goals], now=self.now)
         self.builds = Builds()
         for worker in self.workers.values():
             worker.session = 0

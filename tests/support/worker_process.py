@@ -10,7 +10,7 @@ from mesh.worker.server import Worker
 
 
 async def serve(control: str, stop: lifecycle.Stop) -> int:
-    worker = Worker(settings.WorkerSettings(worker_id="w1", control=(control,)), SYSTEM)
+    worker = Worker(settings.WorkerSettings(worker_id="w1", control=(control,), drain_timeout_s=0.0), SYSTEM)
     await worker.start()
     await stop.wait()
     await worker.drain()

@@ -136,15 +136,6 @@ def test_colour_marks_states_and_keeps_columns() -> None:
     assert coloured == plain
 
 
-def test_workers_table() -> None:
-    text = output.workers(api.ListWorkersResponse(workers=status().workers), TABLE)
-    assert text == (
-        "WORKER   STATE   HOST        REPLICAS   CPUS   MEMORY    LAST SEEN\n"
-        "w1       READY   127.0.0.1   1/100      2      3.0 GiB   1s ago\n"
-    )
-    assert output.workers(api.ListWorkersResponse(), TABLE) == "no workers\n"
-
-
 def test_applied() -> None:
     response = api.ApplyResponse(
         applications=[

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mesh.controlplane.placement import Placement
 from mesh.controlplane.registry import Worker
-from mesh.model import Replica, ReplicaState, ReplicaStatus, Resources
+from mesh.model import Replica, Resources
 
 
 def worker(worker_id: str, max_replicas: int = 10, session: int = 1, *, leaving: bool = False) -> Worker:
@@ -37,13 +37,18 @@ def test_who_is_away_leaving_or_full_gets_nothing() -> None:
     assert placement.shortage() == "no worker has room: full runs 1, none runs 0 and may run no more"
 
 
-def test_a_worker_that_drains_unasked_gets_nothing() -> None:
-    draining = ReplicaStatus(state=ReplicaState.DRAINING)
-    asked = Placement([worker("a")], [on("a", 0, stopping=True, status=draining)])
-    assert asked.choose("app", "Echo") == "a"
-    unasked = Placement([worker("a")], [on("a", 0, status=draining)])
-    assert unasked.choose("app", "Echo") is None
-    assert unasked.shortage() == "no worker has room: all 1 are leaving"
+def test_a_worker_that_drains_gets_nothing() -> None:
+    placement = Placement([worker("a"), worker("b", 1)], [], {"a"})
+    assert placement.has_room
+    assert placement.choose("app", "Echo") == "b"
+    assert not placement.has_room
+    assert placement.is_full
+    assert placement.choose("app", "Echo") is None
+    assert placement.shortage() == "no worker has room: b runs 1 and may run no more"
+    alone = Placement([worker("a")], [], {"a"})
+    assert alone.choose("app", "Echo") is None
+    assert not alone.has_room
+    assert alone.shortage() == "no worker has room: all 1 are draining"
 
 
 def test_shortage_says_when_nobody_is_there() -> None:

@@ -414,16 +414,31 @@ def test_a_leaving_worker_is_replaced_at_once() -> None:
     assert [replica.worker_id for replica in world.ready("app")] == ["w2", "w2"]
 
 
-def test_replicas_that_drain_unasked_are_replaced_elsewhere_before_they_end() -> None:
+def test_replicas_that_drain_unasked_are_replaced_before_they_end() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=2))
+    world.settle()
+    ending, other = [replica.replica_id for replica in world.ready("app")]
+    world.set_state(ending, ReplicaState.DRAINING)
+    actions = world.decide()
+    placed = [action for action in actions if isinstance(action, PlaceReplica)]
+    assert [action.replica.worker_id for action in placed] == ["w1"]
+    assert StopReplica(ending, "its process was told to end") in actions, "its worker is not to start it again as well"
+    world.settle()
+    assert len(world.ready("app")) == len(world.replicas) == 2
+    assert ending not in world.replicas
+    assert other in world.replicas
+
+
+def test_what_a_worker_drains_at_once_is_replaced_elsewhere() -> None:
     world = World("w1", "w2")
     world.apply(config(num_replicas=2))
     world.settle()
     (ending,) = [replica.replica_id for replica in world.ready("app") if replica.worker_id == "w1"]
+    world.registry.draining("w1", world.workers["w1"].session, now=world.now)
     world.set_state(ending, ReplicaState.DRAINING)
     placed = [action for action in world.decide() if isinstance(action, PlaceReplica)]
     assert [action.replica.worker_id for action in placed] == ["w2"]
-    world.settle(start=False)
-    world.set_state(ending, ReplicaState.STOPPED)
     world.apply(config(num_replicas=3))
     world.settle(start=False)
     assert [r.worker_id for r in world.live("app") if r.replica_id != ending] == ["w2"] * 3, "w1 is about to leave"

@@ -117,11 +117,11 @@ def test_workers() -> None:
     world.disconnect("w2")
     world.disconnect("w3")
     world.now += GRACE_S / 2
-    one, two, _ = workers_status(world.observed, now=world.now, wall=5000.0)
+    one, two, _ = workers_status(world.desired, world.observed, now=world.now, wall=5000.0)
     assert (one.worker_id, one.state, one.replicas) == ("w1", WorkerState.READY, 1)
     assert (two.state, two.last_seen) == (WorkerState.DISCONNECTED, 5000.0 - GRACE_S / 2)
     world.now += GRACE_S
-    assert [w.worker_id for w in workers_status(world.observed, now=world.now, wall=0.0)] == ["w1"]
+    assert [w.worker_id for w in workers_status(world.desired, world.observed, now=world.now, wall=0.0)] == ["w1"]
 
 
 def test_steady_leaves_out_what_changes_all_the_time() -> None:
@@ -130,7 +130,7 @@ def test_steady_leaves_out_what_changes_all_the_time() -> None:
     world.settle()
 
     def whole(wall: float) -> Status:
-        workers = workers_status(world.observed, now=world.now, wall=wall)
+        workers = workers_status(world.desired, world.observed, now=world.now, wall=wall)
         return Status(applications_status(world.desired, world.observed), workers)
 
     before = whole(1.0)
@@ -265,10 +265,10 @@ def test_reasons_of_room_and_of_workers() -> None:
     world.settle()
     assert reasons(world) == (Reason.WAITING_FOR_ROOM, Reason.WAITING_FOR_ROOM)
     world.disconnect("w1")
-    (worker,) = workers_status(world.observed, now=world.now, wall=0.0)
+    (worker,) = workers_status(world.desired, world.observed, now=world.now, wall=0.0)
     assert (worker.state, worker.reason) == (WorkerState.DISCONNECTED, Reason.DISCONNECTED)
     world.connect("w1")
-    (worker,) = workers_status(world.observed, now=world.now, wall=0.0)
+    (worker,) = workers_status(world.desired, world.observed, now=world.now, wall=0.0)
     assert (worker.state, worker.reason) == (WorkerState.READY, Reason.READY)
 
 

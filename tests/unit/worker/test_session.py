@@ -23,6 +23,7 @@ from mesh.reasons import Reason
 from mesh.worker.session import (
     HEALTHY_AFTER_S,
     KILL_GRACE_S,
+    RESTART,
     STOPPED_KEPT_S,
     Action,
     Configure,
@@ -103,6 +104,57 @@ def test_a_replica_assigned_again_while_it_drains_is_started_when_it_has_gone() 
     r.assign(Generation(1, 2), [], 1.0)
     assert r.assign(Generation(1, 3), [spec()], 2.0) == ()
     assert r.exited("r1", Failure("exited with code 0"), 3.0) == (Start(spec()),)
+
+
+def test_a_replica_that_gateways_may_still_call_goes_on_as_it_is() -> None:
+    r = ready()
+    assert r.assign(Generation(1, 2), [], 1.0, {"r1", "r2"}) == ()
+    assert status(r).state is READY
+    assert status(r).settings_revision == 0
+    assert r.assign(Generation(1, 3), [], 2.0, {"r2"}) == (Terminate("r1"),)
+    assert r.assign(Generation(1, 4), [], 3.0, {"r1"}) == ()
+    assert status(r).state is DRAINING, "one that drains is not called back"
+    assert r.exited("r1", Failure("exited with code 0"), 4.0) == ()
+
+
+def test_a_replica_that_somebody_else_told_to_end_drains_and_starts_again() -> None:
+    r = ready(DeploymentSettings(graceful_shutdown_timeout_s=10.0))
+    assert r.draining("r1", 100.0)
+    assert not r.draining("r1", 100.0)
+    assert (status(r).state, status(r).crashes) == (DRAINING, 0)
+    assert r.probed("r1", Failure("no answer")) == ()
+    assert r.next_at() == 110.0 + KILL_GRACE_S
+    (start,) = r.exited("r1", Failure("exited with code 0"), 101.0)
+    assert isinstance(start, Start)
+    assert (status(r).state, status(r).crashes) == (STARTING, 0)
+
+
+def test_a_replica_that_keeps_ending_pauses() -> None:
+    r = ready()
+    r.draining("r1", 1.0)
+    r.exited("r1", Failure("exited with code 0"), 2.0)
+    r.started("r1", 43)
+    r.ready("r1", "h:1", "h:2", 3.0)
+    r.draining("r1", 4.0)
+    assert r.exited("r1", Failure("exited with code 0"), 5.0) == ()
+    assert status(r).state is BACKOFF
+    assert r.tick(5.0 + RESTART.initial_s) != ()
+
+
+def test_a_replica_told_to_end_by_us_drains_for_good() -> None:
+    r = ready()
+    r.assign(Generation(1, 2), [], 1.0)
+    assert not r.draining("r1", 1.5)
+    assert r.exited("r1", Failure("exited with code 0"), 2.0) == ()
+    assert status(r).state is STOPPED
+
+
+def test_the_longest_drain() -> None:
+    r = roster()
+    assert r.drain_s == 0.0
+    specs = [spec("r1", graceful_shutdown_timeout_s=3.0), spec("r2", graceful_shutdown_timeout_s=40.0)]
+    r.assign(Generation(1, 1), specs, 0.0)
+    assert r.drain_s == 40.0
 
 
 def test_a_replica_in_backoff_stops_without_a_process_to_end() -> None:
