@@ -167,7 +167,7 @@ class Registry:
             self._workers[worker_id] = replace(worker, last_seen=now, session=0)
 
     def drop_lost(self, *, now: float, grace_s: float, placed: Iterable[str]) -> None:
-        """Drop workers that are lost and have ended their session, except those `placed`: with replicas, or stored for another reason."""
+        """Drop workers that are lost and have ended their session, except those `placed`: they are stored somewhere."""
         kept = set(placed)
         self._workers = {
             worker_id: worker

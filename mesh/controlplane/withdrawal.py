@@ -1,8 +1,9 @@
 """When a replica that is to stop may be told so: once no gateway sends it anything.
 
-Owns which replicas have left the snapshot, at which generation, and the bounds of the wait for gateways to say that they
-route by it. A gateway that hangs is waited for a short time only; one that is gone does not count. Either way a replica
-that drains refuses what still comes, and its caller sends that elsewhere. Pure. Called by `term` at each publish.
+Owns which replicas have left the snapshot, at which generation, and the bounds of the wait for gateways to say that
+they route by it. A gateway that hangs is waited for a short time only; one that is gone does not count. Either way a
+replica that drains refuses what still comes, and its caller sends that elsewhere. Pure.
+Called by `term` at each publish.
 """
 
 from __future__ import annotations

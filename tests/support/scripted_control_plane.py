@@ -76,10 +76,19 @@ class WorkerSession:
             raise AssertionError(f"{replica_id} is not {state.name}: {self.statuses.get(replica_id)}") from None
         return self.statuses[replica_id]
 
-    async def assign(self, number: int, *specs: ReplicaSpec, epoch: int = 1) -> None:
+    async def assign(
+        self,
+        number: int,
+        *specs: ReplicaSpec,
+        epoch: int = 1,
+        withdrawn: Iterable[str] = (),
+        no_room_elsewhere: bool = False,
+    ) -> None:
         assignments = worker_service_pb2.Assignments(
             generation=wire.to_proto(Generation(epoch, number), deployment_pb2.Generation),
             replicas=[wire.to_proto(spec, deployment_pb2.ReplicaSpec) for spec in specs],
+            withdrawn=withdrawn,
+            no_room_elsewhere=no_room_elsewhere,
         )
         await self._send.put(worker_service_pb2.SessionResponse(assignments=assignments))
 

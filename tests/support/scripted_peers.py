@@ -79,6 +79,11 @@ class ScriptedWorker(Watched):
         self.starts: list[str] = []
         """Every replica that was ever started, in order."""
         self.redirects: list[str] = []
+        self.withdrawn: set[str] = set()
+        """Replicas that are to go on until gateways have let go of them."""
+        self.no_room_elsewhere = False
+        self.draining = False
+        """Say so in Hello."""
         self.interval_s = 0.0
         self.answers_builds = True
         self.connected = False
@@ -115,6 +120,11 @@ class ScriptedWorker(Watched):
         """Say that it goes, then go."""
         await self._write(self._call, SessionRequest(leaving=worker_service_pb2.Leaving()))
         await self._call.done_writing()
+
+    async def drain(self) -> None:
+        """Say that it was told to end."""
+        self.draining = True
+        await self._write(self._call, SessionRequest(draining=worker_service_pb2.Draining()))
 
     async def report(self) -> None:
         """Report all replicas."""
@@ -177,6 +187,7 @@ class ScriptedWorker(Watched):
             host="127.0.0.1",
             resources=wire.to_proto(Resources(2, 0, self.max_replicas), deployment_pb2.Resources),
             replicas=[wire.to_proto(status, deployment_pb2.ReplicaStatus) for status in self.replicas.values()],
+            draining=self.draining,
         )
         await self._write(call, SessionRequest(hello=hello))
         beating = None
@@ -229,7 +240,9 @@ class ScriptedWorker(Watched):
         self.generations.append(generation)
         specs = [wire.from_proto(spec, ReplicaSpec) for spec in assignments.replicas]
         self.specs = {spec.replica_id: spec for spec in specs}
-        for replica_id in set(self.replicas) - set(self.specs):
+        self.withdrawn = set(assignments.withdrawn)
+        self.no_room_elsewhere = assignments.no_room_elsewhere
+        for replica_id in set(self.replicas) - set(self.specs) - self.withdrawn:
             del self.replicas[replica_id]
         for spec in specs:
             if spec.replica_id not in self.replicas:
@@ -255,6 +268,9 @@ class ScriptedGateway(Watched):
         self.addresses = list(addresses)
         self.snapshots: list[discovery_service_pb2.Snapshot] = []
         self.redirects: list[str] = []
+        self.routes = asyncio.Event()
+        """Set while it routes by what it gets, and says so."""
+        self.routes.set()
         self._channel: grpc.aio.Channel | None = None
         self._tasks = Tasks()
 
@@ -309,6 +325,8 @@ class ScriptedGateway(Watched):
                 self.redirects.append(response.redirect.leader)
             elif response.HasField("snapshot") and self._is_newer(response.snapshot):
                 self.snapshots.append(response.snapshot)
+                self.told()
+                await self.routes.wait()
                 await call.write(self._message())
             self.told()
 
