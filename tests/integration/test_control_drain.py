@@ -121,9 +121,12 @@ async def test_a_drain_is_kept_over_restarts(mesh: Fixture, tmp_path: Path) -> N
     one, two = await mesh.worker("w1", first), await mesh.worker("w2", first)
     await drain(api, "w1")
     await drain(api, "w1")
+    epoch = one.generations[-1].epoch
     await first.drain()
     await first.stop()
+    await api.channel.close()  # its pauses would be those of the next
     _, api = await mesh.control(replace(settings, port=int(first.address.rpartition(":")[2])))
+    await one.until(lambda: one.generations[-1].epoch > epoch)
     await until_worker(api, "w1", "DRAINED")
     await until_worker(api, "w2", "READY")
     await api.apply(application(num_replicas=2))
