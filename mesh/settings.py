@@ -66,6 +66,8 @@ class ControlPlaneSettings:
     """The same for a worker that has not come to a new leader yet: it may have to notice first that the old one is
     gone, so this is longer than that takes."""
     build_timeout_s: float = 60.0
+    package_quota_bytes: int = 512 * 1024 * 1024
+    """Of all uploaded code together. It lies in the store: etcd itself takes 2 GiB unless configured."""
     security: Security = NO_SECURITY
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from mesh.backoff import Backoff
 from mesh.clock import Clock
 from mesh.controlplane.apply import Applied, applied, deleted, goal
 from mesh.controlplane.leader import Leadership
+from mesh.controlplane.package_store import PackageStore
 from mesh.controlplane.records import (
     APPLICATIONS,
     OPTIONS,
@@ -27,7 +28,13 @@ from mesh.controlplane.records import (
 )
 from mesh.controlplane.store import Compare, Item, OutcomeUnknown, Put, Remove, Store
 from mesh.controlplane.term import Term
-from mesh.controlplane.validate import APPLICATIONS_PER_APPLY_MAX, apply_problems, options_problems
+from mesh.controlplane.validate import (
+    APPLICATIONS_PER_APPLY_MAX,
+    apply_problems,
+    missing_packages,
+    named_packages,
+    options_problems,
+)
 from mesh.errors import Conflict, InvalidConfig, NotFound, Problem, Unreachable
 from mesh.model import Application, ApplicationConfig, Cors
 from mesh.serving.cors import cors_problems
@@ -66,8 +73,9 @@ _Decide: TypeAlias = Callable[[_Stored], tuple[tuple[Applied, ...], _Values]]
 class GoalState:
     """Reads and changes what should run."""
 
-    def __init__(self, store: Store, leadership: Leadership, clock: Clock) -> None:
+    def __init__(self, store: Store, leadership: Leadership, packages: PackageStore, clock: Clock) -> None:
         self._store = store
+        self._packages = packages
         self._leadership = leadership
         self._clock = clock
         self._turn = asyncio.Lock()
@@ -82,6 +90,7 @@ class GoalState:
     ) -> tuple[Applied, ...]:
         """Make the goal state equal to `config`. Raises InvalidConfig, Conflict, Unreachable, OutcomeUnknown."""
         configs = [wire.from_proto(message, ApplicationConfig) for message in config.applications]
+        await self._check_packages(configs)
         options = _options(config)
 
         def decide(stored: _Stored) -> tuple[tuple[Applied, ...], _Values]:
@@ -106,6 +115,12 @@ class GoalState:
         if validate_only:
             return decide(await self._read())[0]
         return await self._change(term, decide)
+
+    async def _check_packages(self, configs: Sequence[ApplicationConfig]) -> None:
+        """Make sure that all packages that configs name are there and stay meanwhile. Raises InvalidConfig."""
+        named = named_packages([config.runtime_env for config in configs])
+        if problems := missing_packages(named, await self._packages.missing(set(named.values()))):
+            raise InvalidConfig(problems)
 
     async def delete(self, term: Term, application: str) -> None:
         """Delete one application. Raises NotFound, Conflict, Unreachable, OutcomeUnknown."""

@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from mesh.controlplane.forward import NoLeader
+from mesh.controlplane.package_store import NoRoom
 from mesh.controlplane.store import OutcomeUnknown, StoreUnreachable
 from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Unreachable
 
@@ -27,6 +28,7 @@ STATUSES: dict[type[MeshError], tuple[grpc.StatusCode, str]] = {
     NoLeader: (grpc.StatusCode.UNAVAILABLE, NoLeader.REASON),
     StoreUnreachable: (grpc.StatusCode.UNAVAILABLE, StoreUnreachable.REASON),
     OutcomeUnknown: (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"),
+    NoRoom: (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_ROOM"),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
 }
 """Code and reason of each error; others are INTERNAL."""

@@ -19,11 +19,15 @@ from mesh.controlplane.api import Deployments
 from mesh.controlplane.at_leader import AtLeader
 from mesh.controlplane.availability import Availability
 from mesh.controlplane.bell import wait_until
+from mesh.controlplane.collector import Collector
 from mesh.controlplane.discovery import Discovery
 from mesh.controlplane.forward import Forwarder
 from mesh.controlplane.goal import GoalState
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
+from mesh.controlplane.opening import open_store
+from mesh.controlplane.package_service import Packages
+from mesh.controlplane.package_store import PackageStore
 from mesh.controlplane.sessions import Sessions
 from mesh.controlplane.store import Store
 from mesh.controlplane.worker_goals import WorkerGoals
@@ -37,6 +41,7 @@ from mesh.telemetry import LEADER
 from mesh.v1 import (
     deployment_service_pb2_grpc,
     discovery_service_pb2_grpc,
+    package_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
 
@@ -44,7 +49,13 @@ FIRST_LEADER_WAIT_S = TAKE_OFFICE_S
 """Seconds that `start` waits for somebody to lead; without one it goes on unready."""
 RESIGN_S_MAX = 3.0
 STOP_GRACE_S = 2.0
-SERVICES = ("", "mesh.v1.DeploymentService", "mesh.v1.WorkerService", "mesh.v1.DiscoveryService")
+SERVICES = (
+    "",
+    "mesh.v1.DeploymentService",
+    "mesh.v1.WorkerService",
+    "mesh.v1.DiscoveryService",
+    "mesh.v1.PackageService",
+)
 OPTIONS = (
     # Two servers on one port would each get some of the connections; a port in use must be an error.
     ("grpc.so_reuseport", 0),
@@ -69,6 +80,8 @@ class ControlPlane:
         self.address = ""
         self._server: grpc.aio.Server | None = None
         self._store: Store | None = None
+        self._package_store: PackageStore | None = None
+        self._packages: Packages | None = None
         self._leadership: Leadership | None = None
         self._loop: Loop | None = None
         self._availability: Availability | None = None
@@ -92,13 +105,16 @@ class ControlPlane:
         settings, clock = self._settings, self._clock
         # The store first: a server that has a port keeps it until it has run and stopped.
         store = self._store = await open_store(settings, clock)
+        opened = await open_store(settings, clock, packages=True)
+        packages = self._package_store = PackageStore(opened, clock, settings.package_quota_bytes)
         server = self._server = new_server(self._credentials, OPTIONS)
         self.address = _bind(server, settings.host, settings.port, self._credentials)
         leadership = self._leadership = Leadership(store, _advertised(settings, self.address), clock=clock)
         loop = self._loop = Loop(store, leadership, settings, clock)
-        goal = GoalState(store, leadership, clock)
+        goal = GoalState(store, leadership, packages, clock)
         availability = self._availability = Availability(store, clock)
         at_leader = AtLeader(loop, leadership, self._forwarder, availability, clock)
+        servicer = self._packages = Packages(packages)
         deployments = Deployments(at_leader, leadership, goal, WorkerGoals(store, leadership, clock), clock)
         sessions = Sessions(loop, leadership, settings.heartbeat_interval_s, clock)
         discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
@@ -106,12 +122,14 @@ class ControlPlane:
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(sessions, server)
         discovery_service_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, server)
+        package_service_pb2_grpc.add_PackageServiceServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._tasks = Tasks(on_failure=self._on_failure)
         self._tasks.spawn(leadership.run(), name="leadership")
         self._tasks.spawn(loop.run(), name="control-loop")
         self._tasks.spawn(self._show_leadership(leadership), name="show-leadership")
         self._tasks.spawn(availability.run(), name="look-at-store")
+        self._tasks.spawn(Collector(store, packages, clock).run(loop), name="collect-packages")
         await server.start()
         await self._first_leader(loop, leadership)
         for service in SERVICES:
@@ -151,6 +169,11 @@ class ControlPlane:
         await self._tasks.cancel()
         self._loop = None
         await self._forwarder.close()
+        if self._packages is not None:
+            await self._packages.close()
+        package_store, self._package_store = self._package_store, None
+        if package_store is not None:
+            await package_store.close()
         store, self._store = self._store, None
         if store is not None:
             await store.close()
@@ -204,33 +227,3 @@ def _advertised(settings: ControlPlaneSettings, address: str) -> str:
         return settings.advertise
     host, _, port = address.rpartition(":")
     return f"{socket.gethostname()}:{port}" if host in _WILDCARDS else address
-
-
-async def open_store(settings: ControlPlaneSettings, clock: Clock) -> Store:
-    """Open the store that the settings name. Raises InvalidConfig, Conflict or Unreachable."""
-    scheme, _, rest = settings.store.partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        from mesh.controlplane.sqlite_store import open_sqlite
-
-        return await open_sqlite(rest.removeprefix("/"), clock=clock)
-    endpoints, _, prefix = rest.partition("/")
-    # Without a prefix its keys could get between those of somebody else, or of another mesh.
-    if scheme == "etcd" and endpoints and prefix.strip("/"):
-        # Imported when needed: the embedded store must not pay for etcd's client.
-        from mesh.controlplane.etcd_options import EtcdOptions
-        from mesh.controlplane.etcd_store import open_etcd
-
-        options = EtcdOptions(
-            endpoints=tuple(part for part in endpoints.split(",") if part),
-            prefix=prefix,
-            ca_cert=settings.etcd_ca_cert,
-            cert_cert=settings.etcd_cert,
-            cert_key=settings.etcd_key,
-            user=settings.etcd_user,
-            password_file=settings.etcd_password_file,
-        )
-        return await open_etcd(options, clock=clock)
-    wrong, hint = "does not name a store", "write sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX"
-    if scheme == "etcd" and endpoints:
-        wrong, hint = "has no prefix for its keys", f"write etcd://{endpoints}/PREFIX, such as etcd://{endpoints}/mesh"
-    raise InvalidConfig((Problem("store", f"{settings.store!r} {wrong}", hint),))

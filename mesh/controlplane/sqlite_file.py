@@ -73,7 +73,8 @@ class SqliteFile:
     def __init__(self, path: str, keep_revisions: int, first_revision: int = 0) -> None:
         """Open or create the file and prove it sound. A new file counts from `first_revision` on.
 
-        Raises InvalidConfig or Unreachable.
+        Of one that keeps no revisions (0) only that it is a store is proved: it may be large. Raises InvalidConfig or
+        Unreachable.
         """
         self._path = path
         self._keep = keep_revisions
@@ -171,7 +172,7 @@ class SqliteFile:
         return self.commit((), [Remove(row[0].decode()) for row in rows])
 
     def _prepare(self, first_revision: int) -> None:
-        if (verdict := self._pragma("quick_check(1)")) != "ok":
+        if self._keep and (verdict := self._pragma("quick_check(1)")) != "ok":
             raise sqlite3.DatabaseError(str(verdict))
         application, version = self._pragma("application_id"), self._pragma("user_version")
         fresh = application == 0 and version == 0 and self._pragma("schema_version") == 0
@@ -225,7 +226,8 @@ class SqliteFile:
             (revision, position, operation.key.encode(), operation.value if isinstance(operation, Put) else None)
             for position, operation in enumerate(changed)
         )
-        self._db.executemany("INSERT INTO changes VALUES (?, ?, ?, ?)", rows)
+        if self._keep:
+            self._db.executemany("INSERT INTO changes VALUES (?, ?, ?, ?)", rows)
         if revision - (compacted or self._first) >= self._keep + self._compact_every:
             compacted = revision - self._keep
             self._compact(compacted)

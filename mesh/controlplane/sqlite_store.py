@@ -38,8 +38,13 @@ _T = TypeVar("_T")
 log = logging.getLogger("mesh.controlplane.sqlite_store")
 
 
-async def open_sqlite(path: str, *, keep_revisions: int = KEEP_REVISIONS, clock: Clock = SYSTEM) -> SqliteStore:
+async def open_sqlite(
+    path: str, *, keep_revisions: int = KEEP_REVISIONS, bulk: bool = False, clock: Clock = SYSTEM
+) -> SqliteStore:
     """Open or create the store at `path` (":memory:" keeps nothing) and end leases that an earlier process left.
+
+    `bulk`: it holds large values that prove themselves. The file is not read through when it is opened, and no history
+    is kept, which would hold each value twice: whoever watches or lists at an old revision gets Compacted.
 
     Raises Conflict if another process has it open, InvalidConfig if the file is not a store or cannot be
     opened, Unreachable if the disk fails.
@@ -50,7 +55,8 @@ async def open_sqlite(path: str, *, keep_revisions: int = KEEP_REVISIONS, clock:
     try:
         # From the time on: a store that was lost and begun anew still counts on, so that workers and gateways
         # that outlived it, and ignore what is older than they know, follow it.
-        file = await loop.run_in_executor(executor, SqliteFile, path, keep_revisions, int(clock.wall()))
+        kept = 0 if bulk else keep_revisions
+        file = await loop.run_in_executor(executor, SqliteFile, path, kept, int(clock.wall()))
         try:
             await loop.run_in_executor(executor, file.end_lease, 0)
         except BaseException:

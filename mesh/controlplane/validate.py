@@ -7,12 +7,12 @@ Owns the rules across applications and the limits of one apply; the rules of sin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from mesh.controlplane.handover import holds
 from mesh.errors import Problem
-from mesh.model import Application, ApplicationConfig
-from mesh.packages.place import place_problems
+from mesh.model import Application, ApplicationConfig, RuntimeEnv
+from mesh.packages.place import is_digest, place_problems, places
 from mesh.serving.env_vars import env_vars_problems
 from mesh.serving.options import DEPLOYMENT_OPTIONS, Range, applications_problems, shown
 
@@ -22,6 +22,7 @@ CONFIG_BYTES_MAX = 64 * 1024
 """Bytes of one application's config. Stored goal state holds a config up to eleven times (itself, and in five plans
 as config and as settings), within the store's limit of 1 MiB for a value."""
 
+_PACKAGE = "package:"
 _PORT = Range(0, 65535, meaning=" (0: a free one)")
 
 
@@ -69,6 +70,24 @@ def _problems(
     if keep_others:
         yield from _route_conflicts(configs, stored)
     yield from _limit_problems(configs, stored, keep_others)
+
+
+def named_packages(envs: Sequence[RuntimeEnv]) -> dict[str, str]:
+    """Return the digest of each package that the applications' environments name, by its field in the config."""
+    return {
+        f"applications[{i}].runtime_env.{field}": text.removeprefix(_PACKAGE)
+        for i, env in enumerate(envs)
+        for field, text in places(env)
+        if text.startswith(_PACKAGE) and is_digest(text.removeprefix(_PACKAGE))
+    }
+
+
+def missing_packages(named: Mapping[str, str], missing: Collection[str]) -> tuple[Problem, ...]:
+    """Return a problem for each field that names a package that is not there."""
+    hint = "name the directory of the code, which meshctl deploy uploads; packages that nothing names are removed"
+    return tuple(
+        Problem(field, f"there is no package {digest}", hint) for field, digest in named.items() if digest in missing
+    )
 
 
 def _json_problems(config: ApplicationConfig, *, at: str) -> Iterator[Problem]:
