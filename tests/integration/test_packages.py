@@ -9,12 +9,12 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from mesh.clock import SYSTEM, Clock
-from mesh.controlplane import package_service
 from mesh.controlplane.collection import ABANDONED_S, KEEP_S
 from mesh.controlplane.collector import Collector
 from mesh.controlplane.etcd_store import EtcdOptions, open_etcd
@@ -32,7 +32,7 @@ from mesh.settings import ControlPlaneSettings
 from mesh.v1 import deployment_pb2, deployment_service_pb2
 from mesh.v1 import package_service_pb2 as api
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
-from mesh.v1.package_service_pb2_grpc import PackageServiceStub
+from mesh.v1.package_service_pb2_grpc import PackageServiceStub, add_PackageServiceServicer_to_server
 from tests.support.etcd import EtcdCluster
 from tests.support.mesh_process import MeshProcess
 
@@ -58,7 +58,7 @@ class Place:
     goal: Store
     raw: Store
     packages: PackageStore
-    stub: PackageServiceStub
+    stub: Any
     clock: Hand
 
     async def upload(self, data: bytes, *, digest: str = "", size: int = -1, step: int = DATA_BYTES_MAX) -> str:
@@ -127,7 +127,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     packages = PackageStore(raw, clock, QUOTA)
     servicer = Packages(packages)
     server = grpc.aio.server()
-    package_service.package_service_pb2_grpc.add_PackageServiceServicer_to_server(servicer, server)
+    add_PackageServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -181,8 +181,8 @@ async def test_what_breaks_its_word_never_appears(place: Place) -> None:
             yield api.UploadRequest(header=api.PackageHeader(digest=digest, size=5))
 
     async def nothing() -> AsyncIterator[api.UploadRequest]:
-        for message in ():
-            yield message
+        return
+        yield
 
     for stream, text in ((headless, "no header"), (twice, "twice"), (nothing, "no header")):
         await refused(place.stub.Upload(stream(), timeout=WAIT_S), invalid, text)
@@ -333,7 +333,7 @@ async def test_a_control_plane_killed_in_an_upload_leaves_no_half_package(tmp_pa
 
     with MeshProcess("controlplane", "--store", store, "--port", "0", "--admin-port", "0") as process:
         async with grpc.aio.insecure_channel(process.control) as channel:
-            stub = PackageServiceStub(channel)
+            stub: Any = PackageServiceStub(channel)
             await stub.Upload(messages(b"whole", digest_of(b"whole"), 5, 5), timeout=WAIT_S)
             with pytest.raises(grpc.aio.AioRpcError):
                 await stub.Upload(cut(process), timeout=WAIT_S)
@@ -357,7 +357,8 @@ async def test_an_apply_that_names_a_package_needs_it() -> None:
     await control.start()
     try:
         async with grpc.aio.insecure_channel(control.address) as channel:
-            deployments, packages = DeploymentServiceStub(channel), PackageServiceStub(channel)
+            deployments: Any = DeploymentServiceStub(channel)
+            packages: Any = PackageServiceStub(channel)
             digest = digest_of(b"code")
             env = deployment_pb2.RuntimeEnv(working_dir="/srv", py_modules=[f"package:{digest}"])
             application = deployment_pb2.ApplicationConfig(
