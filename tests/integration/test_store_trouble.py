@@ -14,6 +14,7 @@ from mesh.controlplane.goal import ATTEMPTS_MAX, GoalState
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.mirror import Mirror
+from mesh.controlplane.package_store import PackageStore
 from mesh.controlplane.sqlite_store import open_sqlite
 from mesh.controlplane.store import (
     Batch,
@@ -137,6 +138,7 @@ class Instance:
 @pytest.fixture
 async def instance() -> AsyncIterator[Instance]:
     store = TroubledStore(await open_sqlite(":memory:"))
+    packages = PackageStore(await open_sqlite(":memory:", bulk=True), SYSTEM, 0)
     leadership = Leadership(store, "127.0.0.1:1")
     loop = Loop(store, leadership, ControlPlaneSettings(), SYSTEM)
     tasks = Tasks()
@@ -147,9 +149,10 @@ async def instance() -> AsyncIterator[Instance]:
         state = await leadership.changed(state)
     assert await loop.acting(20.0) is not None
     try:
-        yield Instance(store, loop, leadership, GoalState(store, leadership, SYSTEM))
+        yield Instance(store, loop, leadership, GoalState(store, leadership, packages, SYSTEM))
     finally:
         await tasks.cancel()
+        await packages.close()
         await store.close()
 
 
@@ -232,6 +235,7 @@ async def test_the_loop_goes_on_when_the_store_comes_back(instance: Instance) ->
 async def test_who_led_leads_again_as_soon_as_the_store_is_back() -> None:
     """Its own old lease, which it could not end while the store was away, is not waited for."""
     store = TroubledStore(await open_sqlite(":memory:"))
+    packages = PackageStore(await open_sqlite(":memory:", bulk=True), SYSTEM, 0)
     leadership = Leadership(store, "127.0.0.1:1", ttl_s=0.6)
     tasks = Tasks()
     tasks.spawn(leadership.run(), name="leadership")
