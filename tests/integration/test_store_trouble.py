@@ -235,7 +235,6 @@ async def test_the_loop_goes_on_when_the_store_comes_back(instance: Instance) ->
 async def test_who_led_leads_again_as_soon_as_the_store_is_back() -> None:
     """Its own old lease, which it could not end while the store was away, is not waited for."""
     store = TroubledStore(await open_sqlite(":memory:"))
-    packages = PackageStore(await open_sqlite(":memory:", bulk=True), SYSTEM, 0)
     leadership = Leadership(store, "127.0.0.1:1", ttl_s=0.6)
     tasks = Tasks()
     tasks.spawn(leadership.run(), name="leadership")
