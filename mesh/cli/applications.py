@@ -1,4 +1,4 @@
-"""`deploy`, `status`, `config`, `delete`, `shutdown`, `validate`, `workers`: commands that talk to a control plane.
+"""`deploy`, `status`, `config`, `delete`, `shutdown`, `workers`: commands that talk to a control plane.
 
 Owns the words of the commands. Loads nothing heavy before one of them is called.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from mesh.cli.files import File, read_file, warn_of_secrets
 from mesh.cli.flags import ClientFlags, Output, OutputFlags, WaitFlags
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 WATCH_PATIENCE_S = 300.0
 _T = TypeVar("_T")
 
-File = Annotated[str, typer.Argument(help="Config file; - reads stdin.", metavar="FILE")]
 Name = Annotated[str, typer.Argument(help="Name of an application; all without it.", metavar="NAME")]
 
 
@@ -40,7 +40,8 @@ def deploy(file: File, *, wait: WaitFlags, client: ClientFlags, output: OutputFl
     from mesh.cli.follow import Following
     from mesh.cli.terminal import style, write
 
-    read = _read(file)
+    read = read_file(file)
+    warn_of_secrets(read)
 
     async def main(client: Client) -> None:
         async with client.within(wait.timeout, "not stored"):
@@ -51,24 +52,6 @@ def deploy(file: File, *, wait: WaitFlags, client: ClientFlags, output: OutputFl
         write(rendering.applied(response, following.states, style(output.output)))
 
     call_control(client, main)
-
-
-def validate(file: File, *, output: OutputFlags) -> None:
-    """Check a config file without a control plane.
-
-    \b
-    Examples:
-      meshctl validate mesh.yaml
-    """
-    from mesh.cli.output import counted, data
-    from mesh.cli.terminal import say, style, write
-
-    read = _read(file)
-    names = [application.name for application in read.config.applications]
-    if output.output is Output.TABLE:
-        say(f"{read.path}: valid, {counted(len(names), 'application')}")
-    else:
-        write(data({"file": read.path, "valid": True, "applications": names}, style(output.output)))
 
 
 def status(
@@ -267,14 +250,3 @@ async def _follow(
     except asyncio.CancelledError:
         say(f"no longer waiting; {what}")
         raise
-
-
-def _read(file: str) -> ConfigFile:
-    from pathlib import Path
-
-    from mesh.cli import config_file
-
-    if file == "-":
-        data = sys.stdin.buffer.read(config_file.BYTES_MAX + 1)
-        return config_file.decode(data, path="stdin", surroundings=config_file.here(Path.cwd()))
-    return config_file.read(Path(file))

@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from mesh import __version__
-from mesh.cli import applications, call, proto, roles, run, workers
+from mesh.cli import applications, call, files, proto, roles, run, workers
 from mesh.cli.flags import expanded
 from mesh.errors import MeshError
 from mesh.settings import prepare_grpc
@@ -29,7 +29,7 @@ GROUPS = {
         applications.delete,
         applications.workers,
         workers.drain,
-        applications.validate,
+        files.validate,
         applications.shutdown,
     ),
     "Protobuf and gRPC": (call.call,),
