@@ -1,6 +1,7 @@
 """What `run` is given: a config file, or an import path with arguments. Becomes a Config either way.
 
-Owns how the two are told apart and the defaults of an import path. Never imports user code. Called by `local`.
+Owns how the two are told apart and the defaults of an import path. Never imports user code. Called by `local` and
+`build`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def read(asked: Asked) -> Target:
     """Return the target. Raises InvalidConfig, and NotFound for a config file that is not there."""
     if is_file(asked.target):
         return _from_file(asked)
-    return _from_import_path(asked, Path.cwd())
+    return from_import_path(asked)
 
 
 def flag(field: str) -> str:
@@ -102,9 +103,10 @@ def _from_file(asked: Asked) -> Target:
     return Target(file.config, file, tuple(dict.fromkeys(place for place in places if place.is_dir())))
 
 
-def _from_import_path(asked: Asked, here: Path) -> Target:
+def from_import_path(asked: Asked) -> Target:
+    """Return the target that an import path names. Raises InvalidConfig."""
     _refuse_file_name(asked.target)
-    directory = (here / (asked.working_dir or ".")).resolve()
+    directory = (Path.cwd() / (asked.working_dir or ".")).resolve()
     if not directory.is_dir():
         text = f"{directory} is not a directory"
         raise InvalidConfig((Problem("--working-dir", text, "name the directory to import from"),))
@@ -129,7 +131,7 @@ def _refuse_file_name(target: str) -> None:
     if module.endswith(".py"):
         better = f"{module.removesuffix('.py').strip('./').replace('/', '.')}:{attribute or 'app'}"
         text = f"{shown(target)} names a file; an import path names a module and an attribute"
-        raise InvalidConfig((Problem("TARGET", text, f"meshctl run {better}"),))
+        raise InvalidConfig((Problem("TARGET", text, f"write {better}"),))
 
 
 def _arguments_json(arguments: Sequence[str]) -> str:
