@@ -72,13 +72,13 @@ def status(
     """
     from mesh.cli.output import status as rendered
     from mesh.cli.output import without_details
-    from mesh.cli.terminal import style, write
+    from mesh.cli.terminal import style, warn_of, write
 
     form = output.output
 
     async def once(client: Client) -> None:
         message = await client.status(name)
-        _warn_of(message.stale)
+        warn_of(message.stale)
         if not context.obj.debug:
             without_details(message)
         write(rendered(message, style(form), detailed=bool(name)))
@@ -109,13 +109,13 @@ def config(
     from mesh import wire
     from mesh.cli import config_file
     from mesh.cli.output import data
-    from mesh.cli.terminal import style, write
+    from mesh.cli.terminal import style, warn_of, write
 
     form = Output.YAML if output is Output.TABLE else output
 
     async def main(client: Client) -> None:
         answer = await client.config(name)
-        _warn_of(answer.stale)
+        warn_of(answer.stale)
         value = wire.from_proto(answer.config, config_file.Config)
         write(data(config_file.as_data(value), style(form)))
 
@@ -208,14 +208,6 @@ def call_control(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T
 
     raise_it()
     return asyncio.run(connected())
-
-
-def _warn_of(stale: str) -> None:
-    """Say that an answer is old, if it is."""
-    from mesh.cli.terminal import say
-
-    if stale:
-        say(f"warning: {stale}; this is what a control plane last read in the store")
 
 
 def _warn_of_outage(why: str) -> None:

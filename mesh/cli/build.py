@@ -46,7 +46,6 @@ def build(
       meshctl build shop:make size=large --name shop --route-prefix /shop
     """
     import asyncio
-    import logging
 
     from mesh.cli import config_file
     from mesh.cli.config_writer import written
@@ -57,9 +56,7 @@ def build(
     if output is not None:
         _check(output, force)
     configs = _configs(targets, imported)
-    # What user code prints is for whoever runs this; why a build failed is told in one place, at the end.
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.getLogger("mesh.worker").setLevel(logging.CRITICAL)
+    _show_what_is_printed()
     raise_it()
     built = asyncio.run(_built(configs, timeout))
     directory = Path.cwd() if output is None else output.resolve().parent
@@ -70,6 +67,14 @@ def build(
         return
     _write(output, text, force)
     say(f"{output}: written, {counted(len(built), 'application')}")
+
+
+def _show_what_is_printed() -> None:
+    """What user code prints goes to stderr; why a build failed is told in one place, at the end."""
+    import logging
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("mesh.worker").setLevel(logging.CRITICAL)
 
 
 def _configs(targets: Sequence[str], imported: ImportFlags) -> tuple[ApplicationConfig, ...]:

@@ -39,6 +39,12 @@ def say(line: str) -> None:
     typer.echo(line, err=True)
 
 
+def warn_of(stale: str) -> None:
+    """Say that an answer is old, if it is."""
+    if stale:
+        say(f"warning: {stale}; this is what a control plane last read in the store")
+
+
 def complain(error: BaseException, *, debug: bool = False) -> None:
     """Write an error to stderr."""
     say(rendered(error, colour=wants_colour(sys.stderr, environment()), debug=debug))
