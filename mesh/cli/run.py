@@ -87,7 +87,8 @@ def embedded_store(directory: Path) -> str:
     from mesh.errors import InvalidConfig, Problem
 
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        # Goal state and packages are nobody else's to read.
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         problem = Problem("--data-dir", f"cannot make {directory}: {error.strerror}", "name one that you may write")
         raise InvalidConfig((problem,)) from error

@@ -6,6 +6,7 @@ that two confused instances do not play ball. Called by `at_leader`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Never
 
@@ -13,7 +14,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from mesh.connection import channel, connect
+from mesh.clock import SYSTEM
+from mesh.connection import HandshakeFailed, channel, connect
 from mesh.controlplane.store import StoreUnreachable
 from mesh.controlplane.streams import write
 from mesh.credentials import Credentials
@@ -21,6 +23,9 @@ from mesh.errors import Unreachable
 from mesh.lifecycle import Tasks
 from mesh.liveness import pings
 from mesh.settings import MESSAGE_BYTES_MAX
+from mesh.telemetry import LineLimit
+
+log = logging.getLogger("mesh.controlplane")
 
 FORWARDED = "x-mesh-forwarded"
 TIMEOUT_S = 30.0
@@ -54,6 +59,7 @@ class Forwarder:
         self._address = ""
         self._channel: grpc.aio.Channel | None = None
         self._tasks = Tasks()
+        self._lines = LineLimit(lines_max=1)
 
     async def unary(
         self,
@@ -77,6 +83,7 @@ class Forwarder:
         except grpc.aio.AioRpcError as error:
             if _told(error).reason == StoreUnreachable.REASON:
                 raise _store_unreachable(error) from None
+            self._check_taken(error, leader)
             if reads and error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise NoLeader() from None
             await _pass_on(error, context)
@@ -92,6 +99,7 @@ class Forwarder:
                 sent = True
                 await write(context, response)
         except grpc.aio.AioRpcError as error:
+            self._check_taken(error, leader)
             await _pass_on(error, context, may_repeat=not sent)
         finally:
             call.cancel()
@@ -112,11 +120,23 @@ class Forwarder:
         opened = self._channel
         try:
             await connect(opened, leader)
-        except Unreachable:
+        except Unreachable as error:
+            if isinstance(error, HandshakeFailed):
+                self._warn(error.message)
             if opened is self._channel:
                 self._drop()  # it would pause for longer and longer before it tries again
             raise NoLeader() from None
         return opened
+
+    def _check_taken(self, error: grpc.aio.AioRpcError, leader: str) -> None:
+        """Raise NoLeader if it is this process that the leader does not take, not the caller."""
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            self._warn(f"{leader} leads and does not take this process's token: {error.details()}")
+            raise NoLeader() from None
+
+    def _warn(self, why: str) -> None:
+        if self._lines.take(SYSTEM.monotonic()) is not None:
+            log.warning("calls cannot be passed on: %s", why)
 
     def _drop(self) -> None:
         channel, self._channel = self._channel, None

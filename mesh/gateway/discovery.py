@@ -16,7 +16,7 @@ import grpc
 
 from mesh import wire
 from mesh.clock import Clock
-from mesh.connection import channel, connect
+from mesh.connection import HandshakeFailed, channel, connect
 from mesh.credentials import Credentials
 from mesh.errors import Unreachable
 from mesh.leader_search import LeaderSearch
@@ -63,6 +63,8 @@ class Discovery:
         self._clock = clock
         self._apply = apply
         self._serving: Generation | None = None
+        self._refused: dict[str, bool] = {}
+        """Of each control plane, whether one of the two did not take the other at the last attempt."""
 
     async def run(self) -> None:
         """Follow the leader's snapshots until cancelled."""
@@ -97,8 +99,7 @@ class Discovery:
             TimeoutError,
             Unreachable,
         ) as error:
-            cause = error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error) or "it is silent"
-            log.info("snapshot stream ended", extra={"control": address, "cause": cause})
+            self._log_end(address, error)
         except Exception:
             # A snapshot that this gateway cannot apply must not be its last: it serves on and asks again.
             log.exception("snapshot not applied", extra={"control": address})
@@ -106,6 +107,17 @@ class Discovery:
         finally:
             await opened.close()
         return ended
+
+    def _log_end(self, address: str, error: Exception) -> None:
+        """Say why a stream ended; that one of the two does not take the other is for people, and said once."""
+        cause = error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error) or "it is silent"
+        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            refused = error.details() or cause
+        else:
+            refused = cause if isinstance(error, HandshakeFailed) else ""
+        level = logging.WARNING if refused and not self._refused.get(address) else logging.INFO
+        self._refused[address] = bool(refused)
+        log.log(level, "snapshot stream ended", extra={"control": address, "cause": refused or cause})
 
     async def _read(self, stream: Any, ended: _Ended) -> None:
         """Follow one stream. Raises TimeoutError when it is silent: a leader that is frozen keeps its connections."""

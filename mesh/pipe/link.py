@@ -24,6 +24,8 @@ from mesh.v1 import replica_service_pb2 as pb
 from mesh.v1.replica_service_pb2_grpc import ReplicaServiceStub
 
 CONNECT_S = 5.0
+WARN_AFTER = 5
+"""Attempts in a row without a pipe after which that is logged, once."""
 RECONNECT = Backoff(initial_s=0.05, max_s=2.0, floor=0.2)
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -88,6 +90,8 @@ class Link:
         self._single = False
         """Calls come one by one: they may wait for one another."""
         self._outbox: Outbox[pb.RequestFrame] | None = None
+        self._cause = ""
+        """Why the last attempt failed."""
 
     def __repr__(self) -> str:
         return f"<Link {self.replica_id} {self.address} {self.in_flight} in flight{' open' if self.open else ''}>"
@@ -103,6 +107,9 @@ class Link:
                 log.exception("pipe failed", extra={"replica": self.replica_id})
                 connected = False
             attempt = 0 if connected else attempt + 1
+            if attempt == WARN_AFTER:
+                told = {"replica": self.replica_id, "address": self.address, "cause": self._cause}
+                log.warning("no pipe to a replica; trying again", extra=told)
             await asyncio.sleep(RECONNECT.pause_s(attempt, self._clock.random))
 
     def send_open(self, call: Call, *, offer: bool) -> None:
@@ -160,8 +167,9 @@ class Link:
             self._events.connected(self)
             await self._exchange(stream, outbox)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, TimeoutError) as error:
+            self._cause = _cause(error)
             if connected and not self.retiring:
-                log.info("pipe lost", extra={"replica": self.replica_id, "cause": _cause(error)})
+                log.info("pipe lost", extra={"replica": self.replica_id, "cause": self._cause})
         finally:
             self._outbox = None
             calls = list(self._calls.values())
