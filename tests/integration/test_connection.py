@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mesh import connection
+from mesh.controlplane.forward import Forwarder, NoLeader
 from mesh.credentials import OPEN, Credentials
 from mesh.errors import Unreachable
 from mesh.security import NO_SECURITY, Security
+from mesh.v1.deployment_service_pb2 import GetStatusRequest
+from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from tests.support.certificates import Authority
 
 WAIT_S = 20.0
@@ -36,6 +39,7 @@ class Served:
         self.ran = 0
         self._credentials = credentials
         self.address = ""
+        self.answers: Callable[[Any, Any], Awaitable[bytes]] = self._echo
 
     async def start(self) -> grpc.aio.Server:
         server = connection.server(self._credentials, OPTIONS)
@@ -53,8 +57,11 @@ class Served:
         await server.start()
         return server
 
-    async def _one(self, request: Any, _: Any) -> bytes:
+    async def _one(self, request: Any, context: Any) -> bytes:
         self.ran += 1
+        return await self.answers(request, context)
+
+    async def _echo(self, request: Any, _: Any) -> bytes:
         return bytes(request)
 
     async def _each(self, request: Any, _: Any) -> Any:
@@ -247,6 +254,33 @@ async def test_why_two_do_not_take_each_other(authority: Authority, tls: Securit
             assert raised.value.hint
             assert await code(opened) is CODE.UNAVAILABLE
             assert served.ran == 0
+
+
+async def test_a_leader_that_does_not_take_this_process_is_not_the_callers_fault(
+    token_file: Path, tls: Security, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    async def pass_on(_: Any, context: Any) -> bytes:
+        for leader in (asking, encrypted):
+            with pytest.raises(NoLeader):
+                await forwarder.unary(
+                    leader.address, DeploymentServiceStub, "GetStatus", GetStatusRequest(), context, reads=True
+                )
+            told.append(leader.address)
+        return b"tried"
+
+    forwarder = Forwarder(OPEN)
+    token = Credentials(Security(token_file=str(token_file)))
+    async with serving(token) as asking, serving(Credentials(tls)) as encrypted, serving(OPEN) as follower:
+        follower.answers = pass_on
+        with caplog.at_level(logging.WARNING, "mesh.controlplane"):
+            async with reaching(follower, NO_SECURITY) as opened:
+                assert await called(opened, "unary_unary") == b"tried"
+        await forwarder.close()
+    assert told == [asking.address, encrypted.address]
+    assert "does not take this process's token" in caplog.text
+    assert TOKEN not in caplog.text
 
 
 async def test_nobody_there_is_said_as_ever(tls: Security) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import mesh
 from mesh.errors import InvalidConfig
 from mesh.security import (
     NO_SECURITY,
@@ -94,3 +97,12 @@ def test_what_is_no_token_file(text: str, why: str) -> None:
         tokens_in(text)
     for line in filter(None, map(str.strip, text.splitlines())):
         assert line not in str(raised.value)
+
+
+def test_ports_are_bound_and_channels_made_in_one_place() -> None:
+    """Whoever needs a port or a channel between parts of mesh asks `connection`, which asks for credentials."""
+    theirs = {"gateway/grpc_front.py", "cli/grpc_call.py", "controlplane/etcd_connection.py"}  # clients' and etcd's
+    words = re.compile(r"\b(add_(in)?secure_port|(in)?secure_channel|grpc\.(aio\.)?server)\(")
+    package = Path(mesh.__file__).parent
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if words.search(path.read_text())}
+    assert found - theirs == {"connection.py"}
