@@ -12,6 +12,7 @@ import logging
 
 from mesh.clock import Clock
 from mesh.controlplane.bell import Bell, wait_until
+from mesh.controlplane.event_log import EventLog
 from mesh.controlplane.execute import Executor
 from mesh.controlplane.follower import PAUSES, Follower
 from mesh.controlplane.leader import Leadership
@@ -101,11 +102,13 @@ class Loop:
         mirror = self._mirror = await self._follower.mirror()
         term = Term(epoch, mirror, self._settings.worker_grace_s, self._settings.takeover_grace_s, now)
         executor = Executor(self._store, self._leadership.fence(), term, self._settings.build_timeout_s)
+        term.chronicle.begin(self._leadership.leader_address, self._clock.wall())
         over = asyncio.Event()
         tasks = Tasks(on_failure=lambda _: over.set())
         try:
             tasks.spawn(self._follower.follow(term.mirror, term.changed.ring), name="watch-goal-state")
             tasks.spawn(self._passes(term, executor), name="reconcile")
+            tasks.spawn(EventLog(self._store, self._leadership.fence(), term, self._clock).run(), name="write-events")
             tasks.spawn(self._until_lost(epoch, over), name="watch-leadership")
             await over.wait()
         finally:
@@ -147,11 +150,13 @@ class Loop:
         now = self._clock.monotonic()
         desired, observed = term.desired, term.observed(self._clock.token(8))
         actions = reconcile(desired, observed, now)
+        term.note(now=now, wall=self._clock.wall())
         # Published before acting: what is known now must reach the gateways also while the store cannot be written.
         term.publish(now)
         if self._term is not term:
             self._term = term
             self.changed.ring()
+        term.chronicle.decided(actions)
         await executor.execute(actions, now=now)
         term.builds.keep(term.mirror.applications)
         placed = [*(replica.worker_id for replica in term.mirror.replicas.values()), *term.mirror.workers]

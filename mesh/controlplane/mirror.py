@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from mesh import model
 from mesh.controlplane.records import (
     APPLICATIONS,
+    EVENTS,
     OPTIONS,
     REPLICAS,
     WORKERS,
@@ -32,6 +33,8 @@ class Mirror:
         self.workers: dict[str, model.WorkerGoal] = {}
         """What was asked of workers."""
         self.options = deployment_pb2.Config()
+        self.events: dict[str, bytes] = {}
+        """Logs of events as they are stored: nobody reads them but the next leader."""
         # Of each key the revision of its last known change. A removed key stays until the watch has passed its
         # removal: a late event of before must not bring it back.
         self._revisions: dict[str, int] = {}
@@ -102,5 +105,11 @@ class Mirror:
                 self.workers.pop(worker_id, None)
             else:
                 self.workers[worker_id] = decode_worker(key, value)
+        elif key.startswith(EVENTS):
+            name = key.removeprefix(EVENTS)
+            if value is None:
+                self.events.pop(name, None)
+            else:
+                self.events[name] = value
         elif key == OPTIONS:
             self.options = decode_options(value) if value is not None else deployment_pb2.Config()

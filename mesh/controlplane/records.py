@@ -1,12 +1,12 @@
 """How goal state is written to the store: keys, and values as messages.
 
-Owns the names of the keys ("applications/NAME", "replicas/ID", "workers/ID",
-"options") and the encoding. Never talks to the
-store. Called by `mirror`, `execute` and `api`.
+Owns the names of the keys ("applications/NAME", "replicas/ID", "workers/ID", "events/NAME", "options") and the
+encoding. Never talks to the store. Called by `mirror`, `execute` and `api`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -14,11 +14,12 @@ from google.protobuf.message import DecodeError, Message
 from mesh import model, wire
 from mesh.controlplane.store import VALUE_BYTES_MAX, Item
 from mesh.errors import Unreachable
-from mesh.v1 import deployment_pb2
+from mesh.v1 import deployment_pb2, event_pb2
 
 APPLICATIONS = "applications/"
 REPLICAS = "replicas/"
 WORKERS = "workers/"
+EVENTS = "events/"
 OPTIONS = "options"
 
 _M = TypeVar("_M", bound=Message)
@@ -37,6 +38,26 @@ def replica_key(replica_id: str) -> str:
 def worker_key(worker_id: str) -> str:
     """Return the key of what was asked of a worker."""
     return WORKERS + worker_id
+
+
+def events_key(name: str) -> str:
+    """Return the key of the log of an application's events, or of the cluster's."""
+    return EVENTS + name
+
+
+def encode_events(events: Iterable[model.Event]) -> bytes:
+    """Return a log of events as it is stored."""
+    log = event_pb2.EventLog(events=[wire.to_proto(event, event_pb2.Event) for event in events])
+    return log.SerializeToString(deterministic=True)
+
+
+def decode_events(value: bytes) -> tuple[model.Event, ...]:
+    """Return a stored log of events; nothing of one that cannot be read: what happened decides nothing."""
+    try:
+        log = event_pb2.EventLog.FromString(value)
+        return tuple(wire.from_proto(event, model.Event) for event in log.events)
+    except (DecodeError, ValueError):
+        return ()
 
 
 def encode_application(application: model.Application) -> bytes:

@@ -181,10 +181,12 @@ class Registry:
 
 
 def durable(status: ReplicaStatus) -> ReplicaStatus:
-    """Return the part of a status that is worth a write: without load and time.
+    """Return the part of a status that is worth a write: without load, time, and checks that may pass again.
 
     Which settings it took is not either: the next leader waits until the worker says it.
     """
+    if status.state is ReplicaState.READY and status.reason is Reason.HEALTH_CHECK_FAILED:
+        status = replace(status, reason=Reason.READY, message="")
     return replace(_without_load(status), settings_revision=0)
 
 

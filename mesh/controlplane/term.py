@@ -14,12 +14,15 @@ from mesh import wire
 from mesh.controlplane import drain, publish, status
 from mesh.controlplane.bell import Bell
 from mesh.controlplane.builds import Builds
+from mesh.controlplane.chronicle import Chronicle
+from mesh.controlplane.happenings import View
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.placement import Placement
 from mesh.controlplane.reconcile import Desired, Observed, counted, seen
+from mesh.controlplane.records import decode_events
 from mesh.controlplane.registry import Registry
 from mesh.controlplane.withdrawal import CONFIRM_S, Withdrawals
-from mesh.model import Cors, Generation, Replica, ReplicaState
+from mesh.model import Cors, Generation, Replica, ReplicaState, WorkerState
 from mesh.v1 import discovery_service_pb2, worker_service_pb2
 from mesh.v1.discovery_service_pb2 import StreamSnapshotsResponse
 from mesh.v1.worker_service_pb2 import SessionResponse
@@ -89,6 +92,9 @@ class Term:
         self.builds = Builds()
         # Gateways of the leader before come within moments; what is to stop by then waits for them.
         self.withdrawals = Withdrawals(now + CONFIRM_S if placed else now)
+        expected = dict.fromkeys(placed, WorkerState.DISCONNECTED)
+        logs = {name: decode_events(value) for name, value in mirror.events.items()}
+        self.chronicle = Chronicle(logs, View(dict(mirror.applications), dict(mirror.replicas), expected))
         self.outboxes: dict[int, Outbox] = {}
         """By number of the session."""
         self.gateways: dict[int, GatewayStream] = {}
@@ -99,6 +105,8 @@ class Term:
         """Rings when the snapshot changed, and when the term ends."""
         self.reported = Bell()
         """Rings when the status may have changed, and when the term ends."""
+        self.noted = Bell()
+        """Rings when there are new events, and when the term ends."""
         self.over = False
         self._grace_s = grace_s
         self._number = 0
@@ -134,6 +142,7 @@ class Term:
         self._streams += 1
         self.gateways[self._streams] = GatewayStream(gateway_id)
         self.reported.ring()
+        self.changed.ring()
         return self._streams
 
     def acknowledge(self, number: int, serving: Generation) -> None:
@@ -147,7 +156,7 @@ class Term:
         """A gateway's stream ended."""
         self.gateways.pop(number, None)
         self.reported.ring()
-        self._look_at_withdrawals()
+        self.changed.ring()
 
     def publish(self, now: float) -> None:
         """Tell gateways and workers what changed for them; a replica is stopped once no gateway sends it anything.
@@ -198,6 +207,22 @@ class Term:
         placement = Placement(workers.values(), replicas.values(), draining)
         return drain.cornered(draining, replicas.values(), withdrawn, placement)
 
+    def note(self, *, now: float, wall: float) -> None:
+        """Note what happened since the last look. `now` is monotonic, `wall` Unix time of the same moment."""
+        observed = self.observed()
+        workers = status.workers_status(self.desired, observed, now=now, wall=wall)
+        running = (build for build in observed.builds.values() if not build.ended)
+        view = View(
+            applications=self.desired.applications,
+            replicas=seen(observed),
+            workers={w.worker_id: w.state for w in workers},
+            leaving=frozenset(w.worker_id for w in observed.workers.values() if w.leaving),
+            building=frozenset((build.application, build.revision, build.worker_id) for build in running),
+            gateways=frozenset(stream.gateway_id for stream in self.gateways.values()),
+        )
+        if self.chronicle.look(view, wall):
+            self.noted.ring()
+
     def status(self, leader: str, *, now: float, wall: float) -> status.Status:
         """Return how all is doing. `now` is monotonic, `wall` Unix time of the same moment."""
         observed = counted(self.observed(), now)
@@ -226,6 +251,7 @@ class Term:
         self.changed.ring()
         self.published.ring()
         self.reported.ring()
+        self.noted.ring()
 
     def _next_generation(self) -> Generation:
         self._number += 1

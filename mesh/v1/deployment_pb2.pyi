@@ -1210,17 +1210,32 @@ class DeploymentStatus(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     LAST_EVENTS_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    CONFIGURED_FIELD_NUMBER: _builtins.int
+    INGRESS_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___DeploymentState.ValueType
     message: _builtins.str
     target_replicas: _builtins.int
     ready_replicas: _builtins.int
     reason: Global___Reason.ValueType
+    ingress: _builtins.bool
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaPlacement]: ...
     @_builtins.property
     def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """A few, oldest first."""
+        """The rest is there if details were asked for. A few, oldest first."""
+
+    @_builtins.property
+    def settings(self) -> Global___DeploymentSettings:
+        """Those worked toward, and of each the fields that the config sets; the others come from code or are defaults."""
+
+    @_builtins.property
+    def configured(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Full names of its gRPC services."""
 
     def __init__(
         self,
@@ -1233,10 +1248,14 @@ class DeploymentStatus(_message.Message):
         replicas: _abc.Iterable[Global___ReplicaPlacement] | None = ...,
         reason: Global___Reason.ValueType = ...,
         last_events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        settings: Global___DeploymentSettings | None = ...,
+        configured: _abc.Iterable[_builtins.str] | None = ...,
+        ingress: _builtins.bool = ...,
+        services: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_events", b"last_events", "message", b"message", "name", b"name", "ready_replicas", b"ready_replicas", "reason", b"reason", "replicas", b"replicas", "state", b"state", "target_replicas", b"target_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configured", b"configured", "ingress", b"ingress", "last_events", b"last_events", "message", b"message", "name", b"name", "ready_replicas", b"ready_replicas", "reason", b"reason", "replicas", b"replicas", "services", b"services", "settings", b"settings", "state", b"state", "target_replicas", b"target_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1256,7 +1275,7 @@ class ReplicaPlacement(_message.Message):
     def status(self) -> Global___ReplicaStatus: ...
     @_builtins.property
     def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """A few, oldest first."""
+        """A few, oldest first, if details were asked for."""
 
     def __init__(
         self,
@@ -1309,7 +1328,7 @@ class ApplicationStatus(_message.Message):
 
     @_builtins.property
     def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """A few, oldest first, those of its deployments and replicas included."""
+        """A few, oldest first, those of its deployments and replicas included, if details were asked for."""
 
     def __init__(
         self,
@@ -1362,7 +1381,7 @@ class WorkerStatus(_message.Message):
     def resources(self) -> Global___Resources: ...
     @_builtins.property
     def last_events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """A few, oldest first."""
+        """A few, oldest first, if details were asked for."""
 
     def __init__(
         self,

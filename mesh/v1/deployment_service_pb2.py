@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from mesh.v1 import deployment_pb2 as mesh_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mesh/v1/deployment_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\"[\n\x0c\x41pplyRequest\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\x13\n\x0bkeep_others\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"B\n\rApplyResponse\x12\x31\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1b.mesh.v1.AppliedApplication\"U\n\x12\x41ppliedApplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1f\n\x06\x63hange\x18\x03 \x01(\x0e\x32\x0f.mesh.v1.Change\"\'\n\x10GetConfigRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"C\n\x11GetConfigResponse\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\r\n\x05stale\x18\x02 \x01(\t\"\'\n\x10GetStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"4\n\x11GetStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"\xac\x01\n\x06Status\x12\x30\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1a.mesh.v1.ApplicationStatus\x12&\n\x07workers\x18\x02 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x10\n\x08gateways\x18\x04 \x01(\r\x12\x17\n\x0fgateways_behind\x18\x05 \x01(\r\x12\r\n\x05stale\x18\x06 \x01(\t\")\n\x12WatchStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"6\n\x13WatchStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"$\n\rDeleteRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\x14\n\x12ListWorkersRequest\"=\n\x13ListWorkersResponse\x12&\n\x07workers\x18\x01 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\"5\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"\x15\n\x13\x44rainWorkerResponse*r\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HANGE_CREATED\x10\x01\x12\x12\n\x0e\x43HANGE_UPDATED\x10\x02\x12\x14\n\x10\x43HANGE_UNCHANGED\x10\x03\x12\x12\n\x0e\x43HANGE_DELETED\x10\x04\x32\xaf\x04\n\x11\x44\x65ploymentService\x12\x36\n\x05\x41pply\x12\x15.mesh.v1.ApplyRequest\x1a\x16.mesh.v1.ApplyResponse\x12\x42\n\tGetConfig\x12\x19.mesh.v1.GetConfigRequest\x1a\x1a.mesh.v1.GetConfigResponse\x12\x42\n\tGetStatus\x12\x19.mesh.v1.GetStatusRequest\x1a\x1a.mesh.v1.GetStatusResponse\x12J\n\x0bWatchStatus\x12\x1b.mesh.v1.WatchStatusRequest\x1a\x1c.mesh.v1.WatchStatusResponse0\x01\x12\x39\n\x06\x44\x65lete\x12\x16.mesh.v1.DeleteRequest\x1a\x17.mesh.v1.DeleteResponse\x12?\n\x08Shutdown\x12\x18.mesh.v1.ShutdownRequest\x1a\x19.mesh.v1.ShutdownResponse\x12H\n\x0bListWorkers\x12\x1b.mesh.v1.ListWorkersRequest\x1a\x1c.mesh.v1.ListWorkersResponse\x12H\n\x0b\x44rainWorker\x12\x1b.mesh.v1.DrainWorkerRequest\x1a\x1c.mesh.v1.DrainWorkerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mesh/v1/deployment_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\"[\n\x0c\x41pplyRequest\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\x13\n\x0bkeep_others\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"B\n\rApplyResponse\x12\x31\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1b.mesh.v1.AppliedApplication\"U\n\x12\x41ppliedApplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1f\n\x06\x63hange\x18\x03 \x01(\x0e\x32\x0f.mesh.v1.Change\"\'\n\x10GetConfigRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"C\n\x11GetConfigResponse\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\r\n\x05stale\x18\x02 \x01(\t\"8\n\x10GetStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\x08\"4\n\x11GetStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"\xac\x01\n\x06Status\x12\x30\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1a.mesh.v1.ApplicationStatus\x12&\n\x07workers\x18\x02 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x10\n\x08gateways\x18\x04 \x01(\r\x12\x17\n\x0fgateways_behind\x18\x05 \x01(\r\x12\r\n\x05stale\x18\x06 \x01(\t\":\n\x12WatchStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\x08\"6\n\x13WatchStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"$\n\rDeleteRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\x14\n\x12ListWorkersRequest\"=\n\x13ListWorkersResponse\x12&\n\x07workers\x18\x01 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\"5\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"\x15\n\x13\x44rainWorkerResponse*r\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HANGE_CREATED\x10\x01\x12\x12\n\x0e\x43HANGE_UPDATED\x10\x02\x12\x14\n\x10\x43HANGE_UNCHANGED\x10\x03\x12\x12\n\x0e\x43HANGE_DELETED\x10\x04\x32\xaf\x04\n\x11\x44\x65ploymentService\x12\x36\n\x05\x41pply\x12\x15.mesh.v1.ApplyRequest\x1a\x16.mesh.v1.ApplyResponse\x12\x42\n\tGetConfig\x12\x19.mesh.v1.GetConfigRequest\x1a\x1a.mesh.v1.GetConfigResponse\x12\x42\n\tGetStatus\x12\x19.mesh.v1.GetStatusRequest\x1a\x1a.mesh.v1.GetStatusResponse\x12J\n\x0bWatchStatus\x12\x1b.mesh.v1.WatchStatusRequest\x1a\x1c.mesh.v1.WatchStatusResponse0\x01\x12\x39\n\x06\x44\x65lete\x12\x16.mesh.v1.DeleteRequest\x1a\x17.mesh.v1.DeleteResponse\x12?\n\x08Shutdown\x12\x18.mesh.v1.ShutdownRequest\x1a\x19.mesh.v1.ShutdownResponse\x12H\n\x0bListWorkers\x12\x1b.mesh.v1.ListWorkersRequest\x1a\x1c.mesh.v1.ListWorkersResponse\x12H\n\x0b\x44rainWorker\x12\x1b.mesh.v1.DrainWorkerRequest\x1a\x1c.mesh.v1.DrainWorkerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.deployment_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGE']._serialized_start=1056
-  _globals['_CHANGE']._serialized_end=1170
+  _globals['_CHANGE']._serialized_start=1090
+  _globals['_CHANGE']._serialized_end=1204
   _globals['_APPLYREQUEST']._serialized_start=71
   _globals['_APPLYREQUEST']._serialized_end=162
   _globals['_APPLYRESPONSE']._serialized_start=164
@@ -45,31 +45,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCONFIGRESPONSE']._serialized_start=360
   _globals['_GETCONFIGRESPONSE']._serialized_end=427
   _globals['_GETSTATUSREQUEST']._serialized_start=429
-  _globals['_GETSTATUSREQUEST']._serialized_end=468
-  _globals['_GETSTATUSRESPONSE']._serialized_start=470
-  _globals['_GETSTATUSRESPONSE']._serialized_end=522
-  _globals['_STATUS']._serialized_start=525
-  _globals['_STATUS']._serialized_end=697
-  _globals['_WATCHSTATUSREQUEST']._serialized_start=699
-  _globals['_WATCHSTATUSREQUEST']._serialized_end=740
-  _globals['_WATCHSTATUSRESPONSE']._serialized_start=742
-  _globals['_WATCHSTATUSRESPONSE']._serialized_end=796
-  _globals['_DELETEREQUEST']._serialized_start=798
-  _globals['_DELETEREQUEST']._serialized_end=834
-  _globals['_DELETERESPONSE']._serialized_start=836
-  _globals['_DELETERESPONSE']._serialized_end=852
-  _globals['_SHUTDOWNREQUEST']._serialized_start=854
-  _globals['_SHUTDOWNREQUEST']._serialized_end=871
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=873
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=891
-  _globals['_LISTWORKERSREQUEST']._serialized_start=893
-  _globals['_LISTWORKERSREQUEST']._serialized_end=913
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=915
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=976
-  _globals['_DRAINWORKERREQUEST']._serialized_start=978
-  _globals['_DRAINWORKERREQUEST']._serialized_end=1031
-  _globals['_DRAINWORKERRESPONSE']._serialized_start=1033
-  _globals['_DRAINWORKERRESPONSE']._serialized_end=1054
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=1173
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=1732
+  _globals['_GETSTATUSREQUEST']._serialized_end=485
+  _globals['_GETSTATUSRESPONSE']._serialized_start=487
+  _globals['_GETSTATUSRESPONSE']._serialized_end=539
+  _globals['_STATUS']._serialized_start=542
+  _globals['_STATUS']._serialized_end=714
+  _globals['_WATCHSTATUSREQUEST']._serialized_start=716
+  _globals['_WATCHSTATUSREQUEST']._serialized_end=774
+  _globals['_WATCHSTATUSRESPONSE']._serialized_start=776
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=830
+  _globals['_DELETEREQUEST']._serialized_start=832
+  _globals['_DELETEREQUEST']._serialized_end=868
+  _globals['_DELETERESPONSE']._serialized_start=870
+  _globals['_DELETERESPONSE']._serialized_end=886
+  _globals['_SHUTDOWNREQUEST']._serialized_start=888
+  _globals['_SHUTDOWNREQUEST']._serialized_end=905
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=907
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=925
+  _globals['_LISTWORKERSREQUEST']._serialized_start=927
+  _globals['_LISTWORKERSREQUEST']._serialized_end=947
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=949
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1010
+  _globals['_DRAINWORKERREQUEST']._serialized_start=1012
+  _globals['_DRAINWORKERREQUEST']._serialized_end=1065
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=1067
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=1088
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=1207
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=1766
 # @@protoc_insertion_point(module_scope)
