@@ -136,9 +136,9 @@ class Client:
         response: api.GetConfigResponse = await self.read(lambda stub, s: stub.GetConfig(request, timeout=s))
         return response
 
-    async def status(self, application: str = "") -> api.Status:
+    async def status(self, application: str = "", *, details: bool = False) -> api.Status:
         """Return the status of one application or of all. Raises NotFound."""
-        request = api.GetStatusRequest(application=application)
+        request = api.GetStatusRequest(application=application, details=details)
         response: api.GetStatusResponse = await self.read(lambda stub, s: stub.GetStatus(request, timeout=s))
         return response.status
 
@@ -176,35 +176,47 @@ class Client:
         return response
 
     async def watch(
-        self, application: str = "", *, patience_s: float, lost: Callable[[str], None]
+        self, application: str = "", *, details: bool = False, patience_s: float, lost: Callable[[str], None]
     ) -> AsyncGenerator[api.Status, None]:
-        """Yield the status now and after each change, for ever. The caller bounds the time.
+        """Yield the status now and after each change, for ever, as `stream` does. Raises NotFound."""
+        request = api.WatchStatusRequest(application=application, details=details)
+        stream = self.stream("WatchStatus", lambda: request, patience_s=patience_s, lost=lost)
+        async with contextlib.aclosing(stream) as responses:
+            async for response in responses:
+                yield response.status
 
-        A lost stream is opened again; Unreachable is raised when that fails for `patience_s` seconds. Raises NotFound.
-        `lost` is told why when there was no answer for some time, once until there is one again.
+    async def stream(
+        self,
+        method: str,
+        request: Callable[[], Any],
+        *,
+        service: Stub = DeploymentServiceStub,
+        patience_s: float,
+        lost: Callable[[str], None],
+    ) -> AsyncGenerator[Any, None]:
+        """Yield what a stream that answers at once sends, for ever. The caller bounds the time.
+
+        A lost stream is opened again, with what `request` gives then; Unreachable is raised when that fails for
+        `patience_s` seconds. `lost` is told why when there was no answer for some time, once until there is one again.
         """
-        request = api.WatchStatusRequest(application=application)
 
-        async def opened(stub: Any) -> tuple[Any, api.Status]:
-            call = stub.WatchStatus(request)
+        async def opened(stub: Any) -> tuple[Any, Any]:
+            call = getattr(stub, method)(request())
             first = await asyncio.wait_for(call.read(), CALL_TIMEOUT_S)
             if first is grpc.aio.EOF:
                 raise Unreachable("the control plane ended the stream")
-            return call, first.status
+            return call, first
 
         while True:
             telling = asyncio.get_running_loop().call_later(OUTAGE_S, lambda: lost(self.trouble or _NO_ANSWER))
             try:
-                call, status = await self.call(opened, patience_s=patience_s)
+                call, response = await self.call(opened, service=service, patience_s=patience_s)
             finally:
                 telling.cancel()
             try:
-                while True:
-                    yield status
+                while response is not grpc.aio.EOF:
+                    yield response
                     response = await call.read()
-                    if response is grpc.aio.EOF:
-                        break
-                    status = response.status
             except grpc.aio.AioRpcError as error:
                 if not isinstance(mapped := _mapped(error, self._addresses[self._first]), Unreachable):
                     raise mapped from error

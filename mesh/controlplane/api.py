@@ -17,10 +17,13 @@ from mesh.clock import Clock
 from mesh.controlplane import status
 from mesh.controlplane.at_leader import AtLeader
 from mesh.controlplane.bell import wait_until
+from mesh.controlplane.details import detailed
+from mesh.controlplane.events import Book
 from mesh.controlplane.goal import GoalState, config_of, unknown
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.reconcile import Desired
+from mesh.controlplane.records import decode_events
 from mesh.controlplane.streams import write
 from mesh.controlplane.term import Term
 from mesh.controlplane.worker_goals import WorkerGoals
@@ -83,11 +86,14 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Return how all is doing, or one application."""
 
         async def work(term: Term) -> deployment_service_pb2.GetStatusResponse:
-            message = _status_message(_only(self._status(term), request.application))
+            message = _status_message(_only(self._status(term, request.details), request.application))
             return deployment_service_pb2.GetStatusResponse(status=message)
 
         def stored(mirror: Mirror, why: str) -> deployment_service_pb2.GetStatusResponse:
             found = status.stored_status(Desired(mirror.applications), mirror.replicas, why)
+            if request.details:
+                book = Book({name: decode_events(log) for name, log in mirror.events.items()})
+                found = detailed(found, mirror.applications, book)
             return deployment_service_pb2.GetStatusResponse(status=_status_message(_only(found, request.application)))
 
         return await self._at_leader.read(DeploymentServiceStub, "GetStatus", request, context, work, stored)
@@ -99,7 +105,7 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
         async def work(term: Term) -> None:
             _only(self._status(term), request.application)
-            await self._watch(term, request.application, context)
+            await self._watch(term, request, context)
 
         await self._at_leader.stream(DeploymentServiceStub, "WatchStatus", request, context, work)
 
@@ -131,7 +137,7 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Return all workers that are not lost."""
 
         async def work(term: Term) -> deployment_service_pb2.ListWorkersResponse:
-            return deployment_service_pb2.ListWorkersResponse(workers=_status_message(self._status(term)).workers)
+            return deployment_service_pb2.ListWorkersResponse(workers=_status_message(self._status(term, True)).workers)
 
         # Who is connected stands in no store: only the leader knows.
         return await self._at_leader.read(DeploymentServiceStub, "ListWorkers", request, context, work, None)
@@ -147,20 +153,21 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
 
         return await self._at_leader.answer(DeploymentServiceStub, "DrainWorker", request, context, work)
 
-    async def _watch(self, term: Term, application: str, context: _Context) -> None:
+    async def _watch(self, term: Term, request: deployment_service_pb2.WatchStatusRequest, context: _Context) -> None:
         sent: status.Status | None = None
         while not term.over:
             ticket = term.reported.ticket()
-            now_status = _filtered(self._status(term), application)
+            now_status = _filtered(self._status(term, request.details), request.application)
             if sent is None or status.steady(now_status) != status.steady(sent):
                 sent = now_status
                 await write(context, deployment_service_pb2.WatchStatusResponse(status=_status_message(sent)))
             await wait_until(ticket, None)
             await asyncio.sleep(COALESCE_S)
 
-    def _status(self, term: Term) -> status.Status:
+    def _status(self, term: Term, details: bool = False) -> status.Status:
         leader = self._leadership.leader_address
-        return term.status(leader, now=self._clock.monotonic(), wall=self._clock.wall())
+        value = term.status(leader, now=self._clock.monotonic(), wall=self._clock.wall())
+        return detailed(value, term.mirror.applications, term.chronicle.book) if details else value
 
 
 def _only(value: status.Status, application: str) -> status.Status:

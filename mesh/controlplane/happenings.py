@@ -34,17 +34,17 @@ class View:
 
 def happened(before: View, after: View, why: Mapping[str, str]) -> Iterator[Event]:
     """Yield what happened from one view to the next; `why` replicas were stopped or forgotten, by their ids."""
-    for name in sorted(before.applications.keys() | after.applications.keys()):
-        yield from _of_application(name, before.applications.get(name), after.applications.get(name))
-    for application, revision, worker_id in sorted(after.building - before.building):
-        text = f"worker {worker_id} imports it"
-        yield Event(
-            reason=EventReason.BUILDING, message=text, application=application, revision=revision, worker_id=worker_id
-        )
+    for name, application in sorted(after.applications.items()):
+        yield from _of_application(name, before.applications.get(name), application)
+    for name, revision, worker_id in sorted(after.building - before.building):
+        text, reason = f"worker {worker_id} imports it", EventReason.BUILDING
+        yield Event(reason=reason, message=text, application=name, revision=revision, worker_id=worker_id)
     for replica_id in sorted(before.replicas.keys() | after.replicas.keys()):
         one, other = before.replicas.get(replica_id), after.replicas.get(replica_id)
         if one != other:
             yield from _of_replica(one, other, why.get(replica_id, ""))
+    for name in sorted(before.applications.keys() - after.applications.keys()):
+        yield Event(reason=EventReason.DELETED, message="its last replica is gone", application=name)
     for worker_id in sorted(before.workers.keys() | after.workers.keys()):
         leaving = worker_id in after.leaving
         yield from _of_worker(worker_id, before.workers.get(worker_id), after.workers.get(worker_id), leaving)
@@ -69,11 +69,8 @@ def missed(application: Application, log: tuple[Event, ...]) -> Iterator[Event]:
         yield _failed(application, application.failure.message)
 
 
-def _of_application(name: str, before: Application | None, after: Application | None) -> Iterator[Event]:
+def _of_application(name: str, before: Application | None, after: Application) -> Iterator[Event]:
     if before is after:
-        return
-    if after is None:
-        yield Event(reason=EventReason.DELETED, message="its last replica is gone", application=name)
         return
     if before is None or after.revision != before.revision:
         yield _applied(after)

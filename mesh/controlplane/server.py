@@ -21,6 +21,7 @@ from mesh.controlplane.availability import Availability
 from mesh.controlplane.bell import wait_until
 from mesh.controlplane.collector import Collector
 from mesh.controlplane.discovery import Discovery
+from mesh.controlplane.event_api import Events
 from mesh.controlplane.forward import Forwarder
 from mesh.controlplane.goal import GoalState
 from mesh.controlplane.leader import Leadership
@@ -41,6 +42,7 @@ from mesh.telemetry import LEADER
 from mesh.v1 import (
     deployment_service_pb2_grpc,
     discovery_service_pb2_grpc,
+    event_service_pb2_grpc,
     package_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
@@ -52,6 +54,7 @@ STOP_GRACE_S = 2.0
 SERVICES = (
     "",
     "mesh.v1.DeploymentService",
+    "mesh.v1.EventService",
     "mesh.v1.WorkerService",
     "mesh.v1.DiscoveryService",
     "mesh.v1.PackageService",
@@ -120,6 +123,7 @@ class ControlPlane:
         discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
         self._health = health.aio.HealthServicer()
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(Events(at_leader), server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(sessions, server)
         discovery_service_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, server)
         package_service_pb2_grpc.add_PackageServiceServicer_to_server(servicer, server)

@@ -18,6 +18,7 @@ from mesh.controlplane.registry import Presence, Worker
 from mesh.model import (
     Application,
     ApplicationState,
+    DeploymentSettings,
     DeploymentSpec,
     DeploymentState,
     Event,
@@ -53,6 +54,11 @@ class DeploymentStatus:
     replicas: tuple[ReplicaPlacement, ...] = ()
     reason: Reason = Reason.UNSPECIFIED
     last_events: tuple[Event, ...] = ()
+    settings: DeploymentSettings | None = None
+    configured: tuple[str, ...] = ()
+    """Names of the options that the config sets."""
+    ingress: bool = False
+    services: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +119,23 @@ NOTHING = _Told(Reason.UNSPECIFIED)
 
 
 class _Room(NamedTuple):
-    """Where replicas may go: why there is no room for one now, and the workers that drain."""
+    """Where replicas may go: why there is no room for one now, and which workers drain or are lost."""
 
     shortage: _Told = NOTHING
     draining: frozenset[str] = frozenset()
+    lost: frozenset[tuple[str, str]] = frozenset()
+    """Deployments, as application and name, that miss replicas because their workers are lost."""
 
 
-def applications_status(desired: Desired, observed: Observed) -> tuple[ApplicationStatus, ...]:
-    """Return the status of every application, by name."""
+def applications_status(
+    desired: Desired, observed: Observed, lost: frozenset[tuple[str, str]] = frozenset()
+) -> tuple[ApplicationStatus, ...]:
+    """Return the status of every application, by name.
+
+    `lost` are deployments, as application and name, that miss replicas because their workers are lost.
+    """
     replicas = tuple(seen(observed).values())
-    room = _room(desired, observed, replicas)
+    room = _room(desired, observed, replicas)._replace(lost=lost)
     return tuple(
         _application(application, [r for r in replicas if r.application == name], room)
         for name, application in sorted(desired.applications.items())
@@ -286,7 +299,7 @@ def _deployment(
     elif ready < goal:
         settled = application.serving is not None and spec in application.serving.deployments
         state = DeploymentState.UNHEALTHY if settled else DeploymentState.UPDATING
-        told = _missing(application, spec, replicas, room.shortage)
+        told = _missing(application, spec, replicas, room)
     return DeploymentStatus(
         name=spec.name,
         state=state,
@@ -315,10 +328,11 @@ def _obstacle(application: Application, current: list[Replica], room: _Room) -> 
     return _Told(Reason.READY)
 
 
-def _missing(application: Application, spec: DeploymentSpec, replicas: list[Replica], shortage: _Told) -> _Told:
+def _missing(application: Application, spec: DeploymentSpec, replicas: list[Replica], room: _Room) -> _Told:
     """Return why there are fewer replicas of the wanted version ready than there should be."""
     current = [r for r in replicas if r.version == spec.version and not r.stopping]
     goal = spec.settings.num_replicas
+    shortage = room.shortage
     if len(current) < goal and shortage.message:
         return _Told(shortage.reason, f"{shortage.message}; {goal - len(current)} of {goal} replicas wait")
     for replica in current:
@@ -331,7 +345,9 @@ def _missing(application: Application, spec: DeploymentSpec, replicas: list[Repl
             return _Told(replica.status.reason, f"replica {replica.replica_id}: {replica.status.message}")
     waiting = goal - sum(rollout.is_ready(replica) for replica in current)
     reason = Reason.STARTING
-    if any(r.version != spec.version and rollout.is_ready(r) for r in replicas):
+    if (application.config.name, spec.name) in room.lost:
+        reason = Reason.WORKER_LOST
+    elif any(r.version != spec.version and rollout.is_ready(r) for r in replicas):
         reason = Reason.ROLLING_OUT
     elif any(rollout.is_ready(r) for r in current) and not any(r.status.crashes for r in current):
         reason = Reason.SCALING

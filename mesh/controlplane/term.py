@@ -225,9 +225,11 @@ class Term:
 
     def status(self, leader: str, *, now: float, wall: float) -> status.Status:
         """Return how all is doing. `now` is monotonic, `wall` Unix time of the same moment."""
-        observed = counted(self.observed(), now)
+        known = self.observed()
+        observed = counted(known, now)
+        lost = frozenset((r.application, r.deployment) for i, r in known.replicas.items() if i not in observed.replicas)
         return status.Status(
-            applications=status.applications_status(self.desired, observed),
+            applications=status.applications_status(self.desired, observed, lost),
             workers=status.workers_status(self.desired, observed, now=now, wall=wall),
             leader=leader,
             gateways=len({stream.gateway_id for stream in self.gateways.values()}),
