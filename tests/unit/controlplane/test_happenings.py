@@ -203,8 +203,6 @@ class Told:
         now = self._world.now
         states = workers_status(self._world.desired, observed, now=now, wall=0.0)
         workers = {worker.worker_id: worker.state for worker in states}
-            w.worker_id: w.state for w in workers_status(self._world.desired, observed, now=self._world.now, wall=0.0)
-        }
         self._chronicle.look(View(dict(self._world.applications), seen(observed), workers), self._world.now)
 
     def settle(self) -> None:
