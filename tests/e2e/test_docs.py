@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from mesh.cli.config_file import here, parse
 from tests.support.mesh_process import EXAMPLES, FREE_PORTS, ROOT, MeshProcess, environment, eventually
@@ -126,10 +125,11 @@ def test_the_code_of_the_guide_is_served(tmp_path: Path) -> None:
         assert shell("curl -s localhost:8000/", mesh, tmp_path) == ["pong"]
 
 
-def test_the_config_file_of_the_guide_is_valid() -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-    assert yaml.safe_load(text)["applications"]
-    parse(text, path="mesh.yaml", surroundings=here(EXAMPLES / "hello"))
+def test_the_config_files_of_the_guide_are_valid() -> None:
+    texts = [text for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL) if "applications:" in text]
+    assert len(texts) == 2
+    for text in texts:
+        assert parse(text, path="mesh.yaml", surroundings=here(EXAMPLES / "hello")).config.applications
 
 
 def test_the_metrics_of_the_guide_exist() -> None:
