@@ -29,6 +29,8 @@ TLS_CERT_ENV = "MESH_TLS_CERT"
 TLS_KEY_ENV = "MESH_TLS_KEY"
 TLS_CA_ENV = "MESH_TLS_CA"
 TLS_SERVER_NAME_ENV = "MESH_TLS_SERVER_NAME"
+PACKAGE_QUOTA_BYTES = 512 * 1024 * 1024
+"""Of all uploaded code together. It lies in the store: etcd itself takes 2 GiB unless configured."""
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of one gRPC message, either way."""
 
@@ -66,8 +68,7 @@ class ControlPlaneSettings:
     """The same for a worker that has not come to a new leader yet: it may have to notice first that the old one is
     gone, so this is longer than that takes."""
     build_timeout_s: float = 60.0
-    package_quota_bytes: int = 512 * 1024 * 1024
-    """Of all uploaded code together. It lies in the store: etcd itself takes 2 GiB unless configured."""
+    package_quota_bytes: int = PACKAGE_QUOTA_BYTES
     security: Security = NO_SECURITY
 
 

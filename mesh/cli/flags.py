@@ -22,6 +22,7 @@ from mesh.security import Security
 from mesh.settings import ADDRESS_ENV, ADMIN_PORT, CONTROL_PORT, GRPC_PORT, HTTP_PORT, LOOPBACK, MESSAGE_BYTES_MAX
 
 CONTROL = f"{LOOPBACK}:{CONTROL_PORT}"
+_MIB = 1024 * 1024
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -177,6 +178,19 @@ class StoreFlags:
     store: Annotated[
         str, typer.Option(help="sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX, instead.", metavar="URL")
     ] = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackageFlags:
+    """How much uploaded code a control plane keeps."""
+
+    package_quota: Annotated[
+        int, typer.Option(min=1, max=64 * 1024, help="MiB of uploaded code in the store, at most.", metavar="MIB")
+    ] = settings.PACKAGE_QUOTA_BYTES // _MIB
+
+    def applied(self, base: settings.ControlPlaneSettings) -> settings.ControlPlaneSettings:
+        """Return the settings with this value in them."""
+        return dataclasses.replace(base, package_quota_bytes=self.package_quota * _MIB)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

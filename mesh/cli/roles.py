@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.cli.flags import ControlFlags, GatewayFlags, ProcessFlags, TrustFlags, WorkerFlags
+from mesh.cli.flags import ControlFlags, GatewayFlags, PackageFlags, ProcessFlags, TrustFlags, WorkerFlags
 from mesh.settings import (
     CONTROL_PORT,
     GRPC_PORT,
@@ -38,6 +38,7 @@ def controlplane(
         str, typer.Option(help="HOST:PORT at which the others reach it.", show_default="host and port")
     ] = "",
     *,
+    packages: PackageFlags,
     process: ProcessFlags,
     trust: TrustFlags,
 ) -> None:
@@ -49,7 +50,8 @@ def controlplane(
       meshctl controlplane --store sqlite:////var/lib/mesh/mesh.db
       meshctl controlplane --store etcd://10.0.0.5:2379/mesh --host 10.0.0.7 --token-file token
     """
-    settings = trust.applied(ControlPlaneSettings(host=host, port=port, advertise=advertise, store=store))
+    wanted = ControlPlaneSettings(host=host, port=port, advertise=advertise, store=store)
+    settings = packages.applied(trust.applied(wanted))
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
         from mesh.clock import SYSTEM

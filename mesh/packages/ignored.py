@@ -21,7 +21,6 @@ DEFAULTS = (
     "*.py[cod]",
     ".venv/",
     "venv/",
-    ".env/",
     "node_modules/",
     ".hg/",
     ".svn/",
@@ -36,6 +35,11 @@ DEFAULTS = (
     ".vscode/",
     "*.egg-info/",
     ".DS_Store",
+    # Credentials, which are not to be stored: processes get them by env_vars.
+    ".env",
+    ".netrc",
+    ".ssh/",
+    ".aws/",
     # Locks of an editor: links to nothing.
     ".#*",
 )

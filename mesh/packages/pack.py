@@ -46,13 +46,14 @@ class Packed:
         self.file.close()
 
 
-def pack(source: Path, *, module: bool = False) -> Packed:
+def pack(source: Path, *, module: bool = False, without: Path | None = None) -> Packed:
     """Make a package of a directory, or of a file that is one already. Blocks.
 
-    `module`: it is an item of py_modules. Raises PackError.
+    `module`: it is an item of py_modules. `without` names a file that is left out: the config file, for a new number of
+    replicas in it is not new code. Raises PackError.
     """
     if source.is_dir():
-        found = entries(source)
+        found = entries(source, without=without)
         if not found:
             text = f"{source} has nothing to pack: it is empty, or all of it is left out"
             raise PackError(text, hint="name the directory of the code; see its .gitignore and .meshignore")

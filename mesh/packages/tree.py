@@ -77,11 +77,17 @@ class _Directory:
     """It and all directories above it, by device and inode: a link to one of them would never end."""
 
 
-def entries(top: Path) -> list[Entry]:
-    """Return what of the directory `top` makes up its package, sorted by name. Raises PackError."""
+def entries(top: Path, *, without: Path | None = None) -> list[Entry]:
+    """Return what of the directory `top` makes up its package, sorted by name. Raises PackError.
+
+    `without` names a file that is left out, wherever it is.
+    """
     root = os.path.realpath(top)
+    left_out = os.path.realpath(without) if without is not None else ""
     count, found = _Count(), []
     for entry in _walk(root):
+        if entry.source == left_out:
+            continue
         count.add(entry)
         if count.files <= FILES_MAX:
             found.append(entry)

@@ -202,7 +202,7 @@ def test_a_file_that_changes_while_it_is_packed_is_refused(tmp_path: Path, monke
         monkeypatch.setattr(packing, "_read", read)
     gone = tree.entries(tmp_path)
     (tmp_path / "log").unlink()
-    monkeypatch.setattr(packing, "entries", lambda top: gone)
+    monkeypatch.setattr(packing, "entries", lambda top, without: gone)
     with pytest.raises(PackError, match="changed"):
         pack(tmp_path)
 
