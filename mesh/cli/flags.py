@@ -169,18 +169,6 @@ class ImportFlags:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class StoreFlags:
-    """Where the goal state is kept."""
-
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Directory of the embedded store.", show_default="~/.local/state/mesh")
-    ] = None
-    store: Annotated[
-        str, typer.Option(help="sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX, instead.", metavar="URL")
-    ] = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class PackageFlags:
     """How much uploaded code a control plane keeps."""
 
@@ -191,6 +179,27 @@ class PackageFlags:
     def applied(self, base: settings.ControlPlaneSettings) -> settings.ControlPlaneSettings:
         """Return the settings with this value in them."""
         return dataclasses.replace(base, package_quota_bytes=self.package_quota * _MIB)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ControlPlaneFlags(PackageFlags):
+    """What only a control plane of its own takes."""
+
+    advertise: Annotated[
+        str, typer.Option(help="HOST:PORT at which the others reach it.", show_default="host and port")
+    ] = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoreFlags(PackageFlags):
+    """Where the goal state is kept."""
+
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Directory of the embedded store.", show_default="~/.local/state/mesh")
+    ] = None
+    store: Annotated[
+        str, typer.Option(help="sqlite:///FILE or etcd://HOST:PORT[,HOST:PORT…]/PREFIX, instead.", metavar="URL")
+    ] = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

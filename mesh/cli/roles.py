@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.cli.flags import ControlFlags, GatewayFlags, PackageFlags, ProcessFlags, TrustFlags, WorkerFlags
+from mesh.cli.flags import ControlFlags, ControlPlaneFlags, GatewayFlags, ProcessFlags, TrustFlags, WorkerFlags
 from mesh.settings import (
     CONTROL_PORT,
     GRPC_PORT,
@@ -34,11 +34,8 @@ def controlplane(
     port: Annotated[
         int, typer.Option("--port", "--control-port", min=0, max=65535, help="Port. 0: a free one.", metavar="PORT")
     ] = CONTROL_PORT,
-    advertise: Annotated[
-        str, typer.Option(help="HOST:PORT at which the others reach it.", show_default="host and port")
-    ] = "",
     *,
-    packages: PackageFlags,
+    plane: ControlPlaneFlags,
     process: ProcessFlags,
     trust: TrustFlags,
 ) -> None:
@@ -50,8 +47,8 @@ def controlplane(
       meshctl controlplane --store sqlite:////var/lib/mesh/mesh.db
       meshctl controlplane --store etcd://10.0.0.5:2379/mesh --host 10.0.0.7 --token-file token
     """
-    wanted = ControlPlaneSettings(host=host, port=port, advertise=advertise, store=store)
-    settings = packages.applied(trust.applied(wanted))
+    wanted = ControlPlaneSettings(host=host, port=port, advertise=plane.advertise, store=store)
+    settings = plane.applied(trust.applied(wanted))
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
         from mesh.clock import SYSTEM

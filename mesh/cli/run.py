@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mesh.cli.flags import ImportFlags, ListenFlags, PackageFlags, ProcessFlags, StoreFlags, TrustFlags
+from mesh.cli.flags import ImportFlags, ListenFlags, ProcessFlags, StoreFlags, TrustFlags
 from mesh.settings import LOOPBACK, ControlPlaneSettings, environment
 
 STORE_FILE = "mesh.db"
@@ -52,7 +52,6 @@ def start(
     control_host: Annotated[str, typer.Option(help="Address of the control plane.")] = LOOPBACK,
     *,
     store: StoreFlags,
-    packages: PackageFlags,
     listen: ListenFlags,
     process: ProcessFlags,
     trust: TrustFlags,
@@ -71,7 +70,7 @@ def start(
     if store.store and store.data_dir is not None:
         raise typer.BadParameter("cannot be used together with --store", param_hint="--data-dir")
     url = store.store or embedded_store(store.data_dir or state_directory(environment()))
-    settings = packages.applied(trust.applied(ControlPlaneSettings(host=control_host, store=url)))
+    settings = store.applied(trust.applied(ControlPlaneSettings(host=control_host, store=url)))
     asked = Asked(str(config)) if config is not None else None
     raise typer.Exit(serve(Local(settings, listen, process, asked)))
 
