@@ -31,7 +31,7 @@ def env_vars_problems(env: RuntimeEnv, *, at: str) -> Iterator[Problem]:
     for values in (env.env_vars, env.env_vars_from_env, env.env_vars_from_file):
         for name in sorted(values):
             if wrong := env_name_problem(name):
-                yield Problem(f"{at}.{name}", wrong, _NAME_HINT)
+                yield Problem(f"{at}.{name}" if name.isprintable() else at, wrong, _NAME_HINT)
             elif name in seen:
                 yield Problem(f"{at}.{name}", "is set in two ways", "give a value or one reference")
             seen.add(name)
