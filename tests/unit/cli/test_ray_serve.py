@@ -241,6 +241,16 @@ def test_the_page_has_every_field(level: str) -> None:
     assert rows(TITLES[level]) == [(name, field.note) for name, field in ray_serve.FIELDS[level].items()]
 
 
+def test_the_page_names_what_stands_within_fields() -> None:
+    names = (
+        "min_replicas max_replicas initial_replicas target_ongoing_requests look_back_period_s metrics_interval_s "
+        "upscaling_factor downscaling_factor upscale_delay_s downscale_delay_s downscale_to_zero_delay_s "
+        "aggregation_function policy gang_size initial_backoff_s sampling_ratio exporter_import_path"
+    )
+    for within in names.split():
+        assert f"`{within}`" in PAGE
+
+
 RAY_COMMANDS = {
     "serve start": "--address --http-host --http-port --proxy-location --grpc-port --grpc-servicer-functions "
     "--grpc-enable-reflection",
