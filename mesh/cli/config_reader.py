@@ -198,8 +198,13 @@ class _Reader:
         sources: dict[str, dict[str, str]] = {name: {} for name in REFERENCE}
         found = values.mapping(value, at, None)
         for name, item in found.items():
+            if isinstance(item, str):
+                plain[name] = item
+                continue
             if not isinstance(item, dict):
-                plain[name] = values.text(found, name, at)
+                # A number is not shown: it may be a secret, and this goes to logs.
+                wrong, mend = (", not a list", "write text") if isinstance(item, list) else ("", "put it in quotes")
+                values.fault(f"{at}.{name}", f"must be text{wrong}", mend)
                 continue
             reference = values.mapping(item, f"{at}.{name}", tuple(REFERENCE))
             if len(reference) == 1:

@@ -207,7 +207,7 @@ APPLICATION = "applications:\n- import_path: a:b\n"
         ),
         (
             APPLICATION + "  runtime_env: {env_vars: {DEBUG: 1}}\n",
-            ["3:35: applications[0].runtime_env.env_vars.DEBUG: must be text, not 1"],
+            ["3:35: applications[0].runtime_env.env_vars.DEBUG: must be text"],
         ),
         (
             APPLICATION + "  runtime_env: {workdir: x}\n",
