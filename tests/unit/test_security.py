@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mesh
+from mesh.cli import local
 from mesh.errors import InvalidConfig
 from mesh.security import (
     NO_SECURITY,
@@ -106,3 +107,16 @@ def test_ports_are_bound_and_channels_made_in_one_place() -> None:
     package = Path(mesh.__file__).parent
     found = {str(path.relative_to(package)) for path in package.rglob("*.py") if words.search(path.read_text())}
     assert found - theirs == {"connection.py"}
+
+
+@pytest.mark.parametrize(
+    ("listens", "reached"),
+    [
+        ("0.0.0.0:7070", "127.0.0.1:7070"),
+        ("[::]:7070", "[::1]:7070"),
+        ("10.0.0.7:1", "10.0.0.7:1"),
+        ("[::1]:1", "[::1]:1"),
+    ],
+)
+def test_where_a_whole_mesh_reaches_its_own_control_plane(listens: str, reached: str) -> None:
+    assert local._here(listens) == reached
