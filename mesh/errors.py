@@ -8,6 +8,7 @@ MeshError
 ├── Unauthenticated    the other side wants to know who calls, and was not told, or wrongly
 ├── DeadlineExceeded   it took longer than it may
 ├── DeployFailed       user code could not be built or started
+│   └── EnvironmentFailed  what it needs around it could not be fetched or built
 ├── UserCodeError      user code raised; carries the text of its traceback
 ├── Overloaded         a limit is reached: the request was refused and never ran
 ├── Unavailable        no replica could ever serve it
@@ -76,6 +77,18 @@ class DeadlineExceeded(MeshError):
 
 class DeployFailed(MeshError):
     """User code could not be built or started."""
+
+
+class EnvironmentFailed(DeployFailed):
+    """What user code needs around it could not be fetched or built.
+
+    `field` is what asks for it in the application's config, `details` is the end of a log, if there is one.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", field: str = "", details: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+        self.details = details
 
 
 class UserCodeError(MeshError):

@@ -87,6 +87,13 @@ class WorkerSettings:
     drain_timeout_s: float | None = None
     """Seconds for its replicas to be replaced on other workers when it ends. 0: they are drained at once. None: the
     longest graceful_shutdown_timeout_s of them, and half a minute for others to start."""
+    cache_dir: str = ""
+    """Directory for code and environments, kept between runs and shared by the workers of a user on one host; empty:
+    `cache_directory()`."""
+    cache_bytes_max: int = 20 * 1024 * 1024 * 1024
+    """Above that, what no replica uses is removed, the longest unused first."""
+    environment_timeout_s: float = 600.0
+    """Seconds in which code has to be fetched and packages installed before a build or a replica starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,12 @@ def child_environment() -> Mapping[str, str]:
     """Return the environment for processes that run user code: it is not told where the credentials of mesh are."""
     own = (TOKEN_FILE_ENV, TLS_CERT_ENV, TLS_KEY_ENV, TLS_CA_ENV, TLS_SERVER_NAME_ENV)
     return {name: value for name, value in os.environ.items() if name not in own}
+
+
+def cache_directory() -> str:
+    """Return where a worker keeps code and environments unless it is told: below XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return str((Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "mesh")
 
 
 def prepare_grpc() -> None:

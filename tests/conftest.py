@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -11,6 +12,12 @@ from mesh import lifecycle
 
 _FACTORY = lifecycle.loop_factory() or asyncio.new_event_loop
 """One for all: with another one for each test, what a module's tests share would be made anew for each."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what workers cache away from the user's own cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def pytest_asyncio_loop_factories(

@@ -113,15 +113,20 @@ async def _built(configs: Sequence[ApplicationConfig], timeout_s: float) -> tupl
     from mesh.cli.config_writer import Built
     from mesh.cli.follow import ApplicationsFailed
     from mesh.clock import SYSTEM
+    from mesh.credentials import Credentials
     from mesh.model import BuiltDeployment, Failure
+    from mesh.security import NO_SECURITY
+    from mesh.settings import WorkerSettings
     from mesh.v1 import deployment_pb2, worker_service_pb2
     from mesh.worker.builds import Builds
+    from mesh.worker.environments.assembly import environments
     from mesh.worker.watchdog import Watchdog
 
     watchdog = Watchdog()
     watchdog.start()
+    prepared = environments(WorkerSettings(), Credentials(NO_SECURITY), SYSTEM)
     try:
-        builds = Builds(watchdog, SYSTEM)
+        builds = Builds(prepared, watchdog, SYSTEM)
         requests = [
             worker_service_pb2.Build(
                 build_id=config.name,
@@ -132,6 +137,7 @@ async def _built(configs: Sequence[ApplicationConfig], timeout_s: float) -> tupl
         ]
         results = await asyncio.gather(*map(builds.build, requests))
     finally:
+        await prepared.close()
         watchdog.stop()
     failures = {
         config.name: wire.from_proto(result.failure, Failure)

@@ -128,9 +128,29 @@ class ControlFlags(CredentialFlags):
         return _addresses(self.control, "--control")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WorkerFlags(ControlFlags):
-    """The same for one whose replicas listen."""
+@dataclasses.dataclass(frozen=True)
+class EnvironmentFlags:
+    """Where a worker keeps code and installed packages, and what it may do to get them."""
+
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(help="Directory for fetched code and installed packages.", show_default="~/.cache/mesh"),
+    ] = None
+    environment_timeout: Annotated[
+        float,
+        typer.Option(min=1, max=3000, help="Seconds for fetching and installing what code needs.", metavar="SECONDS"),
+    ] = 600.0
+
+    def applied(self, base: settings.WorkerSettings) -> settings.WorkerSettings:
+        """Return the settings with these values in them."""
+        return dataclasses.replace(
+            base, cache_dir=str(self.cache_dir or ""), environment_timeout_s=self.environment_timeout
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerFlags(EnvironmentFlags, ControlFlags):
+    """The same for one whose replicas listen, and run in environments."""
 
     insecure: Insecure = False
 
@@ -155,6 +175,15 @@ class ListenFlags:
         int,
         typer.Option("--message-bytes", min=1024, max=256 * 1024 * 1024, help="Bytes of one gRPC message, at most."),
     ] = MESSAGE_BYTES_MAX
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalFlags(EnvironmentFlags, ListenFlags):
+    """A whole mesh in one process tree: where it listens, and the environments of its worker."""
+
+    def worker(self) -> settings.WorkerSettings:
+        """Return the settings of the worker."""
+        return self.applied(settings.WorkerSettings())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

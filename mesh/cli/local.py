@@ -51,6 +51,7 @@ class Local:
     store: ControlPlaneSettings
     listen: ListenFlags
     process: ProcessFlags
+    worker: WorkerSettings
     asked: Asked | None = None
     reload: bool = False
 
@@ -105,7 +106,7 @@ async def _started(local: Local, goal: Target | None) -> AsyncIterator[_Mesh]:
         control = ControlPlane(replace(local.store, port=local.listen.control_port), SYSTEM)
         await host.start("control plane", control)
         at = (_here(control.address),)
-        worker = WorkerSettings(worker_id=WORKER_ID, control=at, drain_timeout_s=0.0, security=security)
+        worker = replace(local.worker, worker_id=WORKER_ID, control=at, drain_timeout_s=0.0, security=security)
         await host.start("worker", Worker(worker, SYSTEM))
         gateway = Gateway(replace(_gateway_settings(local.listen, goal, at), security=security), SYSTEM)
         await host.start("gateway", gateway)

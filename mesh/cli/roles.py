@@ -84,7 +84,8 @@ def worker(
       meshctl worker --control 10.0.0.7:7070 --host 10.0.0.20 --token-file token
       MESH_ADDRESS=10.0.0.7:7070 meshctl worker --id gpu-1
     """
-    settings = WorkerSettings(worker_id, host, control.addresses(), max_replicas, control.security(), drain_timeout)
+    base = WorkerSettings(worker_id, host, control.addresses(), max_replicas, control.security(), drain_timeout)
+    settings = control.applied(base)
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
         from mesh.clock import SYSTEM

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mesh.cli.flags import ImportFlags, ListenFlags, ProcessFlags, StoreFlags, TrustFlags
+from mesh.cli.flags import ImportFlags, LocalFlags, ProcessFlags, StoreFlags, TrustFlags
 from mesh.settings import LOOPBACK, ControlPlaneSettings, environment
 
 STORE_FILE = "mesh.db"
@@ -25,7 +25,7 @@ def run(
     reload: Annotated[bool, typer.Option("--reload", help="Deploy again whenever the code changes.")] = False,
     *,
     imported: ImportFlags,
-    listen: ListenFlags,
+    local: LocalFlags,
     process: ProcessFlags,
 ) -> None:
     """Run an application or a config file here, until Ctrl-C.
@@ -42,7 +42,8 @@ def run(
     from mesh.cli.target import Asked
 
     asked = Asked(target, tuple(arguments or ()), imported.name, imported.route_prefix, imported.working_dir)
-    raise typer.Exit(serve(Local(ControlPlaneSettings(), listen, process, asked, reload)))
+    worker = local.worker()
+    raise typer.Exit(serve(Local(ControlPlaneSettings(), local, process, worker, asked, reload)))
 
 
 def start(
@@ -52,7 +53,7 @@ def start(
     control_host: Annotated[str, typer.Option(help="Address of the control plane.")] = LOOPBACK,
     *,
     store: StoreFlags,
-    listen: ListenFlags,
+    local: LocalFlags,
     process: ProcessFlags,
     trust: TrustFlags,
 ) -> None:
@@ -72,7 +73,8 @@ def start(
     url = store.store or embedded_store(store.data_dir or state_directory(environment()))
     settings = store.applied(trust.applied(ControlPlaneSettings(host=control_host, store=url)))
     asked = Asked(str(config)) if config is not None else None
-    raise typer.Exit(serve(Local(settings, listen, process, asked)))
+    worker = local.worker()
+    raise typer.Exit(serve(Local(settings, local, process, worker, asked)))
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:

@@ -23,6 +23,10 @@ from mesh.v1 import deployment_pb2
 
 BUILDS_PER_WORKER_MAX = 2
 """Each build is a process that imports user code: more at once would starve the replicas beside it."""
+PREPARING_BUILDS_PER_WORKER_MAX = 8
+"""Builds for which something has to be fetched or installed first: they may take minutes, and hold up no others."""
+PREPARING_MAX_S = 3600.0
+"""Seconds beyond which no worker may make an environment ready (its own limit is below that)."""
 ANSWER_MARGIN_S = 10.0
 """Seconds beyond the build's own timeout after which a worker that says nothing is given up."""
 USER_CONFIG_CHARACTERS_MAX = 16 * 1024
@@ -42,6 +46,8 @@ class Build:
     session: int
     started: float
     timeout_s: float
+    prepares: bool = False
+    """Whether the worker has to fetch or install something first."""
     answered: bool = False
     """Its result came and is being looked at."""
     ended: bool = False
@@ -51,7 +57,12 @@ class Build:
     @property
     def deadline(self) -> float:
         """When the leader stops waiting for the answer."""
-        return self.started + self.timeout_s + ANSWER_MARGIN_S
+        return self.started + self.limit_s
+
+    @property
+    def limit_s(self) -> float:
+        """How long the leader waits for the answer. The worker has time limits of its own, and tells of them."""
+        return self.timeout_s + ANSWER_MARGIN_S + (PREPARING_MAX_S if self.prepares else 0.0)
 
 
 class Builds:

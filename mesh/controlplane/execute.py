@@ -32,6 +32,7 @@ from mesh.controlplane.builds import Build
 from mesh.controlplane.records import application_key, encode_application, encode_replica, replica_key, worker_key
 from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, Compare, Put, Remove, Store
 from mesh.controlplane.term import Term
+from mesh.packages.place import is_in_place
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.v1.worker_service_pb2 import SessionResponse
 
@@ -105,6 +106,7 @@ class Executor:
                 session=worker.session,
                 started=now,
                 timeout_s=self._build_timeout_s,
+                prepares=not is_in_place(application.config.runtime_env),
             )
         )
         config = wire.to_proto(application.config, deployment_pb2.ApplicationConfig)

@@ -28,11 +28,12 @@ from mesh.controlplane.actions import (
     Stay,
     StopReplica,
 )
-from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, Build, is_wanted, plan_of
+from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, PREPARING_BUILDS_PER_WORKER_MAX, Build, is_wanted, plan_of
 from mesh.controlplane.limits import bounded_failure
 from mesh.controlplane.placement import Placement, ends_unasked
 from mesh.controlplane.registry import Presence, Worker, current_status, durable, pending
 from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState, WorkerGoal
+from mesh.packages.place import is_in_place
 from mesh.reasons import Reason
 
 
@@ -126,7 +127,7 @@ class _Pass:
         self._full = self._placement.is_full and not any(replica.stopping for replica in self._replicas.values())
         running = [build for build in observed.builds.values() if self._runs(build)]
         self._overtaken = [b for b in running if not is_wanted(b, desired.applications.get(b.application))]
-        self._building = Counter(build.worker_id for build in running if build not in self._overtaken)
+        self._building = Counter((b.worker_id, b.prepares) for b in running if b not in self._overtaken)
 
     def actions(self) -> Iterator[Action]:
         """Yield in a fixed order: first what was learnt, then what is to be done."""
@@ -219,18 +220,20 @@ class _Pass:
                 return
             if self._runs(build):
                 if self._now >= build.deadline:
-                    why = f"worker {build.worker_id!r} did not answer the build within {build.timeout_s:g} s"
+                    why = f"worker {build.worker_id!r} did not answer the build within {build.limit_s:g} s"
                     failure = Failure(why, hint="look at its log, then deploy again", reason=Reason.BUILD_FAILED)
                     yield self._failed(application, replicas, failure)
                 return
+        prepares = not is_in_place(application.config.runtime_env)
+        room = PREPARING_BUILDS_PER_WORKER_MAX if prepares else BUILDS_PER_WORKER_MAX
         free = [
-            (worker_id in self._draining, self._building[worker_id], worker_id)
+            (worker_id in self._draining, self._building[worker_id, prepares], worker_id)
             for worker_id, presence in self._presence.items()
-            if presence is Presence.CONNECTED and self._building[worker_id] < BUILDS_PER_WORKER_MAX
+            if presence is Presence.CONNECTED and self._building[worker_id, prepares] < room
         ]
         if free:
             worker_id = min(free)[-1]
-            self._building[worker_id] += 1
+            self._building[worker_id, prepares] += 1
             yield BuildApplication(f"{name}-{revision}-{self._unique()}", name, revision, worker_id)
 
     def _failed(self, application: Application, replicas: list[Replica], why: Failure) -> MarkFailed:

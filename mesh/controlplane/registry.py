@@ -61,6 +61,8 @@ class Worker:
     """What it runs, by replica id, as of its last report."""
     unready_since: Mapping[str, float] = field(default_factory=dict)
     """When each replica that is starting or failing was first seen so, without having been ready since."""
+    tried_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds for which each replica whose environment is being made ready has been starting or failing before."""
 
     def presence(self, now: float, grace_s: float) -> Presence:
         """Return whether its replicas count as running."""
@@ -129,7 +131,8 @@ class Registry:
             session=self._sessions,
             heard=True,
             reports={status.replica_id: status for status in greeting.replicas},
-            unready_since=_unready_since(known.unready_since if known and same else {}, greeting.replicas, now),
+            unready_since=_unready_since(known if same else None, greeting.replicas, now),
+            tried_s=_tried_s(known if same else None, greeting.replicas, now),
             draining=greeting.draining,
         )
         return Admitted(self._sessions, known.session if known else 0)
@@ -142,8 +145,8 @@ class Registry:
         reports = {status.replica_id: status for status in replicas}
         before = {k: _without_load(s) for k, s in worker.reports.items()}
         changed = {k: _without_load(s) for k, s in reports.items()} != before
-        since = _unready_since(worker.unready_since, replicas, now)
-        self._workers[worker_id] = replace(worker, last_seen=now, reports=reports, unready_since=since)
+        since, tried_s = _unready_since(worker, replicas, now), _tried_s(worker, replicas, now)
+        self._workers[worker_id] = replace(worker, last_seen=now, reports=reports, unready_since=since, tried_s=tried_s)
         return changed
 
     def heartbeat(self, worker_id: str, session: int, *, now: float) -> None:
@@ -212,6 +215,22 @@ def pending(replica_id: str) -> ReplicaStatus:
     return ReplicaStatus(replica_id=replica_id, state=ReplicaState.PENDING, reason=Reason.WAITING_FOR_WORKER)
 
 
-def _unready_since(before: Mapping[str, float], replicas: Iterable[ReplicaStatus], now: float) -> Mapping[str, float]:
+def _unready_since(worker: Worker | None, replicas: Iterable[ReplicaStatus], now: float) -> Mapping[str, float]:
     trying = (ReplicaState.STARTING, ReplicaState.BACKOFF)
-    return {s.replica_id: before.get(s.replica_id, now) for s in replicas if s.state in trying}
+    before, tried_s = (worker.unready_since, worker.tried_s) if worker is not None else ({}, {})
+    return {
+        s.replica_id: before.get(s.replica_id, now - tried_s.get(s.replica_id, 0.0))
+        for s in replicas
+        if s.state in trying
+    }
+
+
+def _tried_s(worker: Worker | None, replicas: Iterable[ReplicaStatus], now: float) -> Mapping[str, float]:
+    """How long it takes to make an environment ready says nothing of the code: that time does not count."""
+    if worker is None:
+        return {}
+    return {
+        s.replica_id: now - worker.unready_since.get(s.replica_id, now - worker.tried_s.get(s.replica_id, 0.0))
+        for s in replicas
+        if s.state is ReplicaState.PREPARING
+    }

@@ -155,6 +155,16 @@ def places(env: RuntimeEnv) -> Iterator[tuple[str, str]]:
         yield f"py_modules[{i}]", text
 
 
+def is_in_place(env: RuntimeEnv) -> bool:
+    """Whether all of an environment is there on the workers: nothing has to be fetched or installed."""
+    if env.pip:
+        return False
+    try:
+        return all(isinstance(parse(text), InPlace) for _, text in places(env))
+    except PlaceError:
+        return False
+
+
 def place_problems(env: RuntimeEnv, *, at: str) -> Iterator[Problem]:
     """Yield what is wrong with the places of a runtime environment; `at` is its path in the config."""
     if len(env.py_modules) > PY_MODULES_MAX:

@@ -13,15 +13,18 @@ from google.protobuf.message import DecodeError
 
 from mesh import wire
 from mesh.clock import Clock
-from mesh.errors import DeployFailed, InvalidConfig
+from mesh.errors import DeployFailed, EnvironmentFailed, InvalidConfig
 from mesh.model import Failure, RuntimeEnv
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.worker import env_vars
+from mesh.worker.environments.environment import Environment, in_place
+from mesh.worker.environments.prepare import Environments, Prepared
 from mesh.worker.failures import failure_of, process_failure
 from mesh.worker.launch import LENGTH_BYTES
 from mesh.worker.output import Output
 from mesh.worker.process import Child, Launch
 from mesh.worker.replica_log import log_line
+from mesh.worker.session import late_environment
 from mesh.worker.watchdog import Watchdog
 
 MODULE = "mesh.worker.build"
@@ -37,10 +40,12 @@ log = logging.getLogger("mesh.worker")
 class Builds:
     """The builds of one worker."""
 
-    def __init__(self, watchdog: Watchdog, clock: Clock) -> None:
+    def __init__(self, environments: Environments, watchdog: Watchdog, clock: Clock) -> None:
+        self._environments = environments
         self._watchdog = watchdog
         self._clock = clock
-        self._free = asyncio.Semaphore(RUNNING_MAX)
+        # Apart: a build whose environment took its time must not make another one wait longer than it may.
+        self._free = {prepared: asyncio.Semaphore(RUNNING_MAX) for prepared in (False, True)}
         self._pending = 0
 
     async def build(self, request: worker_service_pb2.Build) -> worker_service_pb2.BuildResult:
@@ -49,20 +54,52 @@ class Builds:
             text = f"the worker has {PENDING_MAX} builds to do already"
             return _failed(request, Failure(text, hint="try again later"))
         self._pending += 1
+        env = wire.from_proto(request.config.runtime_env, RuntimeEnv)
         try:
-            async with asyncio.timeout(request.timeout_s):
-                async with self._free:
-                    return await self._run(request)
+            prepared = await self._prepared(request, env)
+        except EnvironmentFailed as error:
+            failure = failure_of(error)
+            log.error("environment is not ready: %s", failure.message, extra=_labels(request))
+            return _failed(request, failure)
+        else:
+            try:
+                return await self._import(request, prepared.environment, self._free[in_place(env) is None])
+            finally:
+                prepared.release()
+        finally:
+            self._pending -= 1
+
+    async def _prepared(self, request: worker_service_pb2.Build, env: RuntimeEnv) -> Prepared:
+        doing = ""
+
+        def say(message: str) -> None:
+            nonlocal doing
+            doing = message
+            log.info("%s", message, extra=_labels(request))
+
+        try:
+            async with asyncio.timeout(self._environments.timeout_s):
+                return await self._environments.prepare(env, say)
+        except TimeoutError:
+            late = late_environment(self._environments.timeout_s, doing)
+            raise EnvironmentFailed(late.message, hint=late.hint, field=late.field) from None
+
+    async def _import(
+        self, request: worker_service_pb2.Build, environment: Environment, free: asyncio.Semaphore
+    ) -> worker_service_pb2.BuildResult:
+        try:
+            async with free, asyncio.timeout(request.timeout_s):
+                return await self._run(request, environment)
         except TimeoutError:
             path = request.config.import_path
             text = f"importing {path!r} did not end within {request.timeout_s:g} s"
             return _failed(request, Failure(text, "import_path", "move slow work into the constructor"))
-        finally:
-            self._pending -= 1
 
-    async def _run(self, request: worker_service_pb2.Build) -> worker_service_pb2.BuildResult:
-        environment = wire.from_proto(request.config.runtime_env, RuntimeEnv)
-        labels = {"application": request.config.name, "build": request.build_id}
+    async def _run(self, request: worker_service_pb2.Build, environment: Environment) -> worker_service_pb2.BuildResult:
+        labels, runtime_env = _labels(request), environment.runtime_env
+        config = deployment_pb2.ApplicationConfig()
+        config.CopyFrom(request.config)
+        config.runtime_env.CopyFrom(wire.to_proto(runtime_env, deployment_pb2.RuntimeEnv))
         output, said = Output(), bytearray()
 
         def printed(data: bytes) -> None:
@@ -76,9 +113,10 @@ class Builds:
         try:
             launch = Launch(
                 module=MODULE,
-                payload=request.config.SerializeToString(),
-                working_dir=environment.working_dir,
-                env_vars=env_vars.resolved(environment),
+                payload=config.SerializeToString(),
+                python=environment.python,
+                working_dir=runtime_env.working_dir,
+                env_vars=env_vars.resolved(runtime_env),
             )
             child = Child(launch, self._watchdog, on_output=printed, on_status=hear)
         except (DeployFailed, InvalidConfig) as error:
@@ -99,6 +137,10 @@ class Builds:
             told = {**labels, **({"traceback": result.failure.details} if result.failure.details else {})}
             log.error("build failed: %s", result.failure.message, extra=told)
         return result
+
+
+def _labels(request: worker_service_pb2.Build) -> dict[str, str]:
+    return {"application": request.config.name, "build": request.build_id}
 
 
 def _parsed(said: bytes) -> worker_service_pb2.BuildResult:

@@ -6,8 +6,9 @@ Called by the build and replica processes and by those who start them.
 
 from __future__ import annotations
 
-from mesh.errors import InvalidConfig, MeshError, Problem, UserCodeError
+from mesh.errors import EnvironmentFailed, InvalidConfig, MeshError, Problem, UserCodeError
 from mesh.model import Failure
+from mesh.reasons import Reason
 
 MEND = "mend the code, then try again"
 _MESSAGE_CHARS_MAX = 500
@@ -19,6 +20,8 @@ def failure_of(error: MeshError) -> Failure:
     """Return what to tell of an error."""
     if isinstance(error, UserCodeError):
         return Failure(one_line(error.message), error.field, error.hint or MEND, error.traceback)
+    if isinstance(error, EnvironmentFailed):
+        return Failure(one_line(error.message), error.field, error.hint, error.details, Reason.ENVIRONMENT_FAILED)
     if isinstance(error, InvalidConfig):
         problem = error.problems[0]
         return Failure(one_line(problem.message), problem.field or "import_path", problem.hint)

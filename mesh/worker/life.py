@@ -13,13 +13,15 @@ from mesh.reasons import Reason
 
 _MESSAGE_CHARS_MAX = 4000
 
+_BEGUN = frozenset({ReplicaState.PREPARING, ReplicaState.STARTING})
 NEXT: Mapping[ReplicaState, frozenset[ReplicaState]] = {
-    ReplicaState.PENDING: frozenset({ReplicaState.STARTING}),
+    ReplicaState.PENDING: _BEGUN,
+    ReplicaState.PREPARING: frozenset({ReplicaState.STARTING, ReplicaState.BACKOFF, ReplicaState.STOPPED}),
     ReplicaState.STARTING: frozenset({ReplicaState.READY, ReplicaState.BACKOFF, ReplicaState.DRAINING}),
-    ReplicaState.READY: frozenset({ReplicaState.STARTING, ReplicaState.BACKOFF, ReplicaState.DRAINING}),
-    ReplicaState.BACKOFF: frozenset({ReplicaState.STARTING, ReplicaState.STOPPED}),
-    ReplicaState.DRAINING: frozenset({ReplicaState.STARTING, ReplicaState.BACKOFF, ReplicaState.STOPPED}),
-    ReplicaState.STOPPED: frozenset({ReplicaState.STARTING}),
+    ReplicaState.READY: _BEGUN | {ReplicaState.BACKOFF, ReplicaState.DRAINING},
+    ReplicaState.BACKOFF: _BEGUN | {ReplicaState.STOPPED},
+    ReplicaState.DRAINING: _BEGUN | {ReplicaState.BACKOFF, ReplicaState.STOPPED},
+    ReplicaState.STOPPED: _BEGUN,
 }
 """Which state may follow which."""
 

@@ -40,6 +40,8 @@ class Launch:
     module: str
     payload: bytes
     arguments: tuple[str, ...] = ()
+    python: str = ""
+    """The interpreter; "": that of this process."""
     working_dir: str = ""
     env_vars: Mapping[str, str] = field(default_factory=dict)
     security: Security | None = None
@@ -206,7 +208,8 @@ def _same(reader: _Reader) -> _Reader:
 
 def _spawn(launch: Launch, stdin: int, output: int, status: int) -> subprocess.Popen[bytes]:
     # -P: the directory a user's code lies in must not shadow what mesh itself imports.
-    command = [sys.executable, "-P", "-m", launch.module, "--status-fd", str(status), "--parent", str(os.getpid())]
+    python = launch.python or sys.executable
+    command = [python, "-P", "-m", launch.module, "--status-fd", str(status), "--parent", str(os.getpid())]
     return subprocess.Popen(
         [*command, *launch.arguments],
         stdin=stdin,

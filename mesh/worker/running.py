@@ -20,6 +20,7 @@ from mesh.model import DeploymentSettings, Failure, ReplicaSpec
 from mesh.reasons import Reason
 from mesh.v1 import deployment_pb2
 from mesh.worker import env_vars
+from mesh.worker.environments.environment import Environment
 from mesh.worker.failures import cut_front, process_failure
 from mesh.worker.output import Output
 from mesh.worker.process import Child, Launch
@@ -88,15 +89,17 @@ class Running:
         self._probing: asyncio.Task[None] | None = None
         self._configuring: asyncio.Task[None] | None = None
 
-    def start(self, host: str, watchdog: Watchdog) -> int:
-        """Start the process and return its id. Raises DeployFailed or InvalidConfig."""
-        environment = self._spec.config.runtime_env
+    def start(self, environment: Environment, host: str, watchdog: Watchdog) -> int:
+        """Start the process in an environment that is ready; return its id. Raises DeployFailed or InvalidConfig."""
+        runtime_env = environment.runtime_env
+        spec = replace(self._spec, config=replace(self._spec.config, runtime_env=runtime_env))
         launch = Launch(
             module=MODULE,
-            payload=wire.to_proto(self._spec, deployment_pb2.ReplicaSpec).SerializeToString(),
+            payload=wire.to_proto(spec, deployment_pb2.ReplicaSpec).SerializeToString(),
             arguments=("--host", host),
-            working_dir=environment.working_dir,
-            env_vars=env_vars.resolved(environment),
+            python=environment.python,
+            working_dir=runtime_env.working_dir,
+            env_vars=env_vars.resolved(runtime_env),
             security=self._credentials.security,
         )
         self._child = Child(launch, watchdog, on_output=self._printed, on_status=self._hear)
@@ -131,7 +134,7 @@ class Running:
             await self._client.close()
         for line in self._output.end():
             log_line(line, self.labels)
-        return _bounded(process_failure(ending, "" if self._terminated else self._output.tail(_TAIL_LINES)))
+        return bounded(process_failure(ending, "" if self._terminated else self._output.tail(_TAIL_LINES)))
 
     def configure(self, settings: DeploymentSettings) -> None:
         """Put settings in force, again and again until it takes them or others are given."""
@@ -151,7 +154,7 @@ class Running:
                 if refusal is None:
                     self._events.configured(self.replica_id, settings)
                     return
-                self._events.refused(self.replica_id, settings, _bounded(refusal))
+                self._events.refused(self.replica_id, settings, bounded(refusal))
             await asyncio.sleep(_CONFIGURE_AGAIN.pause_s(attempt, self._clock.random))
             attempt += 1
 
@@ -164,7 +167,7 @@ class Running:
             settings = self._events.settings(self.replica_id)
             pause_s = settings.health_check_period_s
             failure = await self._client.check(settings.health_check_timeout_s)
-            self._events.probed(self.replica_id, _bounded(failure) if failure is not None else None)
+            self._events.probed(self.replica_id, bounded(failure) if failure is not None else None)
 
     def _printed(self, data: bytes) -> None:
         if data:
@@ -202,8 +205,9 @@ class Running:
 def _failure_in(said: dict[str, Any]) -> Failure:
     message, field, hint, details = (str(said.get(key, "")) for key in ("message", "field", "hint", "details"))
     reason = said.get("reason")
-    return _bounded(Failure(message, field, hint, details, Reason(reason if isinstance(reason, int) else 0)))
+    return bounded(Failure(message, field, hint, details, Reason(reason if isinstance(reason, int) else 0)))
 
 
-def _bounded(failure: Failure) -> Failure:
+def bounded(failure: Failure) -> Failure:
+    """Return a replica's failure without what is too much of it."""
     return replace(failure, details=cut_front(failure.details, _DETAILS_CHARS_MAX))

@@ -19,6 +19,7 @@ from mesh.security import check_listener
 from mesh.settings import WorkerSettings
 from mesh.worker.agent import Agent, Identity
 from mesh.worker.builds import Builds
+from mesh.worker.environments.assembly import environments
 from mesh.worker.supervisor import Supervisor
 from mesh.worker.watchdog import Watchdog
 
@@ -46,8 +47,10 @@ class Worker:
             version=mesh.__version__,
         )
         self._watchdog = Watchdog()
-        self._supervisor = Supervisor(settings.host, credentials, clock, self._watchdog, self._changed)
-        builds = Builds(self._watchdog, clock)
+        self._environments = environments(settings, credentials, clock)
+        host = settings.host
+        self._supervisor = Supervisor(host, credentials, clock, self._watchdog, self._environments, self._changed)
+        builds = Builds(self._environments, self._watchdog, clock)
         self._agent = Agent(identity, settings.control, credentials, self._supervisor, builds, clock)
         self._tasks = Tasks()
         self._drain_timeout_s = settings.drain_timeout_s
@@ -65,6 +68,7 @@ class Worker:
     async def start(self) -> None:
         """Begin to look for the control plane; it need not be there yet."""
         self._watchdog.start()
+        self._environments.start()
         self._supervisor.start()
         self._tasks.spawn(self._agent.run(), name="agent")
 
@@ -96,6 +100,7 @@ class Worker:
         self._draining = True
         await self._tasks.cancel()
         await self._supervisor.stop()
+        await self._environments.close()
         self._watchdog.stop()
 
     def _changed(self) -> None:

@@ -4,6 +4,7 @@ Owns the generation last obeyed, and when each replica (`life`) goes on to which
 Never starts a process, reads a clock or logs: the supervisor tells it what happened and does what it answers.
 `now` is monotonic seconds everywhere.
 
+PREPARING ─prepared─► STARTING, where there is nothing to prepare it is the first one; ─failed, deadline─► BACKOFF
 STARTING ─ready─► READY ─exit─► STARTING (at once, the first time) or BACKOFF ─pause over─► STARTING
     └─exit, deadline─► BACKOFF             STARTING, READY ─not assigned─► DRAINING ─exit─► STOPPED
 READY ─told to end by somebody else─► DRAINING ─exit─► STARTING (at once, the first time) or BACKOFF
@@ -18,6 +19,7 @@ from mesh.backoff import Backoff
 from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
 from mesh.reasons import Reason
 from mesh.serving.options import late_start, option_field
+from mesh.worker.environments.environment import in_place
 from mesh.worker.life import Life, same
 
 RESTART = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
@@ -27,6 +29,20 @@ KILL_GRACE_S = 2.0
 """Seconds beyond the drain time before SIGKILL."""
 STOPPED_KEPT_S = 60.0
 """Seconds for which a stopped replica is still reported, so that a lost report does no harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Make this replica's environment ready: fetch its code, install its packages."""
+
+    spec: ReplicaSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Stop making this replica's environment ready."""
+
+    replica_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +75,17 @@ class Configure:
     settings: DeploymentSettings
 
 
-Action = Start | Terminate | Kill | Configure
+Action = Prepare | Abandon | Start | Terminate | Kill | Configure
 
 
 class Roster:
     """All replicas of a worker: what is assigned against what runs. At most one process each."""
 
-    def __init__(self, random: Callable[[], float]) -> None:
+    def __init__(self, random: Callable[[], float], environment_timeout_s: float = 600.0) -> None:
         self.generation = Generation()
         self.closing = False
         self._random = random
+        self._environment_timeout_s = environment_timeout_s
         self._lives: dict[str, Life] = {}
 
     def state(self, replica_id: str) -> ReplicaState:
@@ -117,6 +134,26 @@ class Roster:
     def started(self, replica_id: str, pid: int) -> None:
         """The process that Start asked for exists."""
         self._lives[replica_id].pid = pid
+
+    def preparing(self, replica_id: str, message: str) -> None:
+        """What goes on while the replica's environment is made ready."""
+        life = self._lives.get(replica_id)
+        if life is not None and life.state is ReplicaState.PREPARING:
+            life.say(Reason.PREPARING_ENVIRONMENT, message)
+
+    def prepared(self, replica_id: str, now: float) -> tuple[Action, ...]:
+        """The replica's environment is ready."""
+        life = self._lives[replica_id]
+        return self._launch(life, now, Reason.STARTING) if life.state is ReplicaState.PREPARING else ()
+
+    def not_prepared(self, replica_id: str, failure: Failure, now: float) -> tuple[Action, ...]:
+        """The replica's environment cannot be made ready: a start that failed."""
+        life = self._lives[replica_id]
+        if life.state is not ReplicaState.PREPARING:
+            return ()
+        life.failure = replace(failure, reason=Reason.ENVIRONMENT_FAILED)
+        life.failed_starts += 1
+        return self._pause(life, life.failure, now)
 
     def ready(self, replica_id: str, address: str, admin_address: str, now: float) -> tuple[Action, ...]:
         """The replica's process says that it listens."""
@@ -220,6 +257,10 @@ class Roster:
             life.deadline = None
             if life.state is ReplicaState.BACKOFF:
                 actions += self._start(life, now, life.reason, life.message)
+            elif life.state is ReplicaState.PREPARING:
+                actions.append(Abandon(replica_id))
+                late = late_environment(self._environment_timeout_s, life.message)
+                actions += self.not_prepared(replica_id, late, now)
             elif life.state is ReplicaState.STARTING:
                 if life.cause is None:
                     life.cause = life.failure = _late(life)
@@ -251,9 +292,12 @@ class Roster:
 
     def _release(self, life: Life, now: float) -> tuple[Action, ...]:
         life.wanted = False
-        if life.state is ReplicaState.BACKOFF:
-            life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, Reason.STOPPED, life.message)
-        elif life.state in (ReplicaState.STARTING, ReplicaState.READY):
+        if life.state in (ReplicaState.BACKOFF, ReplicaState.PREPARING):
+            abandoned = life.state is ReplicaState.PREPARING
+            message = "" if abandoned else life.message
+            life.enter(ReplicaState.STOPPED, now, now + STOPPED_KEPT_S, Reason.STOPPED, message)
+            return (Abandon(life.spec.replica_id),) if abandoned else ()
+        if life.state in (ReplicaState.STARTING, ReplicaState.READY):
             self._drain(life, now)
             return (Terminate(life.spec.replica_id),)
         return ()
@@ -264,6 +308,13 @@ class Roster:
 
     def _start(self, life: Life, now: float, reason: Reason, message: str = "") -> tuple[Action, ...]:
         life.vacate()
+        if in_place(life.spec.config.runtime_env) is not None:
+            return self._launch(life, now, reason, message)
+        ends = now + self._environment_timeout_s
+        life.enter(ReplicaState.PREPARING, now, ends, Reason.PREPARING_ENVIRONMENT, message)
+        return (Prepare(life.spec),)
+
+    def _launch(self, life: Life, now: float, reason: Reason, message: str = "") -> tuple[Action, ...]:
         life.enter(ReplicaState.STARTING, now, now + life.spec.settings.startup_timeout_s, reason, message)
         life.in_force, life.settings_revision = life.spec.settings, life.spec.settings_revision
         return (Start(life.spec),)
@@ -334,3 +385,9 @@ def _late(life: Life) -> Failure:
         return late
     hint = f"mend what {spec.deployment}.check_health finds, or allow more with startup_timeout_s"
     return replace(late, message=f"{late.message}: {life.unwell.message}", hint=hint, details=life.unwell.details)
+
+
+def late_environment(timeout_s: float, message: str) -> Failure:
+    """Return the failure of an environment that was not ready in time; `message` is what went on at the end."""
+    text = f"its environment was not ready within {timeout_s:g} s" + (f": {message}" if message else "")
+    return Failure(text, "runtime_env", "allow more with --environment-timeout of the worker")

@@ -13,14 +13,16 @@ from collections.abc import Callable, Collection, Iterable
 from mesh import lifecycle
 from mesh.clock import Clock
 from mesh.credentials import Credentials
-from mesh.errors import DeployFailed, InvalidConfig
+from mesh.errors import DeployFailed, EnvironmentFailed, InvalidConfig
 from mesh.lifecycle import Tasks
 from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
 from mesh.telemetry import REPLICA_CRASHES, REPLICA_STARTS
+from mesh.worker.environments.environment import in_place
+from mesh.worker.environments.prepare import Environments, Prepared
 from mesh.worker.failures import failure_of
 from mesh.worker.output import Output
-from mesh.worker.running import Running
-from mesh.worker.session import Action, Configure, Kill, Roster, Start, Terminate
+from mesh.worker.running import Running, bounded
+from mesh.worker.session import Abandon, Action, Configure, Kill, Prepare, Roster, Start, Terminate
 from mesh.worker.watchdog import Watchdog
 
 log = logging.getLogger("mesh.worker")
@@ -32,16 +34,26 @@ class Supervisor:
     """All replicas of one worker. `changed` is called, often, when a status may have changed."""
 
     def __init__(
-        self, host: str, credentials: Credentials, clock: Clock, watchdog: Watchdog, changed: Callable[[], None]
+        self,
+        host: str,
+        credentials: Credentials,
+        clock: Clock,
+        watchdog: Watchdog,
+        environments: Environments,
+        changed: Callable[[], None],
     ) -> None:
         self._host = host
         self._credentials = credentials
         self._clock = clock
         self._watchdog = watchdog
         self._changed = changed
-        self._roster = Roster(clock.random)
+        self._environments = environments
+        self._roster = Roster(clock.random, environments.timeout_s)
         self._epoch = clock.wall() - clock.monotonic()
         self._running: dict[str, Running] = {}
+        self._preparing: dict[str, asyncio.Task[None]] = {}
+        self._prepared: dict[str, Prepared] = {}
+        """What replicas run in, or are about to start in again."""
         self._ended: dict[str, asyncio.Task[None]] = {}
         self._outputs: dict[str, Output] = {}
         self._tasks = Tasks()
@@ -96,6 +108,9 @@ class Supervisor:
             while self._ended:
                 await asyncio.wait(self._ended.values())
         await self._tasks.cancel()
+        for prepared in self._prepared.values():
+            prepared.release()
+        self._prepared.clear()
 
     # What running replicas tell (`running.Events`).
 
@@ -165,6 +180,11 @@ class Supervisor:
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
+                case Prepare(spec):
+                    name = f"prepare-{spec.replica_id}"
+                    self._preparing[spec.replica_id] = self._tasks.spawn(self._prepare(spec), name=name)
+                case Abandon(replica_id):
+                    self._preparing.pop(replica_id).cancel()
                 case Start(spec):
                     self._start(spec)
                 case Terminate(replica_id):
@@ -175,8 +195,37 @@ class Supervisor:
                     running.kill()
                 case Configure(replica_id, settings):
                     self._running[replica_id].configure(settings)
+        self._release_environments()
         self._wake.set()
         self._changed()
+
+    async def _prepare(self, spec: ReplicaSpec) -> None:
+        """Make a replica's environment ready, then start it. Ends early when the replica is not wanted any more."""
+        replica_id = spec.replica_id
+        labels = {"application": spec.application, "deployment": spec.deployment, "replica": replica_id}
+
+        def say(message: str) -> None:
+            log.info("%s", message, extra=labels)
+            self._roster.preparing(replica_id, message)
+            self._changed()
+
+        try:
+            prepared = await self._environments.prepare(spec.config.runtime_env, say)
+        except EnvironmentFailed as error:
+            log.error("environment is not ready: %s", error.message, extra=labels)
+            self._preparing.pop(replica_id, None)
+            self._do(self._roster.not_prepared(replica_id, bounded(failure_of(error)), self._clock.monotonic()))
+            return
+        self._preparing.pop(replica_id, None)
+        before, self._prepared[replica_id] = self._prepared.get(replica_id), prepared
+        if before is not None:
+            before.release()
+        self._do(self._roster.prepared(replica_id, self._clock.monotonic()))
+
+    def _release_environments(self) -> None:
+        for replica_id in list(self._prepared):
+            if self._roster.state(replica_id) in (ReplicaState.STOPPED, ReplicaState.UNSPECIFIED):
+                self._prepared.pop(replica_id).release()
 
     def _start(self, spec: ReplicaSpec) -> None:
         REPLICA_STARTS.labels(spec.application, spec.deployment).inc()
@@ -184,8 +233,11 @@ class Supervisor:
         self._outputs = {replica_id: output for replica_id, output in self._outputs.items() if replica_id in known}
         output = self._outputs.setdefault(spec.replica_id, Output())
         running = Running(spec, output, self, self._credentials, self._clock)
+        prepared = self._prepared.get(spec.replica_id)
+        environment = prepared.environment if prepared is not None else in_place(spec.config.runtime_env)
+        assert environment is not None
         try:
-            pid = running.start(self._host, self._watchdog)
+            pid = running.start(environment, self._host, self._watchdog)
         except (DeployFailed, InvalidConfig) as error:
             self._exited(running, spec, failure_of(error))
             return

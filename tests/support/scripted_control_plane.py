@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -11,6 +12,8 @@ import grpc
 from mesh import wire
 from mesh.model import ApplicationConfig, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
 from mesh.v1 import deployment_pb2, worker_service_pb2
+from mesh.v1.package_service_pb2 import DownloadRequest, DownloadResponse
+from mesh.v1.package_service_pb2_grpc import PackageServiceServicer, add_PackageServiceServicer_to_server
 from mesh.v1.worker_service_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
 WAIT_SECONDS = 30.0
@@ -114,7 +117,7 @@ class WorkerSession:
         self.closing.set()
 
 
-class ControlPlane(WorkerServiceServicer):
+class ControlPlane(WorkerServiceServicer, PackageServiceServicer):
     """Takes sessions, or redirects them. Use as an async context manager."""
 
     def __init__(self, *, redirect_to: str | None = None, heartbeat_interval_s: float = 0.2) -> None:
@@ -122,6 +125,10 @@ class ControlPlane(WorkerServiceServicer):
         self.heartbeat_interval_s = heartbeat_interval_s
         self.silent = False
         """Say nothing more, on any session, as if frozen."""
+        self.packages: dict[str, bytes] = {}
+        """By digest."""
+        self.before_download: Callable[[], Awaitable[object]] | None = None
+        self.downloads: list[str] = []
         self.hellos: list[worker_service_pb2.Hello] = []
         self.address = ""
         self._sessions: asyncio.Queue[WorkerSession] = asyncio.Queue()
@@ -137,6 +144,7 @@ class ControlPlane(WorkerServiceServicer):
     async def start(self, address: str = "127.0.0.1:0") -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         add_WorkerServiceServicer_to_server(self, self._server)
+        add_PackageServiceServicer_to_server(self, self._server)
         host, _, _ = address.rpartition(":")
         self.address = f"{host}:{self._server.add_insecure_port(address)}"
         await self._server.start()
@@ -175,6 +183,30 @@ class ControlPlane(WorkerServiceServicer):
                 reader.cancel()
         finally:
             await session.end()
+
+    async def Download(
+        self, request: DownloadRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[DownloadResponse]:
+        self.downloads.append(request.digest)
+        if self.before_download is not None:
+            await self.before_download()
+        data = self.packages.get(request.digest)
+        if data is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such package")
+        for start in range(0, len(data), 65536):
+            yield DownloadResponse(data=data[start : start + 65536])
+
+    async def FindMissing(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def Upload(self, request_iterator: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def upload(self, data: bytes) -> str:
+        """Keep a package. Returns its place."""
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.packages[digest] = data
+        return f"package:{digest}"
 
     async def _read(self, requests: AsyncIterator[worker_service_pb2.SessionRequest], session: WorkerSession) -> None:
         try:

@@ -17,10 +17,10 @@ from mesh.controlplane.actions import (
     StopReplica,
 )
 from mesh.controlplane.apply import goal
-from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX
+from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, PREPARING_BUILDS_PER_WORKER_MAX
 from mesh.controlplane.reconcile import counted, next_due, reconcile
 from mesh.controlplane.rollout import STARTUP_MARGIN_S
-from mesh.model import ApplicationConfig, DeploymentConfig, ReplicaSpec, ReplicaState
+from mesh.model import ApplicationConfig, DeploymentConfig, ReplicaSpec, ReplicaState, RuntimeEnv
 from mesh.reasons import Reason
 from tests.support.control_world import GRACE_S, REFUSAL, SimWorker, World, built, config
 
@@ -56,6 +56,27 @@ def test_builds_wait_for_a_worker_and_are_bounded_per_worker() -> None:
     assert all(len(late.ready(name)) == 1 for name in names)
 
 
+def test_a_build_that_has_to_install_something_takes_its_time_and_holds_up_no_other() -> None:
+    world = World("w1")
+    slow = [
+        replace(config(f"slow{i}"), runtime_env=RuntimeEnv(pip=("numpy",)))
+        for i in range(PREPARING_BUILDS_PER_WORKER_MAX + 1)
+    ]
+    world.apply(*slow)
+    builds = world.decide()
+    assert len(builds) == PREPARING_BUILDS_PER_WORKER_MAX
+    for build in builds:
+        assert isinstance(build, BuildApplication)
+        world._build(build)
+        waiting = replace(world.builds.newest[build.application], ended=False, prepares=True)
+        world.builds.started(waiting)
+    assert world.decide() == ()
+    world.apply(config("quick"), keep_others=True)
+    assert [action.application for action in world.decide() if isinstance(action, BuildApplication)] == ["quick"]
+    world.now += 2000.0
+    assert not any(isinstance(action, MarkFailed) for action in world.decide())
+
+
 def test_a_build_ends_with_its_session_and_is_sent_again() -> None:
     world = World("w1")
     world.apply(config())
@@ -82,7 +103,7 @@ def test_a_worker_that_never_answers_a_build_fails_the_revision() -> None:
     world.now = waiting.deadline
     (failed,) = world.decide()
     assert isinstance(failed, MarkFailed)
-    assert "did not answer the build within 60 s" in failed.failure.message
+    assert "did not answer the build within 70 s" in failed.failure.message
 
 
 def test_a_failed_build_leaves_what_serves_untouched() -> None:

@@ -114,6 +114,22 @@ def test_that_a_replica_took_other_settings_is_a_change_but_not_worth_a_write() 
     assert durable(after) == durable(before)
 
 
+def test_the_time_in_which_an_environment_is_prepared_does_not_count() -> None:
+    registry = Registry()
+    session = registry.hello(hello(), now=0.0).session
+    registry.report("w1", session, (status("r", ReplicaState.PREPARING),), now=1.0)
+    assert registry.workers["w1"].unready_since == {}
+    registry.report("w1", session, (status("r", ReplicaState.STARTING),), now=500.0)
+    registry.report("w1", session, (status("r", ReplicaState.BACKOFF),), now=510.0)
+    assert registry.workers["w1"].unready_since == {"r": 500.0}
+    registry.report("w1", session, (status("r", ReplicaState.PREPARING),), now=512.0)
+    registry.report("w1", session, (status("r", ReplicaState.PREPARING),), now=600.0)
+    registry.report("w1", session, (status("r", ReplicaState.STARTING),), now=1000.0)
+    assert registry.workers["w1"].unready_since == {"r": 988.0}, "it had tried for 12 seconds"
+    registry.report("w1", session, (status("r", ReplicaState.READY),), now=1001.0)
+    assert not registry.workers["w1"].tried_s
+
+
 def test_the_time_without_being_ready_is_counted_across_restarts_and_reconnects() -> None:
     registry = Registry()
     session = registry.hello(hello(), now=0.0).session

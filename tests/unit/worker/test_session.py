@@ -18,6 +18,7 @@ from mesh.model import (
     ReplicaSpec,
     ReplicaState,
     ReplicaStatus,
+    RuntimeEnv,
 )
 from mesh.reasons import Reason
 from mesh.worker.session import (
@@ -25,9 +26,11 @@ from mesh.worker.session import (
     KILL_GRACE_S,
     RESTART,
     STOPPED_KEPT_S,
+    Abandon,
     Action,
     Configure,
     Kill,
+    Prepare,
     Roster,
     Start,
     Terminate,
@@ -35,10 +38,17 @@ from mesh.worker.session import (
 
 STARTING, READY, BACKOFF = ReplicaState.STARTING, ReplicaState.READY, ReplicaState.BACKOFF
 DRAINING, STOPPED = ReplicaState.DRAINING, ReplicaState.STOPPED
+PREPARING = ReplicaState.PREPARING
+PACKAGE = RuntimeEnv(working_dir="package:sha256:" + 64 * "0")
 
 
 def spec(replica_id: str = "r1", **settings: float) -> ReplicaSpec:
     return ReplicaSpec(replica_id=replica_id, settings=DeploymentSettings(**settings))  # type: ignore[arg-type]
+
+
+def fetched(replica_id: str = "r1", **settings: float) -> ReplicaSpec:
+    """A replica whose code has to be fetched first."""
+    return replace(spec(replica_id, **settings), config=ApplicationConfig(runtime_env=PACKAGE))
 
 
 def roster() -> Roster:
@@ -532,6 +542,65 @@ def test_a_worker_that_drains_starts_nothing_more() -> None:
     assert status(r).state is STOPPED
 
 
+# Environments.
+
+
+def test_an_environment_is_prepared_before_the_process_starts() -> None:
+    r = roster()
+    made = fetched()
+    assert r.assign(Generation(1, 1), [made], 0.0) == (Prepare(made),)
+    r.preparing("r1", "fetching")
+    assert (status(r).state, status(r).message) == (PREPARING, "fetching")
+    assert r.prepared("r1", 500.0) == (Start(made),)
+    assert (status(r).state, status(r).message) == (STARTING, "")
+    assert r.next_at() == 500.0 + made.settings.startup_timeout_s
+    assert r.prepared("r1", 501.0) == ()
+
+
+def test_an_environment_that_cannot_be_had_is_a_start_that_failed() -> None:
+    r = roster()
+    r.assign(Generation(1, 1), [fetched()], 0.0)
+    failure = Failure("no such host", "runtime_env.working_dir")
+    assert r.not_prepared("r1", failure, 1.0) == ()
+    assert (status(r).state, status(r).failed_starts, status(r).reason) == (BACKOFF, 1, Reason.ENVIRONMENT_FAILED)
+    assert status(r).failure == replace(failure, reason=Reason.ENVIRONMENT_FAILED)
+    assert r.tick(2.0) == (Prepare(fetched()),)
+    assert status(r).state is PREPARING
+    assert r.not_prepared("r1", failure, 3.0) == ()
+    assert r.next_at() == pytest.approx(5.0)
+
+
+def test_an_environment_that_takes_too_long_is_abandoned() -> None:
+    r = roster()
+    r.assign(Generation(1, 1), [fetched(startup_timeout_s=1.0)], 0.0)
+    assert r.tick(599.0) == ()
+    r.preparing("r1", "installing")
+    assert r.tick(600.0) == (Abandon("r1"),)
+    assert status(r).state is BACKOFF
+    assert "not ready within 600 s: installing" in status(r).message
+    assert r.not_prepared("r1", Failure("late"), 600.1) == ()
+    assert status(r).failed_starts == 1
+
+
+def test_nobody_prepares_what_is_not_wanted_any_more() -> None:
+    r = roster()
+    r.assign(Generation(1, 1), [fetched()], 0.0)
+    assert r.assign(Generation(1, 2), [], 1.0) == (Abandon("r1"),)
+    assert status(r).state is STOPPED
+    assert r.prepared("r1", 2.0) == ()
+    assert r.assign(Generation(1, 3), [fetched()], 3.0) == (Prepare(fetched()),)
+    assert r.drain(4.0) == (Abandon("r1"),)
+
+
+def test_a_replica_that_crashed_is_prepared_again() -> None:
+    r = roster()
+    r.assign(Generation(1, 1), [fetched()], 0.0)
+    r.prepared("r1", 1.0)
+    r.started("r1", 42)
+    r.ready("r1", "h:1", "h:2", 2.0)
+    assert r.exited("r1", Failure("exited with code 1"), 3.0) == (Prepare(fetched()),)
+
+
 class Anything(RuleBasedStateMachine):
     """Whatever happens in whatever order: one process per replica at most, and what is wanted comes to run."""
 
@@ -542,12 +611,18 @@ class Anything(RuleBasedStateMachine):
         self.number = 0
         self.wanted: set[str] = set()
         self.processes: set[str] = set()
+        self.preparing: set[str] = set()
         self.listening: set[str] = set()
 
     def obey(self, actions: tuple[Action, ...] | None) -> None:
         for action in actions or ():
-            if isinstance(action, Start):
-                assert action.spec.replica_id not in self.processes, "two processes of one replica"
+            if isinstance(action, Prepare):
+                assert action.spec.replica_id not in self.processes | self.preparing, "prepared while it runs"
+                self.preparing.add(action.spec.replica_id)
+            elif isinstance(action, Abandon):
+                self.preparing.remove(action.replica_id)
+            elif isinstance(action, Start):
+                assert action.spec.replica_id not in self.processes | self.preparing, "two processes of one replica"
                 self.processes.add(action.spec.replica_id)
                 self.roster.started(action.spec.replica_id, 1)
             else:
@@ -557,7 +632,8 @@ class Anything(RuleBasedStateMachine):
     @rule(wanted=st.sets(st.sampled_from(["a", "b", "c"])), limit=st.integers(1, 3))
     def assign(self, wanted: set[str], limit: int) -> None:
         self.number += 1
-        specs = [spec(replica_id, max_ongoing_requests=limit) for replica_id in sorted(wanted)]
+        made = {"a": spec, "b": fetched, "c": fetched}
+        specs = [made[replica_id](replica_id, max_ongoing_requests=limit) for replica_id in sorted(wanted)]
         self.obey(self.roster.assign(Generation(1, self.number), specs, self.now))
         self.wanted = wanted
 
@@ -565,6 +641,16 @@ class Anything(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.obey(self.roster.tick(self.now))
+
+    @precondition(lambda self: self.preparing)
+    @rule(data=st.data(), well=st.booleans())
+    def is_prepared(self, data: st.DataObject, well: bool) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.preparing)))
+        self.preparing.remove(replica_id)
+        if well:
+            self.obey(self.roster.prepared(replica_id, self.now))
+        else:
+            self.obey(self.roster.not_prepared(replica_id, Failure("no"), self.now))
 
     @precondition(lambda self: self.processes)
     @rule(data=st.data())
@@ -591,6 +677,7 @@ class Anything(RuleBasedStateMachine):
         states = {status.replica_id: status.state for status in self.roster.statuses(0.0)}
         assert self.wanted <= states.keys()
         for replica_id, state in states.items():
+            assert (replica_id in self.preparing) == (state is PREPARING)
             assert (replica_id in self.processes) == (state in (STARTING, READY, DRAINING))
             if replica_id not in self.wanted:
                 assert state in (DRAINING, STOPPED)

@@ -1,0 +1,23 @@
+"""The parts of a worker's environments, put together.
+
+Owns assembly only. Called by the worker's server, and by whoever builds without a worker.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mesh.clock import Clock
+from mesh.credentials import Credentials
+from mesh.settings import WorkerSettings, cache_directory
+from mesh.worker.environments.cache import Cache
+from mesh.worker.environments.fetch import Fetcher
+from mesh.worker.environments.packages import Packages
+from mesh.worker.environments.prepare import Environments
+
+
+def environments(settings: WorkerSettings, credentials: Credentials, clock: Clock) -> Environments:
+    """Return the environments of a worker. Nothing is read or written before something has to be fetched."""
+    cache = Cache(Path(settings.cache_dir or cache_directory()), settings.cache_bytes_max, clock)
+    packages = Packages(settings.control, credentials, clock)
+    return Environments(cache, Fetcher(cache, packages), settings.environment_timeout_s)

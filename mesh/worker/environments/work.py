@@ -1,0 +1,63 @@
+"""One piece of work in a thread that can be stopped, says what it does, and may ask the event loop for help.
+
+Owns the way back from the thread to the loop. Called by all that fetches or builds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+_LOOK_S = 0.1
+_T = TypeVar("_T")
+
+
+class Stopped(Exception):
+    """Nobody wants the result any more."""
+
+
+class Work:
+    """Made in the loop's thread, used in another."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """`say` is called in the loop's thread."""
+        self._loop = asyncio.get_running_loop()
+        self._say = say
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the thread to come to an end."""
+        self._stop.set()
+
+    def stopped(self) -> bool:
+        """Whether it was asked to."""
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Raise Stopped if it was asked to."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than until it is stopped. Raises Stopped."""
+        if self._stop.wait(seconds):
+            raise Stopped
+
+    def say(self, text: str) -> None:
+        """Tell people what goes on, in one line."""
+        self._loop.call_soon_threadsafe(self._say, text)
+
+    def wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run `work` on the loop and return its result; it is cancelled when this is stopped. Raises Stopped."""
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        while True:
+            try:
+                return running.result(_LOOK_S)
+            except TimeoutError:
+                if running.done():
+                    raise
+            if self._stop.is_set():
+                running.cancel()
+                raise Stopped
