@@ -94,6 +94,8 @@ class WorkerSettings:
     """Above that, what no replica uses is removed, the longest unused first."""
     environment_timeout_s: float = 600.0
     """Seconds in which code has to be fetched and packages installed before a build or a replica starts."""
+    log_dir: str = ""
+    """Directory for what replicas print; empty: a temporary one, removed at the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,9 +120,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 
 
-def configure_logs(role: str, settings: LogSettings) -> None:
-    """Send all logs of this process to stderr, in the format that `settings` asks for."""
+def configure_logs(role: str, settings: LogSettings, context: Callable[[], Mapping[str, str]] | None = None) -> None:
+    """Send all logs of this process to stderr, in the format that `settings` asks for.
+
+    `context` is asked, where a record is made, for fields that it is to have beside its own.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    if context is not None:
+        handler.addFilter(_with(context))
     tty = sys.stderr.isatty()
     as_text = settings.format == "text" or (settings.format == "auto" and tty)
     handler.setFormatter(TextFormatter(role, colour=tty) if as_text else JsonFormatter(role))
@@ -134,6 +139,15 @@ def configure_logs(role: str, settings: LogSettings) -> None:
     # It warns of every stream that a server's stop ends, which is what a stop is for.
     logging.getLogger("grpc").setLevel(max(logging.ERROR, root.level))
     logging.getLogger("mesh.access").setLevel(logging.INFO if settings.access else logging.CRITICAL)
+
+
+def _with(context: Callable[[], Mapping[str, str]]) -> Callable[[logging.LogRecord], bool]:
+    def add(record: logging.LogRecord) -> bool:
+        for name, value in context().items():
+            vars(record).setdefault(name, value)
+        return True
+
+    return add
 
 
 class TextFormatter(logging.Formatter):

@@ -106,6 +106,11 @@ class Client:
             await opened.close()
 
     @property
+    def address(self) -> str:
+        """The address that answered last."""
+        return self._addresses[self._first]
+
+    @property
     def age_s(self) -> float:
         """Seconds since this client was made: as good as since the command began."""
         return SYSTEM.monotonic() - self._began
@@ -218,7 +223,7 @@ class Client:
                     yield response
                     response = await call.read()
             except grpc.aio.AioRpcError as error:
-                if not isinstance(mapped := _mapped(error, self._addresses[self._first]), Unreachable):
+                if not isinstance(mapped := mesh_error(error, self.address), Unreachable):
                     raise mapped from error
                 self.trouble = mapped.message
             finally:
@@ -282,7 +287,7 @@ class Client:
             try:
                 result = await work(service(await self._connected(address)))
             except grpc.aio.AioRpcError as error:
-                if not isinstance(mapped := _mapped(error, address), Unreachable):
+                if not isinstance(mapped := mesh_error(error, address), Unreachable):
                     raise mapped from error
                 failed.append(mapped)
             except TimeoutError:
@@ -332,7 +337,8 @@ def _given_up(state: RetryCallState, patience_s: float | None) -> bool:
     return (state.seconds_since_start or 0.0) >= patience_s
 
 
-def _mapped(error: grpc.aio.AioRpcError, address: str) -> MeshError:
+def mesh_error(error: grpc.aio.AioRpcError, address: str) -> MeshError:
+    """Return what the control plane at `address` answered as an error of mesh."""
     details = error.details() or error.code().name
     problems, reason, hints = _told(error)
     hint = hints.get("hint", "")

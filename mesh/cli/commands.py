@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from mesh import __version__
-from mesh.cli import applications, build, call, diff, files, proto, roles, run, workers
+from mesh.cli import applications, build, call, diff, files, logs, proto, roles, run, workers
 from mesh.cli.flags import expanded
 from mesh.errors import MeshError
 from mesh.settings import prepare_grpc
@@ -27,6 +27,7 @@ GROUPS = {
         applications.status,
         applications.config,
         applications.delete,
+        logs.logs,
         applications.workers,
         workers.drain,
         files.validate,

@@ -232,6 +232,39 @@ class StoreFlags(PackageFlags):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LogLineFlags:
+    """Which lines of logs."""
+
+    tail: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=10_000, help="Last lines of each replica.", show_default="100; 10 with -f", metavar="COUNT"
+        ),
+    ] = None
+    since: Annotated[
+        str, typer.Option(help="Only lines from then on: 90s, 10m, 2h, 1d ago, or a time in RFC 3339.", metavar="TIME")
+    ] = ""
+    replica: Annotated[str, typer.Option(help="Only this replica, or those whose ids begin so.", metavar="ID")] = ""
+    previous: Annotated[
+        bool, typer.Option("--previous", help="Of each replica only the last process that has ended.")
+    ] = False
+    request_id: Annotated[str, typer.Option(help="Only lines logged for this request.", metavar="ID")] = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerIdentityFlags:
+    """Who a worker is, and where it keeps what is to outlive it."""
+
+    worker_id: Annotated[str, typer.Option("--id", help="Name.", show_default="host name and a random part")] = ""
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for what replicas print.", show_default="~/.local/state/mesh; temporary without --id"
+        ),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class GatewayFlags:
     """Time limits of a gateway."""
 

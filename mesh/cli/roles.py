@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.cli.flags import ControlFlags, ControlPlaneFlags, GatewayFlags, ProcessFlags, TrustFlags, WorkerFlags
+from mesh.cli.flags import (
+    ControlFlags,
+    ControlPlaneFlags,
+    GatewayFlags,
+    ProcessFlags,
+    TrustFlags,
+    WorkerFlags,
+    WorkerIdentityFlags,
+)
+from mesh.cli.run import log_directory, state_directory
 from mesh.settings import (
     CONTROL_PORT,
     GRPC_PORT,
@@ -19,6 +28,7 @@ from mesh.settings import (
     ControlPlaneSettings,
     GatewaySettings,
     WorkerSettings,
+    environment,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +72,6 @@ def controlplane(
 
 def worker(
     host: Annotated[str, typer.Option(help="Address that replicas listen on and gateways reach.")] = LOOPBACK,
-    worker_id: Annotated[str, typer.Option("--id", help="Name.", show_default="host name and a random part")] = "",
     max_replicas: Annotated[int, typer.Option(min=1, help="Replicas it runs at most.", metavar="COUNT")] = 100,
     drain_timeout: Annotated[
         float | None,
@@ -74,6 +83,7 @@ def worker(
         ),
     ] = None,
     *,
+    identity: WorkerIdentityFlags,
     control: WorkerFlags,
     process: ProcessFlags,
 ) -> None:
@@ -84,7 +94,16 @@ def worker(
       meshctl worker --control 10.0.0.7:7070 --host 10.0.0.20 --token-file token
       MESH_ADDRESS=10.0.0.7:7070 meshctl worker --id gpu-1
     """
-    base = WorkerSettings(worker_id, host, control.addresses(), max_replicas, control.security(), drain_timeout)
+    data_dir = identity.data_dir or (state_directory(environment()) if identity.worker_id else None)
+    base = WorkerSettings(
+        identity.worker_id,
+        host,
+        control.addresses(),
+        max_replicas,
+        control.security(),
+        drain_timeout,
+        log_dir=log_directory(data_dir, identity.worker_id),
+    )
     settings = control.applied(base)
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
@@ -93,7 +112,7 @@ def worker(
 
         return Worker(settings, SYSTEM), dict
 
-    _check_name(worker_id)
+    _check_name(identity.worker_id)
     _serve("worker", made, process)
 
 

@@ -6,6 +6,7 @@ Owns the words of the two commands. Loads nothing heavy before one of them is ca
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -65,15 +66,17 @@ def start(
       meshctl start --host 0.0.0.0 --config mesh.yaml
       meshctl start --store etcd://10.0.0.5:2379/mesh
     """
-    from mesh.cli.local import Local, serve
+    from mesh.cli.local import WORKER_ID, Local, serve
     from mesh.cli.target import Asked
 
     if store.store and store.data_dir is not None:
         raise typer.BadParameter("cannot be used together with --store", param_hint="--data-dir")
-    url = store.store or embedded_store(store.data_dir or state_directory(environment()))
+    directory = store.data_dir or state_directory(environment())
+    url = store.store or embedded_store(directory)
+    log_dir = log_directory(directory, WORKER_ID)
     settings = store.applied(trust.applied(ControlPlaneSettings(host=control_host, store=url)))
     asked = Asked(str(config)) if config is not None else None
-    worker = local.worker()
+    worker = replace(local.worker(), log_dir=log_dir)
     raise typer.Exit(serve(Local(settings, local, process, worker, asked)))
 
 
@@ -82,6 +85,11 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     if base := environ.get("XDG_STATE_HOME"):
         return Path(base) / "mesh"
     return Path.home() / ".local" / "state" / "mesh"
+
+
+def log_directory(data_dir: Path | None, worker_id: str) -> str:
+    """Return where a worker keeps the logs of its replicas; without a `data_dir` in none that outlives it."""
+    return str(data_dir.absolute() / (worker_id or "worker") / "logs") if data_dir is not None else ""
 
 
 def embedded_store(directory: Path) -> str:

@@ -25,6 +25,8 @@ from mesh.controlplane.event_api import Events
 from mesh.controlplane.forward import Forwarder
 from mesh.controlplane.goal import GoalState
 from mesh.controlplane.leader import Leadership
+from mesh.controlplane.log_reads import LogReads
+from mesh.controlplane.logs import Logs
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.opening import open_store
 from mesh.controlplane.package_service import Packages
@@ -43,6 +45,7 @@ from mesh.v1 import (
     deployment_service_pb2_grpc,
     discovery_service_pb2_grpc,
     event_service_pb2_grpc,
+    log_service_pb2_grpc,
     package_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
@@ -58,6 +61,7 @@ SERVICES = (
     "mesh.v1.WorkerService",
     "mesh.v1.DiscoveryService",
     "mesh.v1.PackageService",
+    "mesh.v1.LogService",
 )
 OPTIONS = (
     # Two servers on one port would each get some of the connections; a port in use must be an error.
@@ -90,6 +94,7 @@ class ControlPlane:
         self._availability: Availability | None = None
         self._health: health.aio.HealthServicer | None = None
         self._forwarder = Forwarder(self._credentials)
+        self._log_reads = LogReads(clock)
         self._tasks = Tasks()
         self._failed = ""
 
@@ -119,7 +124,8 @@ class ControlPlane:
         at_leader = AtLeader(loop, leadership, self._forwarder, availability, clock)
         servicer = self._packages = Packages(packages)
         deployments = Deployments(at_leader, leadership, goal, WorkerGoals(store, leadership, clock), clock)
-        sessions = Sessions(loop, leadership, settings.heartbeat_interval_s, clock)
+        logs = Logs(at_leader, self._log_reads)
+        sessions = Sessions(loop, leadership, self._log_reads, settings.heartbeat_interval_s, clock)
         discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
         self._health = health.aio.HealthServicer()
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
@@ -127,6 +133,7 @@ class ControlPlane:
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(sessions, server)
         discovery_service_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, server)
         package_service_pb2_grpc.add_PackageServiceServicer_to_server(servicer, server)
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(logs, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._tasks = Tasks(on_failure=self._on_failure)
         self._tasks.spawn(leadership.run(), name="leadership")

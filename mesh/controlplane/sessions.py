@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -20,6 +20,7 @@ from mesh.clock import Clock
 from mesh.controlplane.builds import Build, plan_of
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.limits import bounded_status
+from mesh.controlplane.log_reads import LogReads
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.registry import Greeting
 from mesh.controlplane.streams import PeerGone, read, write
@@ -30,7 +31,16 @@ from mesh.liveness import TAKE_OFFICE_S, Silence
 from mesh.model import BuiltDeployment, Failure, ReplicaStatus
 from mesh.serving.options import name_problem
 from mesh.v1 import deployment_pb2, worker_service_pb2_grpc
-from mesh.v1.worker_service_pb2 import BuildResult, Heartbeat, Redirect, SessionRequest, SessionResponse, Welcome
+from mesh.v1.worker_service_pb2 import (
+    BuildResult,
+    Heartbeat,
+    Redirect,
+    SendLogsRequest,
+    SendLogsResponse,
+    SessionRequest,
+    SessionResponse,
+    Welcome,
+)
 
 HELLO_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0
@@ -43,9 +53,12 @@ log = logging.getLogger("mesh.controlplane.sessions")
 class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
     """Serves WorkerService."""
 
-    def __init__(self, loop: Loop, leadership: Leadership, heartbeat_interval_s: float, clock: Clock) -> None:
+    def __init__(
+        self, loop: Loop, leadership: Leadership, reads: LogReads, heartbeat_interval_s: float, clock: Clock
+    ) -> None:
         self._loop = loop
         self._leadership = leadership
+        self._reads = reads
         self._interval_s = heartbeat_interval_s
         self._clock = clock
 
@@ -92,6 +105,12 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
             await self._redirect(context)
         elif outbox.refusal:
             await context.abort(grpc.StatusCode.ABORTED, outbox.refusal)
+
+    async def SendLogs(
+        self, request_iterator: AsyncIterator[SendLogsRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> SendLogsResponse:
+        """Take lines of logs that a session asked for."""
+        return await self._reads.receive(context)
 
     async def _send(self, outbox: Outbox, context: _Context) -> None:
         """Send what the outbox has, and signs of life in between."""

@@ -222,7 +222,7 @@ class ServedPipe:
 class ServedCall:
     """One call as the replica sees it: its head, its body, and its answer. Made and ended by the pipe."""
 
-    __slots__ = ("_cancel", "_number", "_over", "_pipe", "body", "cancelled", "head", "window")
+    __slots__ = ("__weakref__", "_cancel", "_number", "_over", "_pipe", "body", "cancelled", "head", "window")
 
     def __init__(self, pipe: ServedPipe, number: int, head: pb.Open) -> None:
         self.head = head

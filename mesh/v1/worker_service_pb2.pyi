@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mesh.v1 import deployment_pb2 as _deployment_pb2
+from mesh.v1 import log_service_pb2 as _log_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,90 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class SendLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_ID_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
+    read_id: _builtins.str
+    """In the first message."""
+    caught_up: _builtins.bool
+    @_builtins.property
+    def found(self) -> Global___LogsFound: ...
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_log_service_pb2.LogEntry]: ...
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is missing, and why."""
+
+    def __init__(
+        self,
+        *,
+        read_id: _builtins.str = ...,
+        found: Global___LogsFound | None = ...,
+        entries: _abc.Iterable[_log_service_pb2.LogEntry] | None = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
+        caught_up: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["found", b"found"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "entries", b"entries", "found", b"found", "notices", b"notices", "read_id", b"read_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendLogsRequest: _TypeAlias = SendLogsRequest  # noqa: Y015
+
+@_typing.final
+class LogsFound(_message.Message):
+    """Names of which the worker keeps logs, at most 1,000 of each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATIONS_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    REPLICA_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def applications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the application that was asked for, of all its deployments."""
+
+    @_builtins.property
+    def replica_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        applications: _abc.Iterable[_builtins.str] | None = ...,
+        deployments: _abc.Iterable[_builtins.str] | None = ...,
+        replica_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "deployments", b"deployments", "replica_ids", b"replica_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogsFound: _TypeAlias = LogsFound  # noqa: Y015
+
+@_typing.final
+class SendLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendLogsResponse: _TypeAlias = SendLogsResponse  # noqa: Y015
 
 @_typing.final
 class SessionRequest(_message.Message):
@@ -245,6 +330,8 @@ class SessionResponse(_message.Message):
     BUILD_FIELD_NUMBER: _builtins.int
     CANCEL_BUILD_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    READ_LOGS_FIELD_NUMBER: _builtins.int
+    STOP_LOGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -257,6 +344,10 @@ class SessionResponse(_message.Message):
     def cancel_build(self) -> Global___CancelBuild: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def read_logs(self) -> Global___ReadLogs: ...
+    @_builtins.property
+    def stop_logs(self) -> Global___StopLogs: ...
     def __init__(
         self,
         *,
@@ -266,12 +357,14 @@ class SessionResponse(_message.Message):
         build: Global___Build | None = ...,
         cancel_build: Global___CancelBuild | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        read_logs: Global___ReadLogs | None = ...,
+        stop_logs: Global___StopLogs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "cancel_build", b"cancel_build", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "cancel_build", b"cancel_build", "heartbeat", b"heartbeat", "kind", b"kind", "read_logs", b"read_logs", "redirect", b"redirect", "stop_logs", b"stop_logs", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "cancel_build", b"cancel_build", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "build", b"build", "cancel_build", b"cancel_build", "heartbeat", b"heartbeat", "kind", b"kind", "read_logs", b"read_logs", "redirect", b"redirect", "stop_logs", b"stop_logs", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "redirect", "assignments", "build", "cancel_build", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "redirect", "assignments", "build", "cancel_build", "heartbeat", "read_logs", "stop_logs"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -399,3 +492,47 @@ class CancelBuild(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelBuild: _TypeAlias = CancelBuild  # noqa: Y015
+
+@_typing.final
+class ReadLogs(_message.Message):
+    """The worker is to answer by SendLogs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    read_id: _builtins.str
+    @_builtins.property
+    def request(self) -> _log_service_pb2.ReadLogsRequest: ...
+    def __init__(
+        self,
+        *,
+        read_id: _builtins.str = ...,
+        request: _log_service_pb2.ReadLogsRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_id", b"read_id", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadLogs: _TypeAlias = ReadLogs  # noqa: Y015
+
+@_typing.final
+class StopLogs(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_ID_FIELD_NUMBER: _builtins.int
+    read_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        read_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_id", b"read_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopLogs: _TypeAlias = StopLogs  # noqa: Y015

@@ -40,6 +40,11 @@ class WorkerServiceStub:
                 request_serializer=mesh_dot_v1_dot_worker__service__pb2.SessionRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_worker__service__pb2.SessionResponse.FromString,
                 _registered_method=True)
+        self.SendLogs = channel.stream_unary(
+                '/mesh.v1.WorkerService/SendLogs',
+                request_serializer=mesh_dot_v1_dot_worker__service__pb2.SendLogsRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_worker__service__pb2.SendLogsResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -79,6 +84,17 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendLogs(self, request_iterator, context):
+        """Sends what a ReadLogs of the session asked for, to the leader that asked: `found` first, then lines in order of time,
+        `caught_up` when all that was there has been sent. It ends there, unless the lines are to be followed.
+
+        A message has 256 KiB at most. The leader reads no faster than who asked for the lines; StopLogs ends it.
+        NOT_FOUND: nobody waits for it any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -86,6 +102,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=mesh_dot_v1_dot_worker__service__pb2.SessionRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_worker__service__pb2.SessionResponse.SerializeToString,
+            ),
+            'SendLogs': grpc.stream_unary_rpc_method_handler(
+                    servicer.SendLogs,
+                    request_deserializer=mesh_dot_v1_dot_worker__service__pb2.SendLogsRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_worker__service__pb2.SendLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -116,6 +137,33 @@ class WorkerService:
             '/mesh.v1.WorkerService/Session',
             mesh_dot_v1_dot_worker__service__pb2.SessionRequest.SerializeToString,
             mesh_dot_v1_dot_worker__service__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendLogs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/mesh.v1.WorkerService/SendLogs',
+            mesh_dot_v1_dot_worker__service__pb2.SendLogsRequest.SerializeToString,
+            mesh_dot_v1_dot_worker__service__pb2.SendLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,13 @@ class WorkerServiceStub:
     Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks or CancelBuild comes
     first: its answer is not wanted any more, and the worker ends the build's process.
     """
+    SendLogs: _grpc.StreamUnaryMultiCallable[_worker_service_pb2.SendLogsRequest, _worker_service_pb2.SendLogsResponse]
+    """Sends what a ReadLogs of the session asked for, to the leader that asked: `found` first, then lines in order of time,
+    `caught_up` when all that was there has been sent. It ends there, unless the lines are to be followed.
+
+    A message has 256 KiB at most. The leader reads no faster than who asked for the lines; StopLogs ends it.
+    NOT_FOUND: nobody waits for it any more.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -96,6 +103,13 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Build asks the worker to import an application in a process of its own and to say what is in it.
     Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks or CancelBuild comes
     first: its answer is not wanted any more, and the worker ends the build's process.
+    """
+    SendLogs: _aio.StreamUnaryMultiCallable[_worker_service_pb2.SendLogsRequest, _worker_service_pb2.SendLogsResponse]  # type: ignore[assignment]
+    """Sends what a ReadLogs of the session asked for, to the leader that asked: `found` first, then lines in order of time,
+    `caught_up` when all that was there has been sent. It ends there, unless the lines are to be followed.
+
+    A message has 256 KiB at most. The leader reads no faster than who asked for the lines; StopLogs ends it.
+    NOT_FOUND: nobody waits for it any more.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -134,6 +148,19 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         Build asks the worker to import an application in a process of its own and to say what is in it.
         Each Build is answered by exactly one BuildResult with the same id, unless the stream breaks or CancelBuild comes
         first: its answer is not wanted any more, and the worker ends the build's process.
+        """
+
+    @_abc_1.abstractmethod
+    def SendLogs(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_service_pb2.SendLogsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.SendLogsResponse, _abc.Awaitable[_worker_service_pb2.SendLogsResponse]]:
+        """Sends what a ReadLogs of the session asked for, to the leader that asked: `found` first, then lines in order of time,
+        `caught_up` when all that was there has been sent. It ends there, unless the lines are to be followed.
+
+        A message has 256 KiB at most. The leader reads no faster than who asked for the lines; StopLogs ends it.
+        NOT_FOUND: nobody waits for it any more.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,9 +22,7 @@ from mesh.liveness import ANSWER_TIMEOUT_S, RECONNECT, STOOD_S, pings
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.v1.worker_service_pb2_grpc import WorkerServiceStub
-from mesh.worker.builds import Builds
-from mesh.worker.stream import Call, Heart, Stream, replica_statuses
-from mesh.worker.supervisor import Supervisor
+from mesh.worker.stream import Call, Duties, Heart, Stream, replica_statuses
 
 log = logging.getLogger("mesh.worker")
 
@@ -60,15 +58,13 @@ class Agent:
         identity: Identity,
         control: tuple[str, ...],
         credentials: Credentials,
-        supervisor: Supervisor,
-        builds: Builds,
+        duties: Duties,
         clock: Clock,
     ) -> None:
         self._identity = identity
         self._control = control
         self._credentials = credentials
-        self._supervisor = supervisor
-        self._builds = builds
+        self._duties = duties
         self._clock = clock
         self._stream: Stream | None = None
         self._draining = False
@@ -109,7 +105,7 @@ class Agent:
         Returns when none is left, when there is no room for the rest elsewhere, or when nobody leads who could help.
         """
         self.announce_drain()
-        while not self._supervisor.is_empty and not (self._stream and self._stream.no_room_elsewhere):
+        while not self._duties.supervisor.is_empty and not (self._stream and self._stream.no_room_elsewhere):
             self._news.clear()
             try:
                 async with asyncio.timeout(None if self._stream else LEADER_S):
@@ -142,15 +138,16 @@ class Agent:
         """
         async with channel(address, self._credentials, _OPTIONS) as opened:
             await connect(opened, address)
-            call = WorkerServiceStub(opened).Session()
-            said = self._supervisor.statuses()
+            stub = WorkerServiceStub(opened)
+            call = stub.Session()
+            said = self._duties.supervisor.statuses()
             welcome = await self._greet(call, address, said)
             if welcome.HasField("redirect"):
                 call.cancel()
                 return welcome.redirect.leader
             log.info("registered as %s with the control plane %s", self._identity.worker_id, address)
             heart = Heart(welcome.welcome.heartbeat_interval_s, self._clock)
-            stream = Stream(call, heart, said, self._supervisor, self._builds)
+            stream = Stream(call, heart, said, self._duties, stub)
             stream.draining, stream.heard = self._draining, self._news.set
             self.welcomed, self._stream = True, stream
             self._news.set()

@@ -21,6 +21,7 @@ from mesh.pipe.messages import BadFraming
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.transcode.collect import behavior, is_async
 from mesh.v1 import replica_service_pb2 as pb
+from mesh.worker import current_call
 from mesh.worker.grpc_context import Aborted, AsyncContext, BadMessage, CallGone, CallState, SyncContext
 from mesh.worker.raised import text_of, traceback_of
 from mesh.worker.threads import Threads
@@ -63,6 +64,7 @@ class GrpcCalls:
         await self._tasks.cancel()
 
     async def _serve(self, call: ServedCall) -> None:
+        current_call.enter(call)
         method = self._methods.get(call.head.raw_path)
         if method is None:
             path = call.head.raw_path.decode("utf-8", "replace")[:200]

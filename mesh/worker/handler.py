@@ -23,6 +23,7 @@ from starlette.types import Message, Scope
 from mesh.lifecycle import Tasks
 from mesh.pipe.callee import ServedCall
 from mesh.telemetry import REPLICA_REQUESTS
+from mesh.worker import current_call
 from mesh.worker.raised import text_of, traceback_of
 from mesh.worker.threads import Threads
 
@@ -62,6 +63,7 @@ class Handler:
         await self._tasks.cancel()
 
     async def _serve_async(self, call: ServedCall) -> None:
+        current_call.enter(call)
         try:
             if call.cancelled:  # before its first step
                 self._ended_cancelled(call)
@@ -79,6 +81,7 @@ class Handler:
     def _serve_sync(self, call: ServedCall) -> Callable[[], object]:
         try:
             context = contextvars.copy_context()
+            context.run(current_call.enter, call)
             arguments = (Request(scope(call), call_receive(call)),) if self._takes_request else ()
             future = self._loop.run_in_executor(self._threads, _run, context, self._target, arguments)
         except Exception as error:
@@ -110,6 +113,7 @@ class Handler:
         return cancel
 
     async def _finish_sync(self, call: ServedCall, result: Any) -> None:
+        current_call.enter(call)
         try:
             await self._answer(call, result)
         except asyncio.CancelledError:

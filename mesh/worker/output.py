@@ -11,13 +11,17 @@ from collections import deque
 LINE_BYTES_MAX = 8 * 1024
 LINES_KEPT = 200
 LINES_PER_SECOND_MAX = 500
+KEPT_PER_SECOND_MAX = 2000
+"""The same where they go to the disk, and so to whoever asks for them."""
 _CUT = " … (line cut)"
 
 
 class Output:
     """Lines of one replica, over all its processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, passed_max: int = LINES_PER_SECOND_MAX) -> None:
+        """`passed_max`: lines a second that are handed on, at least twice LINES_KEPT."""
+        self._passed_max = passed_max
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         """The last lines, oldest first."""
         self._part = bytearray()
@@ -27,15 +31,16 @@ class Output:
         self._left_out = 0
 
     def feed(self, data: bytes, now: float) -> list[str]:
-        """Take what was read at `now`; return the lines to log. Costs no more than the lines that are kept."""
+        """Take what was read at `now`; return the lines to log. Costs no more than the lines that are handed on."""
         head, newline, rest = data.partition(b"\n")
         self._extend(head)
         if not newline:
             return []
         first = self._take()
         middle, newline, last = rest.rpartition(b"\n")
-        lines = middle.rsplit(b"\n", LINES_KEPT) if newline else []
-        if len(lines) > LINES_KEPT:
+        lines_max = self._passed_max // 2
+        lines = middle.rsplit(b"\n", lines_max) if newline else []
+        if len(lines) > lines_max:
             self._left_out += lines[0].count(b"\n") + 1
             del lines[0]
         self._extend(last)
@@ -66,7 +71,7 @@ class Output:
         self.lines.extend(lines)
         if (second := int(now)) != self._second:
             self._second, self._told = second, 0
-        passed = lines[: LINES_PER_SECOND_MAX - self._told]
+        passed = lines[: self._passed_max - self._told]
         notice = self._notice() if passed else []
         self._told += len(passed)
         self._left_out += len(lines) - len(passed)

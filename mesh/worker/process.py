@@ -222,6 +222,9 @@ def _spawn(launch: Launch, stdin: int, output: int, status: int) -> subprocess.P
     )
 
 
+EXITED_WELL = "exited with code 0"
+
+
 def _messages(launch: Launch) -> bytes:
     second = framed(security_message(launch.security)) if launch.security is not None else b""
     return framed(launch.payload) + second

@@ -31,6 +31,7 @@ from mesh.security import Security
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
+from mesh.worker import current_call
 from mesh.worker.failures import failure_of
 from mesh.worker.grpc_calls import GrpcCalls
 from mesh.worker.handler import Handler
@@ -205,7 +206,7 @@ def main() -> None:
     spec = wire.from_proto(deployment_pb2.ReplicaSpec.FromString(read_message(lifeline)), ReplicaSpec)
     security = security_of(read_message(lifeline))
     lifecycle.bind_to_parent(arguments.parent, lifeline)
-    configure_logs("replica", LogSettings(format=arguments.log_format))
+    configure_logs("replica", LogSettings(format=arguments.log_format), current_call.fields)
     status = Status(arguments.status_fd)
     try:
         code = lifecycle.run(lambda stop: serve(Launched(spec, security, arguments.host), status, stop))

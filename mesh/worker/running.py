@@ -22,10 +22,12 @@ from mesh.v1 import deployment_pb2
 from mesh.worker import env_vars
 from mesh.worker.environments.environment import Environment
 from mesh.worker.failures import cut_front, process_failure
+from mesh.worker.logs.keeper import Keeper, ProcessLog
+from mesh.worker.logs.lines import Source
 from mesh.worker.output import Output
-from mesh.worker.process import Child, Launch
+from mesh.worker.process import EXITED_WELL, Child, Launch
 from mesh.worker.replica_client import ReplicaClient
-from mesh.worker.replica_log import log_line
+from mesh.worker.replica_log import ReplicaLog
 from mesh.worker.watchdog import Watchdog
 
 MODULE = "mesh.worker.replica"
@@ -83,13 +85,15 @@ class Running:
         self._clock = clock
         self._said = bytearray()
         self._terminated = False
+        self._log = ReplicaLog(self.labels)
+        self._kept: ProcessLog | None = None
         self._child: Child | None = None
         self._client: ReplicaClient | None = None
         self._tasks = Tasks()
         self._probing: asyncio.Task[None] | None = None
         self._configuring: asyncio.Task[None] | None = None
 
-    def start(self, environment: Environment, host: str, watchdog: Watchdog) -> int:
+    def start(self, environment: Environment, host: str, watchdog: Watchdog, keeper: Keeper) -> int:
         """Start the process in an environment that is ready; return its id. Raises DeployFailed or InvalidConfig."""
         runtime_env = environment.runtime_env
         spec = replace(self._spec, config=replace(self._spec.config, runtime_env=runtime_env))
@@ -103,6 +107,7 @@ class Running:
             security=self._credentials.security,
         )
         self._child = Child(launch, watchdog, on_output=self._printed, on_status=self._hear)
+        self._kept = keeper.open(Source(self._spec.application, self._spec.deployment, self.replica_id))
         return self._child.pid
 
     def terminate(self) -> None:
@@ -132,8 +137,10 @@ class Running:
         await self._tasks.cancel()
         if self._client is not None:
             await self._client.close()
-        for line in self._output.end():
-            log_line(line, self.labels)
+        self._take(self._output.end())
+        if self._kept is not None:
+            words = ending if ending.startswith("exited") else f"was {ending}"
+            self._kept.end(words, "INFO" if self._terminated or ending == EXITED_WELL else "ERROR")
         return bounded(process_failure(ending, "" if self._terminated else self._output.tail(_TAIL_LINES)))
 
     def configure(self, settings: DeploymentSettings) -> None:
@@ -171,8 +178,12 @@ class Running:
 
     def _printed(self, data: bytes) -> None:
         if data:
-            for line in self._output.feed(data, self._clock.monotonic()):
-                log_line(line, self.labels)
+            self._take(self._output.feed(data, self._clock.monotonic()))
+
+    def _take(self, lines: list[str]) -> None:
+        self._log.log(lines, self._clock.monotonic())
+        if lines and self._kept is not None:
+            self._kept.write(lines)
 
     def _hear(self, data: bytes) -> None:
         self._said += data

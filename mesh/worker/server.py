@@ -5,6 +5,7 @@ Owns assembly only. Called by the CLI.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -20,7 +21,10 @@ from mesh.settings import WorkerSettings
 from mesh.worker.agent import Agent, Identity
 from mesh.worker.builds import Builds
 from mesh.worker.environments.assembly import environments
-from mesh.worker.supervisor import Supervisor
+from mesh.worker.logs.keeper import Keeper
+from mesh.worker.logs.sender import LogSender
+from mesh.worker.stream import Duties
+from mesh.worker.supervisor import Shared, Supervisor
 from mesh.worker.watchdog import Watchdog
 
 _HOST_CHARS_MAX = 50
@@ -48,10 +52,13 @@ class Worker:
         )
         self._watchdog = Watchdog()
         self._environments = environments(settings, credentials, clock)
-        host = settings.host
-        self._supervisor = Supervisor(host, credentials, clock, self._watchdog, self._environments, self._changed)
+        self._keeper = Keeper(settings.log_dir, clock)
+        self._log_sender = LogSender(self._keeper)
+        shared = Shared(self._watchdog, self._environments, self._keeper)
+        self._supervisor = Supervisor(settings.host, credentials, clock, shared, self._changed)
         builds = Builds(self._environments, self._watchdog, clock)
-        self._agent = Agent(identity, settings.control, credentials, self._supervisor, builds, clock)
+        duties = Duties(self._supervisor, builds, self._log_sender)
+        self._agent = Agent(identity, settings.control, credentials, duties, clock)
         self._tasks = Tasks()
         self._drain_timeout_s = settings.drain_timeout_s
         self._draining = False
@@ -69,6 +76,7 @@ class Worker:
         """Begin to look for the control plane; it need not be there yet."""
         self._watchdog.start()
         self._environments.start()
+        self._keeper.start()
         self._supervisor.start()
         self._tasks.spawn(self._agent.run(), name="agent")
 
@@ -101,6 +109,8 @@ class Worker:
         await self._tasks.cancel()
         await self._supervisor.stop()
         await self._environments.close()
+        self._log_sender.close()
+        await asyncio.to_thread(self._keeper.close)
         self._watchdog.stop()
 
     def _changed(self) -> None:

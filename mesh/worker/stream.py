@@ -10,7 +10,8 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -21,6 +22,7 @@ from mesh.liveness import Silence
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.v1.worker_service_pb2 import Draining, Heartbeat, Leaving, Report, SessionRequest, SessionResponse
 from mesh.worker.builds import Builds
+from mesh.worker.logs.sender import LogSender
 from mesh.worker.supervisor import Supervisor
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[SessionRequest, SessionResponse]"
@@ -56,16 +58,25 @@ class Heart:
         return f"nothing was heard for {self._silence.limit_s:g} s"
 
 
+@dataclass(frozen=True, slots=True)
+class Duties:
+    """What a session may ask of the worker."""
+
+    supervisor: Supervisor
+    builds: Builds
+    log_sender: LogSender
+
+
 class Stream:
-    """A session that stands. `said` is what Hello told of the replicas."""
+    """A session that stands. `said` is what Hello told of the replicas, `stub` calls who has the other end."""
 
     def __init__(
         self,
         call: Call,
         heart: Heart,
         said: tuple[model.ReplicaStatus, ...],
-        supervisor: Supervisor,
-        builds: Builds,
+        duties: Duties,
+        stub: Any,
     ) -> None:
         self.leader = ""
         """Whom to ask next, if the other side said so."""
@@ -78,8 +89,11 @@ class Stream:
         self._call = call
         self._heart = heart
         self._said = said
-        self._supervisor = supervisor
-        self._builds = builds
+        self._supervisor = duties.supervisor
+        self._builds = duties.builds
+        self._log_sender = duties.log_sender
+        self._stub = stub
+        self._reads: dict[str, asyncio.Task[None]] = {}
         self._results: deque[worker_service_pb2.BuildResult] = deque()
         self._building: dict[str, asyncio.Task[None]] = {}
         self._leaving = self._said_draining = False
@@ -141,8 +155,20 @@ class Stream:
         elif kind == "cancel_build":
             if (building := self._building.pop(response.cancel_build.build_id, None)) is not None:
                 building.cancel()
+        elif kind == "read_logs":
+            self._read_logs(response.read_logs)
+        elif kind == "stop_logs":
+            if (read := self._reads.pop(response.stop_logs.read_id, None)) is not None:
+                read.cancel()
         elif kind == "redirect":
             self.leader = response.redirect.leader
+
+    def _read_logs(self, asked: worker_service_pb2.ReadLogs) -> None:
+        read_id = asked.read_id
+        task = self._reads[read_id] = self._tasks.spawn(
+            self._log_sender.send(asked, self._stub), name=f"logs-{read_id}"
+        )
+        task.add_done_callback(lambda _: self._reads.pop(read_id, None))
 
     async def _build(self, request: worker_service_pb2.Build) -> None:
         self._results.append(await self._builds.build(request))

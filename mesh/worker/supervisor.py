@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 from mesh import lifecycle
 from mesh.clock import Clock
@@ -20,7 +21,8 @@ from mesh.telemetry import REPLICA_CRASHES, REPLICA_STARTS
 from mesh.worker.environments.environment import in_place
 from mesh.worker.environments.prepare import Environments, Prepared
 from mesh.worker.failures import failure_of
-from mesh.worker.output import Output
+from mesh.worker.logs.keeper import Keeper
+from mesh.worker.output import KEPT_PER_SECOND_MAX, Output
 from mesh.worker.running import Running, bounded
 from mesh.worker.session import Abandon, Action, Configure, Kill, Prepare, Roster, Start, Terminate
 from mesh.worker.watchdog import Watchdog
@@ -28,6 +30,15 @@ from mesh.worker.watchdog import Watchdog
 log = logging.getLogger("mesh.worker")
 
 _STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the replicas of one worker have in common."""
+
+    watchdog: Watchdog
+    environments: Environments
+    keeper: Keeper
 
 
 class Supervisor:
@@ -38,17 +49,17 @@ class Supervisor:
         host: str,
         credentials: Credentials,
         clock: Clock,
-        watchdog: Watchdog,
-        environments: Environments,
+        shared: Shared,
         changed: Callable[[], None],
     ) -> None:
         self._host = host
         self._credentials = credentials
         self._clock = clock
-        self._watchdog = watchdog
+        self._keeper = shared.keeper
+        self._watchdog = shared.watchdog
         self._changed = changed
-        self._environments = environments
-        self._roster = Roster(clock.random, environments.timeout_s)
+        self._environments = shared.environments
+        self._roster = Roster(clock.random, shared.environments.timeout_s)
         self._epoch = clock.wall() - clock.monotonic()
         self._running: dict[str, Running] = {}
         self._preparing: dict[str, asyncio.Task[None]] = {}
@@ -231,13 +242,13 @@ class Supervisor:
         REPLICA_STARTS.labels(spec.application, spec.deployment).inc()
         known = {status.replica_id for status in self.statuses()}
         self._outputs = {replica_id: output for replica_id, output in self._outputs.items() if replica_id in known}
-        output = self._outputs.setdefault(spec.replica_id, Output())
+        output = self._outputs.setdefault(spec.replica_id, Output(KEPT_PER_SECOND_MAX))
         running = Running(spec, output, self, self._credentials, self._clock)
         prepared = self._prepared.get(spec.replica_id)
         environment = prepared.environment if prepared is not None else in_place(spec.config.runtime_env)
         assert environment is not None
         try:
-            pid = running.start(environment, self._host, self._watchdog)
+            pid = running.start(environment, self._host, self._watchdog, self._keeper)
         except (DeployFailed, InvalidConfig) as error:
             self._exited(running, spec, failure_of(error))
             return

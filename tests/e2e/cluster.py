@@ -117,7 +117,8 @@ class Cluster:
 
     def start_worker(self, name: str) -> MeshProcess:
         """Start one more worker."""
-        flags = ("--id", name, "--control", self.control, "--admin-port", "0")
+        data = ("--data-dir", str(self.directory / "data"))
+        flags = ("--id", name, "--control", self.control, "--admin-port", "0", *data)
         process = MeshProcess("worker", *flags, cwd=self.directory)
         self.workers.append(process)
         return process

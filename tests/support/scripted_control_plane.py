@@ -130,6 +130,7 @@ class ControlPlane(WorkerServiceServicer, PackageServiceServicer):
         self.before_download: Callable[[], Awaitable[object]] | None = None
         self.downloads: list[str] = []
         self.hellos: list[worker_service_pb2.Hello] = []
+        self.logs: list[worker_service_pb2.SendLogsRequest] = []
         self.address = ""
         self._sessions: asyncio.Queue[WorkerSession] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -207,6 +208,12 @@ class ControlPlane(WorkerServiceServicer, PackageServiceServicer):
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         self.packages[digest] = data
         return f"package:{digest}"
+
+    async def SendLogs(self, request_iterator: Any, context: Any) -> worker_service_pb2.SendLogsResponse:
+        """Take what was asked for by `WorkerSession.read_logs`."""
+        async for message in request_iterator:
+            self.logs.append(message)
+        return worker_service_pb2.SendLogsResponse()
 
     async def _read(self, requests: AsyncIterator[worker_service_pb2.SessionRequest], session: WorkerSession) -> None:
         try:

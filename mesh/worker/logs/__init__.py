@@ -1,0 +1,1 @@
+"""What replicas print, kept on the worker's disk and read again."""
