@@ -1,4 +1,4 @@
-"""`deploy`, `status`, `config`, `delete`, `shutdown`, `workers`: commands that talk to a control plane.
+"""`deploy`, `config`, `delete`, `shutdown`, `workers`: commands that talk to a control plane.
 
 Owns the words of the commands. Loads nothing heavy before one of them is called.
 """
@@ -52,45 +52,6 @@ def deploy(file: File, *, wait: WaitFlags, client: ClientFlags, output: OutputFl
         write(rendering.applied(response, following.states, style(output.output)))
 
     call_control(client, main)
-
-
-def status(
-    name: Name = "",
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Write it again after each change.")] = False,
-    *,
-    client: ClientFlags,
-    output: OutputFlags,
-    context: typer.Context,
-) -> None:
-    """Show how applications are doing; with a name, each of its replicas too.
-
-    \b
-    Examples:
-      meshctl status
-      meshctl status default -o json
-      meshctl status --watch
-    """
-    from mesh.cli.output import status as rendered
-    from mesh.cli.output import without_details
-    from mesh.cli.terminal import style, warn_of, write
-
-    form = output.output
-
-    async def once(client: Client) -> None:
-        message = await client.status(name)
-        warn_of(message.stale)
-        if not context.obj.debug:
-            without_details(message)
-        write(rendered(message, style(form), detailed=bool(name)))
-
-    async def again(client: Client) -> None:
-        clear = "\x1b[H\x1b[2J" if form is Output.TABLE and sys.stdout.isatty() else ""
-        async for message in client.watch(name, patience_s=WATCH_PATIENCE_S, lost=_warn_of_outage):
-            if not context.obj.debug:
-                without_details(message)
-            write(clear + rendered(message, style(form, one_line=True), detailed=bool(name)))
-
-    call_control(client, again if watch else once)
 
 
 def config(
@@ -208,13 +169,6 @@ def call_control(flags: ClientFlags, main: Callable[[Any], Awaitable[_T]]) -> _T
 
     raise_it()
     return asyncio.run(connected())
-
-
-def _warn_of_outage(why: str) -> None:
-    """Say that what was written last may not be so any more."""
-    from mesh.cli.terminal import say
-
-    say(f"warning: {why}; what is shown may be out of date; trying again")
 
 
 async def _deleted(client: Client, names: set[str], wait: WaitFlags, output: OutputFlags) -> None:

@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from mesh import __version__
-from mesh.cli import applications, build, call, diff, files, logs, proto, roles, run, workers
+from mesh.cli import applications, build, call, diff, files, logs, proto, roles, run, watching, workers
 from mesh.cli.flags import expanded
 from mesh.errors import MeshError
 from mesh.settings import prepare_grpc
@@ -24,7 +24,9 @@ GROUPS = {
     "Run everything here": (run.run, run.start),
     "Deploy and look": (
         applications.deploy,
-        applications.status,
+        watching.status,
+        watching.describe,
+        watching.events,
         applications.config,
         applications.delete,
         logs.logs,

@@ -17,7 +17,6 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from mesh.cli.strict_yaml import dump
-from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
 
 Form = Literal["table", "json", "yaml"]
@@ -28,10 +27,10 @@ _COLOURS = {
     **dict.fromkeys(
         ("DEPLOYING", "UPDATING", "DELETING", "PENDING", "STARTING", "DRAINING", "DRAINED", "STOPPED"), _YELLOW
     ),
-    **dict.fromkeys(("UNHEALTHY", "DEPLOY_FAILED", "BACKOFF", "DISCONNECTED"), _RED),
+    **dict.fromkeys(("UNHEALTHY", "DEPLOY_FAILED", "BACKOFF", "DISCONNECTED", "WARNING"), _RED),
 }
 _MESSAGE_WIDTH = 80
-_TIMES = frozenset(("applied_at", "since", "last_seen"))
+_TIMES = frozenset(("applied_at", "since", "last_seen", "first_at", "last_at", "next_start_at", "last_failure_at"))
 """Fields of the API that are Unix seconds."""
 
 
@@ -44,41 +43,6 @@ class Style:
     colour: bool = False
     one_line: bool = False
     """JSON without line breaks, for a stream of values."""
-
-
-def status(message: api.Status, style: Style, *, detailed: bool = False) -> str:
-    """Return the status of applications; `detailed` adds a row for each replica."""
-    if style.form != "table":
-        return data(as_data(message), style)
-    blocks = [
-        table(
-            ("APPLICATION", "STATE", "REVISION", "ROUTE", "AGE", "MESSAGE"),
-            [_application_row(item, style.now) for item in message.applications],
-            style,
-        ),
-        table(
-            ("DEPLOYMENT", "STATE", "READY", "MESSAGE"),
-            [
-                (
-                    f"{application.name}/{item.name}",
-                    enum_name(pb.DeploymentState.DESCRIPTOR, item.state),
-                    f"{item.ready_replicas}/{item.target_replicas}",
-                    shortened(item.message),
-                )
-                for application in message.applications
-                for item in application.deployments
-            ],
-            style,
-        ),
-    ]
-    if detailed:
-        blocks.append(_replicas(message, style))
-    if not message.applications:
-        blocks = ["no applications\n"]
-    counts = f"{counted(len(message.workers), 'worker')}, {counted(message.gateways, 'gateway')}"
-    last = f"{counts}, control plane {message.leader or 'without a leader'}"
-    blocks.append(f"{f'not current: {message.stale}' if message.stale else last}\n")
-    return "\n".join(block for block in blocks if block)
 
 
 def applied(message: api.ApplyResponse, states: Mapping[str, str], style: Style) -> str:
@@ -107,15 +71,6 @@ def deleted(names: Iterable[str], states: Mapping[str, str], style: Style) -> st
     return table(("APPLICATION", "CHANGE", "STATE"), rows, style) or "no applications\n"
 
 
-def without_details(message: api.Status) -> None:
-    """Take the tracebacks out of a status: they are for those who ask for them."""
-    replicas = (r.status for a in message.applications for d in a.deployments for r in d.replicas)
-    items: Iterable[pb.ApplicationStatus | pb.ReplicaStatus] = (*message.applications, *replicas)
-    for item in items:
-        if item.HasField("failure"):
-            item.failure.ClearField("details")
-
-
 def data(value: Any, style: Style) -> str:
     """Return plain data as JSON, or else as YAML."""
     if style.form == "json":
@@ -125,7 +80,7 @@ def data(value: Any, style: Style) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], style: Style) -> str:
     """Return aligned columns; nothing without rows. States are coloured if the style allows it."""
-    rows = [tuple(row) for row in rows]
+    rows = [tuple(map(printable, row)) for row in rows]
     if not rows:
         return ""
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
@@ -184,45 +139,14 @@ def shortened(text: str, width: int = _MESSAGE_WIDTH) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey: user code may print anything."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def counted(count: int, noun: str) -> str:
     """Return "1 worker", "2 workers"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _application_row(item: pb.ApplicationStatus, now: float) -> tuple[str, ...]:
-    revision = str(item.revision)
-    if item.serving_revision != item.revision:
-        revision += f" (serving {item.serving_revision or 'none'})"
-    return (
-        item.name,
-        enum_name(pb.ApplicationState.DESCRIPTOR, item.state),
-        revision,
-        item.route_prefix or "-",
-        age(now - item.applied_at) if item.applied_at else "-",
-        shortened(item.message),
-    )
-
-
-def _replicas(message: api.Status, style: Style) -> str:
-    rows = [
-        (
-            item.status.replica_id,
-            f"{application.name}/{deployment.name}",
-            enum_name(pb.ReplicaState.DESCRIPTOR, item.status.state),
-            f"{age(style.now - item.status.since)}" if item.status.since else "-",
-            str(item.revision),
-            item.worker_id or "-",
-            str(item.status.pid or "-"),
-            str(item.status.ongoing_requests),
-            str(item.status.crashes),
-            shortened(item.status.message),
-        )
-        for application in message.applications
-        for deployment in application.deployments
-        for item in deployment.replicas
-    ]
-    header = ["REPLICA", "DEPLOYMENT", "STATE", "FOR", "REVISION", "WORKER", "PID", "ONGOING", "CRASHES", "MESSAGE"]
-    return table(header, rows, style)
 
 
 def _field_data(message: Message, field: FieldDescriptor) -> Any:

@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from mesh.cli import output
+from mesh.cli import output, output_status
 from mesh.cli.config_file import InvalidFile
 from mesh.cli.fail import ExitCode, exit_code, rendered
 from mesh.cli.follow import ApplicationsFailed
@@ -46,6 +46,7 @@ def status() -> api.Status:
         name="default",
         route_prefix="/",
         state=pb.APPLICATION_STATE_RUNNING,
+        reason=pb.REASON_READY,
         revision=3,
         serving_revision=3,
         applied_at=NOW - 7200,
@@ -55,6 +56,7 @@ def status() -> api.Status:
         name="other",
         state=pb.APPLICATION_STATE_DEPLOY_FAILED,
         message="Traceback (most recent call last):\n  File x\nValueError: no",
+        reason=pb.REASON_ROLLED_BACK,
         revision=2,
         serving_revision=1,
     )
@@ -70,32 +72,32 @@ def status() -> api.Status:
 
 
 def test_status_table() -> None:
-    assert output.status(status(), TABLE) == (
-        "APPLICATION   STATE           REVISION        ROUTE   AGE   MESSAGE\n"
-        "default       RUNNING         3               /       2h\n"
-        "other         DEPLOY_FAILED   2 (serving 1)   -       -     ValueError: no\n"
+    assert output_status.status(status(), TABLE) == (
+        "APPLICATION   STATE           REASON        REVISION        ROUTE   AGE   MESSAGE\n"
+        "default       RUNNING         -             3               /       2h\n"
+        "other         DEPLOY_FAILED   ROLLED_BACK   2 (serving 1)   -       -     ValueError: no\n"
         "\n"
-        "DEPLOYMENT   STATE     READY   MESSAGE\n"
-        "default/D    HEALTHY   1/1\n"
+        "DEPLOYMENT   STATE     REASON   READY   MESSAGE\n"
+        "default/D    HEALTHY   -        1/1\n"
         "\n"
         "1 worker, 2 gateways, control plane 127.0.0.1:7070\n"
     )
 
 
 def test_status_table_of_replicas() -> None:
-    lines = output.status(status(), TABLE, detailed=True).splitlines()
+    lines = output_status.status(status(), TABLE, detailed=True).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("REPLICA"))
-    assert lines[at].split()[:7] == ["REPLICA", "DEPLOYMENT", "STATE", "FOR", "REVISION", "WORKER", "PID"]
-    assert lines[at + 1].split() == ["default-D-1", "default/D", "READY", "2m", "3", "w1", "42", "2", "0"]
+    assert lines[at].split()[:7] == ["REPLICA", "STATE", "REASON", "FOR", "REVISION", "WORKER", "PID"]
+    assert lines[at + 1].split() == ["default-D-1", "READY", "-", "2m", "3", "w1", "42", "2", "0"]
 
 
 def test_status_without_applications() -> None:
-    text = output.status(api.Status(), TABLE)
+    text = output_status.status(api.Status(), TABLE)
     assert text == "no applications\n\n0 workers, 0 gateways, control plane without a leader\n"
 
 
 def test_status_json_has_every_field_under_its_name() -> None:
-    data = json.loads(output.status(status(), Style("json")))
+    data = json.loads(output_status.status(status(), Style("json")))
     assert list(data) == ["applications", "workers", "leader", "gateways", "gateways_behind", "stale"]
     first, second = data["applications"]
     assert first["state"] == "RUNNING"
@@ -112,7 +114,9 @@ def test_status_json_has_every_field_under_its_name() -> None:
 
 
 def test_status_yaml_says_the_same_as_json() -> None:
-    assert yaml.safe_load(output.status(status(), Style("yaml"))) == json.loads(output.status(status(), Style("json")))
+    assert yaml.safe_load(output_status.status(status(), Style("yaml"))) == json.loads(
+        output_status.status(status(), Style("json"))
+    )
 
 
 @pytest.mark.parametrize("time", [1e18, -1e18, float("nan"), float("inf")])
@@ -121,14 +125,14 @@ def test_a_time_that_no_calendar_has_is_none(time: float) -> None:
 
 
 def test_watched_json_is_a_line_for_each_value() -> None:
-    text = output.status(status(), Style("json", one_line=True))
+    text = output_status.status(status(), Style("json", one_line=True))
     assert text.count("\n") == 1
     assert json.loads(text)["leader"] == "127.0.0.1:7070"
 
 
 def test_colour_marks_states_and_keeps_columns() -> None:
-    plain = output.status(status(), TABLE)
-    coloured = output.status(status(), Style(now=NOW, colour=True))
+    plain = output_status.status(status(), TABLE)
+    coloured = output_status.status(status(), Style(now=NOW, colour=True))
     assert "\x1b[32mRUNNING" in coloured
     assert "\x1b[31mDEPLOY_FAILED" in coloured
     for code in ("\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"):
@@ -276,13 +280,13 @@ def test_an_unexpected_error_shows_no_traceback_but_how_to_get_it() -> None:
 
 def test_tracebacks_are_taken_out_of_a_status() -> None:
     message = status()
-    output.without_details(message)
+    output_status.without_details(message)
     assert not message.applications[0].HasField("failure")
     message.applications[0].failure.details = "Traceback"
     message.applications[0].failure.message = "ValueError: no"
     message.applications[0].deployments[0].replicas[0].status.failure.details = "Traceback"
-    output.without_details(message)
-    said = output.status(message, Style("json"))
+    output_status.without_details(message)
+    said = output_status.status(message, Style("json"))
     application = json.loads(said)["applications"][0]
     assert application["failure"]["details"] == ""
     assert application["deployments"][0]["replicas"][0]["status"]["failure"]["details"] == ""
