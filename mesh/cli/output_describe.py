@@ -136,7 +136,7 @@ def _settings(item: pb.DeploymentStatus) -> str:
     for field in fields(DeploymentSettings):
         value, default = getattr(settings, field.name), getattr(_DEFAULTS, field.name)
         source = "config" if field.name in item.configured else "default" if value == default else "code"
-        if value or source != "default":
+        if source != "default" or isinstance(value, (int, float)):
             rows.append((field.name.removesuffix("_json"), _shown(value), source))
     return _section("Settings", table(("SETTING", "VALUE", "FROM"), rows, Style()))
 

@@ -314,6 +314,21 @@ def test_status_as_table_json_and_yaml(mesh: MeshProcess, echo: Path) -> None:
     assert as_json["applications"][0]["deployments"] == as_yaml["applications"][0]["deployments"]
 
 
+def test_events_and_descriptions(mesh: MeshProcess, echo: Path) -> None:
+    told: list[dict[str, Any]] = mesh.meshctl("events", "echo", "--since", "10m", "-o", "json").json()["events"]
+    kinds = [event["reason"] for event in told]
+    assert kinds[-1] == "SERVING" and {"APPLIED", "BUILT", "PLACED", "READY"} <= set(kinds)
+    assert "SERVING" in mesh.meshctl("events").stdout
+    described = mesh.meshctl("describe", "echo").stdout
+    assert "State:        RUNNING\n" in described and "Last events:" in described
+    (replica_id,) = pids(mesh)
+    assert f"Replica:      {replica_id}" in mesh.meshctl("describe", "replica", replica_id).stdout
+    worker: dict[str, Any] = mesh.meshctl("describe", "worker", "local", "-o", "json").json()
+    assert worker["worker"]["reason"] == "READY" and worker["worker"]["last_events"]
+    (application,) = mesh.meshctl("status", "echo", "-o", "json").json()["applications"]
+    assert application["reason"] == "READY" and len(application["last_events"]) == 5
+
+
 def test_status_watch_writes_each_change(mesh: MeshProcess, echo: Path) -> None:
     with subprocess.Popen(
         command("status", "--watch", "-o", "json"),
