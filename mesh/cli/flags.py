@@ -164,6 +164,18 @@ class WaitFlags:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class EventFlags:
+    """Which events."""
+
+    since: Annotated[
+        str, typer.Option(help="How far to look back: 90s, 10m, 2h, 1d.", metavar="DURATION", show_default="all")
+    ] = ""
+    replica: Annotated[str, typer.Option(help="Of this replica only.", metavar="ID")] = ""
+    worker: Annotated[str, typer.Option(help="Of this worker only.", metavar="ID")] = ""
+    warnings: Annotated[bool, typer.Option("--warnings", help="Warnings only.")] = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ListenFlags:
     """Where a whole mesh in one process tree listens."""
 

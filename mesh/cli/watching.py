@@ -5,20 +5,23 @@ Owns their words. Loads nothing heavy before one of them is called.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mesh.cli.applications import WATCH_PATIENCE_S, Name, call_control
-from mesh.cli.flags import ClientFlags, Output, OutputFlags
+from mesh.cli.flags import ClientFlags, EventFlags, Output, OutputFlags
 
 if TYPE_CHECKING:
     from mesh.cli.client import Client
     from mesh.v1 import deployment_service_pb2 as api
 
 KINDS = ("application", "replica", "worker")
+_OUTAGE = "warning: {}; what is shown may be out of date; trying again"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 _UNIT_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -39,6 +42,7 @@ def status(
       meshctl status default -o json
       meshctl status default --watch
     """
+    from mesh.cli.live import Live
     from mesh.cli.output_status import status as rendered
     from mesh.cli.output_status import without_details
     from mesh.cli.terminal import say, style, warn_of, write
@@ -57,20 +61,13 @@ def status(
         write(text(message))
 
     async def again(client: Client) -> None:
-        import contextlib
-
-        from mesh.cli.live import Live
-
-        outage = "warning: {}; what is shown may be out of date; trying again"
-        live = Live(text, write) if form is Output.TABLE and sys.stdout.isatty() else None
-
-        def lost(why: str) -> None:
-            (live.note if live is not None else say)(outage.format(why))
-
-        watched = client.watch(name, details=details, patience_s=WATCH_PATIENCE_S, lost=lost)
-        async with contextlib.aclosing(watched) as messages:
-            if live is not None:
+        watched = partial(client.watch, name, details=details, patience_s=WATCH_PATIENCE_S)
+        if form is Output.TABLE and sys.stdout.isatty():
+            live = Live(text, write)
+            async with contextlib.aclosing(watched(lost=lambda why: live.note(_OUTAGE.format(why)))) as messages:
                 await live.run(messages)
+            return
+        async with contextlib.aclosing(watched(lost=lambda why: say(_OUTAGE.format(why)))) as messages:
             async for message in messages:
                 write(text(message, one_line=True))
 
@@ -80,13 +77,8 @@ def status(
 def events(
     name: Name = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")] = False,
-    since: Annotated[
-        str, typer.Option(help="How far to look back: 90s, 10m, 2h, 1d.", metavar="DURATION", show_default="all")
-    ] = "",
-    replica: Annotated[str, typer.Option(help="Of this replica only.", metavar="ID")] = "",
-    worker: Annotated[str, typer.Option(help="Of this worker only.", metavar="ID")] = "",
-    warnings: Annotated[bool, typer.Option("--warnings", help="Warnings only.")] = False,
     *,
+    chosen: EventFlags,
     client: ClientFlags,
     output: OutputFlags,
 ) -> None:
@@ -106,10 +98,8 @@ def events(
     from mesh.cli.terminal import say, style, warn_of, write
     from mesh.clock import SYSTEM
 
-    back_s = _seconds(since) if since else None
-    wanted = reading.wanted(
-        name, replica, worker, warnings=warnings, since=SYSTEM.wall() - back_s if back_s is not None else 0.0
-    )
+    since = SYSTEM.wall() - _seconds(chosen.since) if chosen.since else 0.0
+    wanted = reading.wanted(name, chosen.replica, chosen.worker, warnings=chosen.warnings, since=since)
 
     async def once(client: Client) -> None:
         answer = await reading.listed(client, wanted)
