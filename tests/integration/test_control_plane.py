@@ -24,6 +24,7 @@ from mesh.credentials import OPEN
 from mesh.errors import Conflict, InvalidConfig, Unreachable
 from mesh.lifecycle import Tasks
 from mesh.model import BuiltDeployment, DeploymentConfig, Interface, JsonOptions, ReplicaState
+from mesh.security import Security
 from mesh.settings import ControlPlaneSettings
 from mesh.v1 import deployment_pb2, deployment_service_pb2, discovery_service_pb2, worker_service_pb2
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
@@ -788,7 +789,7 @@ async def test_a_port_in_use_is_a_conflict(mesh: Fixture) -> None:
 
 
 async def test_an_address_of_another_machine_is_refused() -> None:
-    control = ControlPlane(replace(PATIENT, host="192.0.2.1"), SYSTEM)
+    control = ControlPlane(replace(PATIENT, host="192.0.2.1", security=Security(insecure=True)), SYSTEM)
     with pytest.raises(InvalidConfig, match=r"192\.0\.2\.1"):
         await control.start()
     await control.stop()
