@@ -124,7 +124,7 @@ async def _built(configs: Sequence[ApplicationConfig], timeout_s: float) -> tupl
 
     watchdog = Watchdog()
     watchdog.start()
-    prepared = environments(WorkerSettings(), Credentials(NO_SECURITY), SYSTEM)
+    prepared = environments(WorkerSettings(), Credentials(NO_SECURITY), watchdog, SYSTEM)
     try:
         builds = Builds(prepared, watchdog, SYSTEM)
         requests = [

@@ -19,6 +19,7 @@ from mesh.cli.typed_values import Values, kind
 from mesh.errors import Problem
 from mesh.model import ApplicationConfig, Cors, DeploymentConfig, RuntimeEnv
 from mesh.packages.place import has_scheme, place_problems
+from mesh.packages.requirements import requirement_problems
 from mesh.serving.cors import MAX_AGE_S, cors_problems
 from mesh.serving.env_vars import env_vars_problems
 from mesh.serving.options import JSON_OPTIONS, SECONDS_MAX, Range, applications_problems, as_fields, option_problems
@@ -160,7 +161,8 @@ class _Reader:
             **self._env_vars(found.get("env_vars", {}), f"{at}.env_vars"),
         )
         known = {fault.problem.field for fault in values.faults[faults:]}
-        for problem in (*place_problems(env, at=at), *env_vars_problems(env, at=f"{at}.env_vars")):
+        problems = (*place_problems(env, at=at), *requirement_problems(env.pip, at=f"{at}.pip"))
+        for problem in (*problems, *env_vars_problems(env, at=f"{at}.env_vars")):
             if problem.field not in known:
                 values.fault(problem.field, problem.message, problem.hint)
         return env

@@ -13,6 +13,7 @@ from mesh.controlplane.handover import holds
 from mesh.errors import Problem
 from mesh.model import Application, ApplicationConfig, RuntimeEnv
 from mesh.packages.place import is_digest, place_problems, places
+from mesh.packages.requirements import requirement_problems
 from mesh.serving.env_vars import env_vars_problems
 from mesh.serving.options import DEPLOYMENT_OPTIONS, Range, applications_problems, shown
 
@@ -62,6 +63,7 @@ def _problems(
     yield from applications_problems(configs)
     for i, config in enumerate(configs):
         yield from _json_problems(config, at=f"applications[{i}]")
+        yield from requirement_problems(config.runtime_env.pip, at=f"applications[{i}].runtime_env.pip")
         yield from place_problems(config.runtime_env, at=f"applications[{i}].runtime_env")
         yield from env_vars_problems(config.runtime_env, at=f"applications[{i}].runtime_env.env_vars")
         if sizes[i] > CONFIG_BYTES_MAX:

@@ -143,9 +143,6 @@ def application_problems(config: ApplicationConfig, *, at: str) -> Iterator[Prob
         yield Problem(f"{at}.route_prefix", wrong, "write a path such as '/' or '/shop'")
     if wrong := import_path_problem(config.import_path):
         yield Problem(f"{at}.import_path", wrong, "write a module and what it binds, such as 'shop.main:app'")
-    if config.runtime_env.pip:
-        hint = "install the packages where the worker runs"
-        yield Problem(f"{at}.runtime_env.pip", "environments with pip are not built yet", hint)
     seen: dict[str, int] = {}
     for i, deployment in enumerate(config.deployments):
         where = f"{at}.deployments[{i}]"

@@ -18,6 +18,7 @@ from mesh.model import Failure, RuntimeEnv
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.worker import env_vars
 from mesh.worker.environments.environment import Environment, in_place
+from mesh.worker.environments.listener import Listener
 from mesh.worker.environments.prepare import Environments, Prepared
 from mesh.worker.failures import failure_of, process_failure
 from mesh.worker.launch import LENGTH_BYTES
@@ -75,11 +76,10 @@ class Builds:
         def say(message: str) -> None:
             nonlocal doing
             doing = message
-            log.info("%s", message, extra=_labels(request))
 
         try:
             async with asyncio.timeout(self._environments.timeout_s):
-                return await self._environments.prepare(env, say)
+                return await self._environments.prepare(env, Listener(_labels(request), say))
         except TimeoutError:
             late = late_environment(self._environments.timeout_s, doing)
             raise EnvironmentFailed(late.message, hint=late.hint, field=late.field) from None

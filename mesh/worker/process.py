@@ -48,12 +48,21 @@ class Launch:
     """For a process that listens: where its credentials are, in a second message."""
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to start: a program that knows nothing of mesh. Its environment is what is given here and nothing else."""
+
+    command: tuple[str, ...]
+    env_vars: Mapping[str, str]
+    working_dir: str = ""
+
+
 class Child:
     """A child process. Whoever starts one closes it."""
 
     def __init__(
         self,
-        launch: Launch,
+        launch: Launch | Program,
         watchdog: Watchdog,
         *,
         on_output: Callable[[bytes], None],
@@ -80,14 +89,15 @@ class Child:
             for fd in (self._stdin, self._output, self._status):
                 os.close(fd)
             why = str(getattr(error, "strerror", None) or error)
-            if launch.working_dir and getattr(error, "filename", None) == launch.working_dir:
-                problem = directory_problem("runtime_env.working_dir", launch.working_dir, why)
+            place = launch.working_dir if isinstance(launch, Launch) else ""
+            if place and getattr(error, "filename", None) == place:
+                problem = directory_problem("runtime_env.working_dir", place, why)
                 raise InvalidConfig((problem,)) from error
             raise DeployFailed(f"cannot start a process: {why}") from error
         finally:
             for fd in (stdin, output, status):
                 os.close(fd)
-        # The child runs nothing of the user's before it has its payload; by then its group is guarded.
+        # A module of mesh runs nothing of the user's before it has its payload; by then its group is guarded.
         watchdog.guard(self.pid)
         threading.Thread(target=self._reap, name=f"reap-{self.pid}", daemon=True).start()
         connect = self._connect(_messages(launch), on_output, on_status)
@@ -132,7 +142,10 @@ class Child:
     ) -> None:
         stdin = os.fdopen(self._stdin, "wb", 0)
         self._lifeline, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, stdin)
-        self._lifeline.write(payload)
+        if payload:
+            self._lifeline.write(payload)
+        else:
+            self._lifeline.close()
         for fd, read in ((self._output, on_output), (self._status, on_status)):
             reader = _Reader(self._loop, read)
             transport, _ = await self._loop.connect_read_pipe(partial(_same, reader), os.fdopen(fd, "rb", 0))
@@ -206,7 +219,17 @@ def _same(reader: _Reader) -> _Reader:
     return reader
 
 
-def _spawn(launch: Launch, stdin: int, output: int, status: int) -> subprocess.Popen[bytes]:
+def _spawn(launch: Launch | Program, stdin: int, output: int, status: int) -> subprocess.Popen[bytes]:
+    if isinstance(launch, Program):
+        return subprocess.Popen(
+            launch.command,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            cwd=launch.working_dir or None,
+            env=dict(launch.env_vars),
+            start_new_session=True,
+        )
     # -P: the directory a user's code lies in must not shadow what mesh itself imports.
     python = launch.python or sys.executable
     command = [python, "-P", "-m", launch.module, "--status-fd", str(status), "--parent", str(os.getpid())]
@@ -225,9 +248,14 @@ def _spawn(launch: Launch, stdin: int, output: int, status: int) -> subprocess.P
 EXITED_WELL = "exited with code 0"
 
 
-def _messages(launch: Launch) -> bytes:
+def _messages(launch: Launch | Program) -> bytes:
+    if isinstance(launch, Program):
+        return b""
     second = framed(security_message(launch.security)) if launch.security is not None else b""
     return framed(launch.payload) + second
+
+
+EXITED_WELL = "exited with code 0"
 
 
 def _ending(code: int) -> str:

@@ -51,7 +51,7 @@ class Worker:
             version=mesh.__version__,
         )
         self._watchdog = Watchdog()
-        self._environments = environments(settings, credentials, clock)
+        self._environments = environments(settings, credentials, self._watchdog, clock)
         self._keeper = Keeper(settings.log_dir, clock)
         self._log_sender = LogSender(self._keeper)
         shared = Shared(self._watchdog, self._environments, self._keeper)

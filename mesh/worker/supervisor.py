@@ -19,6 +19,7 @@ from mesh.lifecycle import Tasks
 from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, ReplicaState, ReplicaStatus
 from mesh.telemetry import REPLICA_CRASHES, REPLICA_STARTS
 from mesh.worker.environments.environment import in_place
+from mesh.worker.environments.listener import Listener
 from mesh.worker.environments.prepare import Environments, Prepared
 from mesh.worker.failures import failure_of
 from mesh.worker.logs.keeper import Keeper
@@ -216,12 +217,11 @@ class Supervisor:
         labels = {"application": spec.application, "deployment": spec.deployment, "replica": replica_id}
 
         def say(message: str) -> None:
-            log.info("%s", message, extra=labels)
             self._roster.preparing(replica_id, message)
             self._changed()
 
         try:
-            prepared = await self._environments.prepare(spec.config.runtime_env, say)
+            prepared = await self._environments.prepare(spec.config.runtime_env, Listener(labels, say))
         except EnvironmentFailed as error:
             log.error("environment is not ready: %s", error.message, extra=labels)
             self._preparing.pop(replica_id, None)

@@ -41,6 +41,16 @@ KEY = "archive-" + 64 * "0"
 MIB = 1024 * 1024
 
 
+class Nobody:
+    """Who does not want to be told."""
+
+    def doing(self, text: str) -> None: ...
+
+    def printed(self, line: str) -> None: ...
+
+    def warned(self, text: str) -> None: ...
+
+
 # The cache.
 
 
@@ -55,7 +65,7 @@ def key(number: int) -> str:
 
 @pytest.fixture
 async def work() -> Work:
-    return Work(lambda said: None)
+    return Work(Nobody())
 
 
 async def test_an_entry_is_made_once_and_shared(tmp_path: Path, work: Work) -> None:
@@ -116,7 +126,7 @@ def _half_made(directory: str, told: multiprocessing.synchronize.Event) -> None:
         threading.Event().wait()
 
     async def main() -> None:
-        work = Work(lambda said: None)
+        work = Work(Nobody())
         await asyncio.to_thread(Cache(Path(directory), MIB, SYSTEM).hold, KEY, make, work)
 
     asyncio.run(main())

@@ -14,10 +14,14 @@ from mesh.worker.environments.cache import Cache
 from mesh.worker.environments.fetch import Fetcher
 from mesh.worker.environments.packages import Packages
 from mesh.worker.environments.prepare import Environments
+from mesh.worker.environments.tools import Tools
+from mesh.worker.environments.venvs import Venvs
+from mesh.worker.watchdog import Watchdog
 
 
-def environments(settings: WorkerSettings, credentials: Credentials, clock: Clock) -> Environments:
+def environments(settings: WorkerSettings, credentials: Credentials, watchdog: Watchdog, clock: Clock) -> Environments:
     """Return the environments of a worker. Nothing is read or written before something has to be fetched."""
     cache = Cache(Path(settings.cache_dir or cache_directory()), settings.cache_bytes_max, clock)
     packages = Packages(settings.control, credentials, clock)
-    return Environments(cache, Fetcher(cache, packages), settings.environment_timeout_s)
+    venvs = Venvs(cache, Tools(watchdog, clock))
+    return Environments(cache, Fetcher(cache, packages), venvs, settings.environment_timeout_s)

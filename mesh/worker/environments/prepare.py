@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mesh.errors import EnvironmentFailed, MeshError
 from mesh.lifecycle import Tasks
@@ -21,7 +22,8 @@ from mesh.packages.place import parse, places, render
 from mesh.worker.environments.cache import Cache, Held
 from mesh.worker.environments.environment import Environment, in_place, located
 from mesh.worker.environments.fetch import Fetcher
-from mesh.worker.environments.work import Stopped, Work
+from mesh.worker.environments.venvs import FIELD, Venv, Venvs
+from mesh.worker.environments.work import Stopped, Told, Work
 
 log = logging.getLogger("mesh.worker")
 
@@ -46,31 +48,61 @@ class Prepared:
             held.release()
 
 
-@dataclass(slots=True)
+class _Audience:
+    """All who wait for one piece of work (`work.Told`)."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+        self._listeners: list[Told] = []
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def join(self, listener: Told) -> None:
+        """Tell one more, first what goes on now."""
+        self._listeners.append(listener)
+        if self._doing:
+            listener.doing(self._doing)
+
+    def leave(self, listener: Told) -> None:
+        """Tell one less."""
+        self._listeners.remove(listener)
+
+    def doing(self, text: str) -> None:
+        """A step begins."""
+        self._doing = text
+        for listener in self._listeners:
+            listener.doing(text)
+
+    def printed(self, line: str) -> None:
+        """A tool printed a line. One is enough to log it."""
+        for listener in self._listeners[:1]:
+            listener.printed(line)
+
+    def warned(self, text: str) -> None:
+        """Something is worth to be mended."""
+        for listener in self._listeners[:1]:
+            listener.warned(text)
+
+
+@dataclass(frozen=True, slots=True)
 class _Going:
     """One piece of work and who waits for it."""
 
     work: Work
-    task: asyncio.Task[Prepared | EnvironmentFailed] | None = None
-    waiters: int = 0
-    message: str = ""
-    listeners: list[Callable[[str], None]] = field(default_factory=list)
-
-    def said(self, message: str) -> None:
-        """Pass on what goes on."""
-        self.message = message
-        for listener in self.listeners:
-            listener(message)
+    audience: _Audience
+    task: asyncio.Task[Prepared | EnvironmentFailed]
 
 
 class Environments:
     """The environments of one worker."""
 
-    def __init__(self, cache: Cache, fetcher: Fetcher, timeout_s: float) -> None:
+    def __init__(self, cache: Cache, fetcher: Fetcher, venvs: Venvs, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         """How long it may take whoever waits for one."""
         self._cache = cache
         self._fetcher = fetcher
+        self._venvs = venvs
         self._going: dict[_Key, _Going] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="environment")
         self._tasks = Tasks()
@@ -86,8 +118,8 @@ class Environments:
         await self._tasks.cancel()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
-    async def prepare(self, env: RuntimeEnv, say: Callable[[str], None]) -> Prepared:
-        """Return an environment that is ready; `say` is told what goes on meanwhile, in one line each time.
+    async def prepare(self, env: RuntimeEnv, listener: Told) -> Prepared:
+        """Return an environment that is ready; `listener` is told what goes on meanwhile.
 
         Whoever gets one releases it. Cancelling ends the work, unless others wait for the same. Raises
         EnvironmentFailed.
@@ -95,40 +127,28 @@ class Environments:
         if (ready := in_place(env)) is not None:
             return Prepared(ready)
         key = (env.working_dir, env.py_modules, env.pip)
-        going = self._going.get(key)
-        if going is None:
-            going = self._going[key] = self._begin(key, env)
-        going.waiters += 1
-        going.listeners.append(say)
-        if going.message:
-            say(going.message)
+        if (going := self._going.get(key)) is None:
+            audience = _Audience()
+            work = Work(audience)
+            going = _Going(work, audience, self._tasks.spawn(self._run(env, work), name="environment"))
+            self._going[key] = going
+        going.audience.join(listener)
         try:
-            assert going.task is not None
             prepared = await asyncio.shield(going.task)
             if isinstance(prepared, EnvironmentFailed):
-                raise EnvironmentFailed(
-                    prepared.message, hint=prepared.hint, field=prepared.field, details=prepared.details
-                )
+                raise _same(prepared)
             # The variables are those of each who asks; what is fetched and built does not depend on them.
-            mine = replace(prepared.again(), environment=_with_variables(prepared.environment, env))
+            return replace(prepared.again(), environment=_with_variables(prepared.environment, env))
         finally:
-            going.listeners.remove(say)
-            going.waiters -= 1
-            if not going.waiters:
+            going.audience.leave(listener)
+            if not going.audience:
                 self._leave(key, going)
-        return mine
-
-    def _begin(self, key: _Key, env: RuntimeEnv) -> _Going:
-        going = _Going(Work(lambda message: going.said(message)))
-        going.task = self._tasks.spawn(self._run(env, going.work), name="environment")
-        return going
 
     def _leave(self, key: _Key, going: _Going) -> None:
         """The last one who waited has what it wants, or wants it no more."""
         if self._going.get(key) is going:
             del self._going[key]
         going.work.stop()
-        assert going.task is not None
         going.task.add_done_callback(_release)
 
     async def _run(self, env: RuntimeEnv, work: Work) -> Prepared | EnvironmentFailed:
@@ -158,7 +178,13 @@ class Environments:
         held: list[Held] = []
         try:
             paths, resolved = self._places(env, work, held)
-            environment = Environment(located(env, paths), _resolved(env, resolved))
+            venv = self._venv(env, work, held)
+            more = tuple(path for path in map(Path, paths.values()) for path in _of_wheel(path))
+            environment = Environment(
+                located(env, paths, tuple(map(str, more))),
+                replace(_resolved(env, resolved), pip=venv.pins if venv is not None else ()),
+                venv.python if venv is not None else "",
+            )
         except BaseException:
             for each in held:
                 each.release()
@@ -177,9 +203,27 @@ class Environments:
             resolved[name] = text if parse(text) == fetched.place else render(fetched.place)
         return paths, resolved
 
+    def _venv(self, env: RuntimeEnv, work: Work, held: list[Held]) -> Venv | None:
+        if not env.pip:
+            return None
+        with _blamed(FIELD):
+            venv = self._venvs.ready(env.pip, work)
+        held.extend(venv.held)
+        return venv
+
     def _collect(self) -> None:
         with contextlib.suppress(RuntimeError):  # the threads are shut down
             self._threads.submit(self._cache.collect)
+
+
+def _same(error: EnvironmentFailed) -> EnvironmentFailed:
+    """Return another one like it: each who waits raises one of its own."""
+    return EnvironmentFailed(error.message, hint=error.hint, field=error.field, details=error.details)
+
+
+def _of_wheel(directory: Path) -> list[Path]:
+    """Return the further directories of an unpacked wheel that belong on the import path."""
+    return sorted(path for path in directory.glob("*.data/*lib") if path.name in ("purelib", "platlib"))
 
 
 def _release(task: asyncio.Task[Prepared | EnvironmentFailed]) -> None:

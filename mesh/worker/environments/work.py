@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 _LOOK_S = 0.1
 _T = TypeVar("_T")
@@ -18,13 +18,25 @@ class Stopped(Exception):
     """Nobody wants the result any more."""
 
 
+class Told(Protocol):
+    """Who is told what goes on; called in the loop's thread."""
+
+    def doing(self, text: str, /) -> None:
+        """A step begins."""
+
+    def printed(self, line: str, /) -> None:
+        """A tool printed a line."""
+
+    def warned(self, text: str, /) -> None:
+        """Something is worth to be mended."""
+
+
 class Work:
     """Made in the loop's thread, used in another."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        """`say` is called in the loop's thread."""
+    def __init__(self, told: Told) -> None:
         self._loop = asyncio.get_running_loop()
-        self._say = say
+        self._told = told
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -47,7 +59,15 @@ class Work:
 
     def say(self, text: str) -> None:
         """Tell people what goes on, in one line."""
-        self._loop.call_soon_threadsafe(self._say, text)
+        self._tell(self._told.doing, text)
+
+    def printed(self, line: str) -> None:
+        """Pass on a line that a tool printed."""
+        self._tell(self._told.printed, line)
+
+    def warn(self, text: str) -> None:
+        """Tell people what they should mend."""
+        self._tell(self._told.warned, text)
 
     def wait(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run `work` on the loop and return its result; it is cancelled when this is stopped. Raises Stopped."""
@@ -61,3 +81,6 @@ class Work:
             if self._stop.is_set():
                 running.cancel()
                 raise Stopped
+
+    def _tell(self, tell: Callable[[str], None], text: str) -> None:
+        self._loop.call_soon_threadsafe(tell, text)
