@@ -245,9 +245,6 @@ def _spawn(launch: Launch | Program, stdin: int, output: int, status: int) -> su
     )
 
 
-EXITED_WELL = "exited with code 0"
-
-
 def _messages(launch: Launch | Program) -> bytes:
     if isinstance(launch, Program):
         return b""

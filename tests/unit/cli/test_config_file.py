@@ -214,8 +214,8 @@ APPLICATION = "applications:\n- import_path: a:b\n"
             ["3:17: applications[0].runtime_env.workdir: unknown key 'workdir'"],
         ),
         (
-            APPLICATION + "  runtime_env: {pip: [numpy]}\n",
-            ["3:22: applications[0].runtime_env.pip: environments with pip are not built yet"],
+            APPLICATION + "  runtime_env: {pip: [numpy, 'numpy >']}\n",
+            ["3:30: applications[0].runtime_env.pip[1]: is no requirement"],
         ),
         (
             APPLICATION + "  runtime_env: {py_modules: [1, x, null]}\n",
