@@ -271,7 +271,7 @@ def test_roles_as_processes(write: Write, tmp_path: Path) -> None:
     admin = ("--admin-port", "0")
     with (
         MeshProcess("controlplane", "--store", store, "--port", "0", *admin) as control,
-        MeshProcess("worker", "--control", control.control, "--id", "w1", *admin),
+        MeshProcess("worker", "--control", control.control, "--id", "w1", "--data-dir", str(tmp_path / "data"), *admin),
         MeshProcess("gateway", "--control", control.control, "--port", "0", "--grpc-port", "0", *admin) as gateway,
     ):
         assert control.meshctl("deploy", str(path)).code == 0

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from mesh.pipe.callee import Callee
 from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WINDOW_BYTES
+from mesh.worker import current_call
 from mesh.worker.handler import Handler
 from mesh.worker.threads import Threads
 from tests.support.pipes import ScriptedCaller, cancel, credit, data, opened, turns
@@ -496,3 +497,49 @@ async def test_as_many_sync_calls_run_at_once_as_there_are_slots_also_after_a_ch
     await served.caller.send(opened(1), opened(2), opened(3))
     for number in (1, 2, 3):
         assert (await served.over(number)).status == 204
+
+
+# What the code that runs says of its call.
+
+
+async def test_code_knows_for_which_call_it_logs_and_no_other_code_does(serve: Serve) -> None:
+    said: list[tuple[str, Mapping[str, str]]] = []
+
+    async def asynchronous(request: Request) -> str:
+        said.append(("async", current_call.fields()))
+        return ""
+
+    def synchronous(request: Request) -> Any:
+        said.append(("sync", current_call.fields()))
+
+        def chunks() -> Any:
+            said.append(("chunk", current_call.fields()))
+            yield "x"
+
+        return chunks()
+
+    parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    head: dict[str, Any] = {"request_id": "r1", "headers": [b"accept", b"*/*", b"traceparent", parent]}
+    await serve(asynchronous).call(**head)
+    await serve(synchronous).call(**head)
+    expected = {"request_id": "r1", "trace_id": "0af7651916cd43dd8448eb211c80319c"}
+    assert said == [(kind, expected) for kind in ("async", "sync", "chunk")]
+    assert current_call.fields() == {}
+
+
+async def test_a_task_that_outlives_its_call_still_logs_for_it(serve: Serve) -> None:
+    go_on, fields = asyncio.Event(), []
+    tasks = []
+
+    async def later() -> None:
+        await go_on.wait()
+        fields.append(current_call.fields())
+
+    async def handler(request: Request) -> str:
+        tasks.append(asyncio.ensure_future(later()))
+        return ""
+
+    await serve(handler).call(request_id="r1")
+    go_on.set()
+    await asyncio.gather(*tasks)
+    assert fields[0]["request_id"] == "r1"
