@@ -25,7 +25,7 @@ import mesh
 @mesh.deployment
 class Echo:
     async def __call__(self, request):
-        said = request.query_params["say"]
+        said = request.query_params.get("say", "one")
         if said == "die":
             os._exit(3)
         print("printed", said)
@@ -45,7 +45,7 @@ def test_logs(mesh: MeshProcess, write: Callable[[str, str], Path]) -> None:
     write("echo.py", CODE)
     deployed = mesh.meshctl("deploy", str(write("mesh.yaml", CONFIG)))
     assert deployed.code == 0, deployed.stderr
-    answer = served(f"{mesh.http}/?say=one")
+    answer = served(f"{mesh.http}/")
     request_id = answer.headers["x-request-id"]
 
     def lines(*args: str) -> list[str]:

@@ -86,6 +86,7 @@ class Reader:
         self.entries: list[LogEntry] = []
         self.notices: list[str] = []
         self.lost: list[str] = []
+        self.responses = 0
 
     @property
     def messages(self) -> list[str]:
@@ -94,6 +95,7 @@ class Reader:
     async def run(self, address: str, request: ReadLogsRequest) -> None:
         async with Client(address.split(","), Credentials(NO_SECURITY)) as client:
             async for response in read(client, request, self.lost.append):
+                self.responses += 1
                 self.entries += response.entries
                 self.notices += response.notices
 
@@ -168,6 +170,7 @@ class Mesh:
     async def follow(self, **fields: Any) -> Reader:
         reader = Reader()
         self._tasks.spawn(reader.run(self.address, self.request(follow=True, **fields)), name="follow")
+        await until(lambda: reader.responses)  # from here on nothing is missed
         return reader
 
 
