@@ -4,6 +4,7 @@ MeshError
 ├── InvalidConfig      the user's config, option or argument is wrong; `problems` names each field
 ├── NotFound           the named thing does not exist
 ├── Conflict           somebody else changed it meanwhile, or it is taken
+│   └── RolloutUnderWay    another change of it has not come true yet
 ├── Unreachable        the other side did not answer
 ├── Unauthenticated    the other side wants to know who calls, and was not told, or wrongly
 ├── DeadlineExceeded   it took longer than it may
@@ -21,6 +22,7 @@ has one place that turns it into a status (gateway/answer.py, controlplane/rpc_e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -61,6 +63,15 @@ class NotFound(MeshError):
 
 class Conflict(MeshError):
     """Somebody else changed it meanwhile, or it is taken."""
+
+
+class RolloutUnderWay(Conflict):
+    """Applications are on their way to `revisions`, each by name. Nothing was changed."""
+
+    def __init__(self, revisions: Mapping[str, int]) -> None:
+        parts = [f"application {name!r} is on its way to revision {at}" for name, at in sorted(revisions.items())]
+        super().__init__("\n".join(parts), hint="wait until it is there, or replace that rollout with --supersede")
+        self.revisions = dict(revisions)
 
 
 class Unreachable(MeshError):

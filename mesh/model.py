@@ -67,6 +67,28 @@ class Change(IntEnum):
     DELETED = 4
 
 
+class RevisionCause(IntEnum):
+    """Why a revision was made."""
+
+    UNSPECIFIED = 0
+    DEPLOY = 1
+    ROLLBACK = 2
+    SCALE = 3
+    RESTART = 4
+
+
+class RevisionOutcome(IntEnum):
+    """What became of a revision."""
+
+    UNSPECIFIED = 0
+    DEPLOYING = 1
+    SERVING = 2
+    REPLACED = 3
+    FAILED = 4
+    SUPERSEDED = 5
+    PAUSED = 6
+
+
 @dataclass(frozen=True, slots=True)
 class RuntimeEnv:
     """What surrounds a replica's code. The forms of a place are those of the message."""
@@ -189,6 +211,8 @@ class Plan:
     revision: int = 0
     config: ApplicationConfig = ApplicationConfig()
     deployments: tuple[DeploymentSpec, ...] = ()
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """Application.restarts as they were when it was built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +264,31 @@ class Application:
     """Rollouts stand still: what was lost is restored, nothing else is started or stopped."""
     hold_on_failure: bool = False
     """A revision that fails is left as it is, beside what serves, and not rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One accepted revision of an application, as its history has it."""
+
+    revision: int = 0
+    config: ApplicationConfig = ApplicationConfig()
+    accepted_at: float = 0.0
+    cause: RevisionCause = RevisionCause.UNSPECIFIED
+    detail: str = ""
+    """More of the cause, for people."""
+    outcome: RevisionOutcome = RevisionOutcome.UNSPECIFIED
+    message: str = ""
+    """Why it failed, in one line."""
+    served: bool = False
+    """It was once wholly ready."""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionHistory:
+    """Revisions of one application, the oldest first."""
+
+    revisions: tuple[Revision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

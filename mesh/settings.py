@@ -69,6 +69,8 @@ class ControlPlaneSettings:
     gone, so this is longer than that takes."""
     build_timeout_s: float = 60.0
     package_quota_bytes: int = PACKAGE_QUOTA_BYTES
+    min_ready_s: float = 1.0
+    """Seconds for which a replica of a new version must be ready before one that serves may go for it."""
     security: Security = NO_SECURITY
 
 

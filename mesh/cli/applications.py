@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from mesh.cli.change_flags import DeployFlags
 from mesh.cli.files import File, read_file, warn_of_secrets
 from mesh.cli.flags import ClientFlags, Output, OutputFlags, WaitFlags
 
@@ -25,30 +26,38 @@ _T = TypeVar("_T")
 Name = Annotated[str, typer.Argument(help="Name of an application; all without it.", metavar="NAME")]
 
 
-def deploy(file: File, *, wait: WaitFlags, client: ClientFlags, output: OutputFlags) -> None:
+def deploy(file: File, *, change: DeployFlags, wait: WaitFlags, client: ClientFlags, output: OutputFlags) -> None:
     """Make what runs equal to a config file, and wait until it is.
 
-    Applications that the file does not name are deleted. The same file twice changes nothing.
+    Applications that the file does not name are deleted. The same file twice changes nothing. A revision that fails is
+    rolled back: what served before serves on, and the exit code is 7.
 
     \b
     Examples:
       meshctl deploy mesh.yaml
+      meshctl deploy mesh.yaml --dry-run
       meshctl deploy mesh.yaml --timeout 60 -o json
     """
     from mesh.cli import deploying
     from mesh.cli import output as rendering
     from mesh.cli.follow import Following
-    from mesh.cli.terminal import style, write
+    from mesh.cli.terminal import say, style, write
+    from mesh.v1.deployment_service_pb2 import ApplyRequest
 
     read = read_file(file)
     warn_of_secrets(read)
+    request = ApplyRequest(
+        validate_only=change.dry_run, supersede=change.supersede, hold_on_failure=not change.rollback
+    )
 
     async def main(client: Client) -> None:
-        async with client.within(wait.timeout, "not stored"):
-            response = await deploying.apply(client, read.config, read)
+        turn = deploying.Turn(wait.timeout, say, wait.wait)
+        response = await deploying.apply(client, read.config, read, request, turn)
         following = Following.of(response.applications)
-        if wait.wait:
-            await _follow(client, following, wait.timeout, what="the deploy goes on", file=read)
+        if change.dry_run:
+            say("dry run: nothing was changed")
+        elif wait.wait:
+            await followed(client, following, wait.timeout, what="the deploy goes on", file=read)
         write(rendering.applied(response, following.states, style(output.output)))
 
     call_control(client, main)
@@ -179,13 +188,14 @@ async def _deleted(client: Client, names: set[str], wait: WaitFlags, output: Out
 
     following = Following(leaving=set(names))
     if wait.wait:
-        await _follow(client, following, wait.timeout, what="the deletion goes on")
+        await followed(client, following, wait.timeout, what="the deletion goes on")
     write(deleted(names, following.states, style(output.output)))
 
 
-async def _follow(
+async def followed(
     client: Client, following: Following, timeout_s: float, *, what: str, file: ConfigFile | None = None
 ) -> None:
+    """Wait until all that is followed has come true; `what` goes on without who waits. Raises as `deploying.follow`."""
     import asyncio
 
     from mesh.cli import deploying

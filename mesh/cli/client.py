@@ -28,12 +28,12 @@ from mesh.errors import (
     MeshError,
     NotFound,
     Problem,
+    RolloutUnderWay,
     Unauthenticated,
     Unreachable,
 )
 from mesh.liveness import pings
 from mesh.settings import ADDRESS_ENV, MESSAGE_BYTES_MAX, TOKEN_FILE_ENV
-from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 
@@ -61,6 +61,8 @@ _OPTIONS = (
 )
 _STORE_UNREACHABLE = "STORE_UNREACHABLE"
 """Reason in the ErrorInfo of a control plane whose store is away."""
+_REVISION = "revision/"
+"""Begins the key, in the metadata of a rollout that is under way, of each application's revision."""
 _NO_ANSWER = "the control plane has not answered yet"
 _REOPEN = Backoff(initial_s=0.5, max_s=0.5, floor=0.2)
 Stub = Callable[[grpc.aio.Channel], Any]
@@ -129,9 +131,8 @@ class Client:
         finally:
             self._ends = None
 
-    async def apply(self, config: pb.Config, *, validate_only: bool = False) -> api.ApplyResponse:
-        """Make the goal state equal to `config`. Raises InvalidConfig with the paths of the fields."""
-        request = api.ApplyRequest(config=config, validate_only=validate_only)
+    async def apply(self, request: api.ApplyRequest) -> api.ApplyResponse:
+        """Make the goal state equal to a config. Raises InvalidConfig with the paths of the fields, Conflict."""
         response: api.ApplyResponse = await self.call(lambda stub: stub.Apply(request, timeout=self.left_s()))
         return response
 
@@ -347,6 +348,8 @@ def mesh_error(error: grpc.aio.AioRpcError, address: str) -> MeshError:
             return InvalidConfig(problems or (Problem("", details, hint),))
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(details, hint=hint or "meshctl status lists what there is")
+        case grpc.StatusCode.ABORTED if revisions := _revisions(hints):
+            return RolloutUnderWay(revisions)
         case grpc.StatusCode.ABORTED | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
             return Conflict(details, hint=hint or "try again")
         case grpc.StatusCode.UNAVAILABLE:
@@ -361,6 +364,12 @@ def mesh_error(error: grpc.aio.AioRpcError, address: str) -> MeshError:
             return MeshError(f"{address} is not a control plane of mesh, or of another version: {details}")
         case code:
             return MeshError(f"control plane {address}: {details} ({code.name})", hint=hint)
+
+
+def _revisions(hints: Mapping[str, str]) -> dict[str, int]:
+    """Return the revisions that applications are on their way to, by name, if that is what the error is about."""
+    told = ((name, value) for name, value in hints.items() if name.startswith(_REVISION) and value.isdecimal())
+    return {name.removeprefix(_REVISION): int(value) for name, value in told}
 
 
 def _told(error: grpc.aio.AioRpcError) -> tuple[tuple[Problem, ...], str, Mapping[str, str]]:

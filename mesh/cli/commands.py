@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from mesh import __version__
-from mesh.cli import applications, build, call, diff, files, logs, proto, roles, run, watching, workers
+from mesh.cli import applications, build, call, diff, files, logs, proto, revisions, roles, run, watching, workers
 from mesh.cli.flags import expanded
 from mesh.errors import MeshError
 from mesh.settings import prepare_grpc
@@ -37,6 +37,14 @@ GROUPS = {
         build.build,
         applications.shutdown,
     ),
+    "Change what runs": (
+        revisions.history,
+        revisions.rollback,
+        revisions.scale,
+        revisions.restart,
+        revisions.pause,
+        revisions.resume,
+    ),
     "Protobuf and gRPC": (call.call,),
     "Run one role": (roles.controlplane, roles.worker, roles.gateway),
 }
@@ -48,7 +56,7 @@ EXAMPLES = """\
   meshctl status                    see how it is doing"""
 EXIT_CODES = """\
   0 ok   1 failed   2 usage or invalid config   3 not found   4 conflict   5 unreachable   6 timed out
-  130 interrupted"""
+  7 failed and rolled back   130 interrupted"""
 
 
 @dataclass

@@ -15,6 +15,9 @@ from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, No
 
 _RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
 _FIELD_CHARS_MAX = 150
+_DETAILS_MAX = 10
+"""Lines of a traceback that are shown, the last ones, unless all are asked for."""
+_LINE_CHARS_MAX = 500
 
 
 class ExitCode(IntEnum):
@@ -28,6 +31,8 @@ class ExitCode(IntEnum):
     CONFLICT = 4
     UNREACHABLE = 5
     TIMED_OUT = 6
+    ROLLED_BACK = 7
+    """A revision failed, and what served before it serves on."""
     INTERRUPTED = 130
 
 
@@ -42,6 +47,8 @@ _CODES: tuple[tuple[type[MeshError], ExitCode], ...] = (
 
 def exit_code(error: BaseException) -> ExitCode:
     """Return the exit code that stands for `error`."""
+    if isinstance(error, ApplicationsFailed) and error.rolled_back:
+        return ExitCode.ROLLED_BACK
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
 
 
@@ -77,12 +84,18 @@ def _failed(error: ApplicationsFailed, colour: bool, debug: bool) -> list[str]:
         failure = error.failures[name]
         what = _joined(error.places.get(name) or f"application {name!r} failed", failure.message)
         hint = failure.hint or "see meshctl status"
-        if failure.details and debug:
-            what += f"\n{failure.details}"
-        elif failure.details:
-            hint += " (meshctl --debug shows the traceback)"
-        lines += _lines(what, hint, colour)
+        details = [_printable(line) for line in failure.details.rstrip().splitlines()]
+        if len(details) > _DETAILS_MAX and not debug:
+            details = details[-_DETAILS_MAX:]
+            hint += " (meshctl --debug shows the whole traceback)"
+        told = [error.ends[name]] if name in error.ends else []
+        lines += _lines("\n".join([what, *told, *details]), hint, colour)
     return lines
+
+
+def _printable(line: str) -> str:
+    """Return a line of what user code printed without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)[:_LINE_CHARS_MAX]
 
 
 def _cut(field: str) -> str:

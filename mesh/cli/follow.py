@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from mesh import wire
 from mesh.cli.output import counted, enum_name
@@ -16,16 +17,38 @@ from mesh.model import Failure
 from mesh.v1 import deployment_pb2 as pb
 from mesh.v1 import deployment_service_pb2 as api
 
+NO_ENDS: Mapping[str, str] = MappingProxyType({})
+
 
 class ApplicationsFailed(DeployFailed):
-    """Applications that were deployed failed; `failures` has the reason of each by name."""
+    """Applications that were changed failed; `failures` has the reason of each by name.
 
-    def __init__(self, failures: Mapping[str, Failure]) -> None:
+    `ends` tells what became of those for which an earlier revision serves on.
+    """
+
+    def __init__(self, failures: Mapping[str, Failure], ends: Mapping[str, str] = NO_ENDS) -> None:
         parts = [f"application {name!r} failed: {failure.message}" for name, failure in sorted(failures.items())]
         super().__init__("\n".join(parts))
         self.failures = dict(failures)
+        self.ends = dict(ends)
         self.places: dict[str, str] = {}
         """FILE:LINE:COLUMN: FIELD of what is to blame, where a config file is known."""
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether of each an earlier revision serves on."""
+        return self.failures.keys() <= self.ends.keys()
+
+
+def under_way(status: api.Status, revisions: Mapping[str, int]) -> dict[str, int]:
+    """Return those of `revisions`, by application, that are still on their way."""
+    return {
+        item.name: item.revision
+        for item in status.applications
+        if revisions.get(item.name) == item.revision
+        and not item.paused
+        and (item.leaving or item.state == pb.APPLICATION_STATE_DEPLOYING)
+    }
 
 
 @dataclass(slots=True)
@@ -37,6 +60,8 @@ class Following:
     states: dict[str, str] = field(default_factory=dict)
     """The last state seen of each application that is still awaited or was; GONE when there is none."""
     failures: dict[str, Failure] = field(default_factory=dict)
+    ends: dict[str, str] = field(default_factory=dict)
+    """What became of those that failed while an earlier revision serves on."""
     _running: set[str] = field(default_factory=set)
     _kept: set[str] = field(default_factory=set)
     _overtaken: dict[str, str] = field(default_factory=dict)
@@ -81,7 +106,7 @@ class Following:
         if self._overtaken:
             text = "\n".join(self._overtaken.values())
             return Conflict(text, hint="see meshctl status, then deploy again")
-        return ApplicationsFailed(self.failures) if self.failures else None
+        return ApplicationsFailed(self.failures, self.ends) if self.failures else None
 
     def _leaves(self, name: str, item: pb.ApplicationStatus | None, behind: int) -> str:
         if item is not None:
@@ -118,8 +143,11 @@ class Following:
             return ""
         if item.state == pb.APPLICATION_STATE_DEPLOY_FAILED:
             self.failures[name] = wire.from_proto(item.failure, Failure)
-            serving = item.serving_revision
-            return f"revision {revision} failed" + (f"; revision {serving} serves on" if serving else "")
+            if not item.serving_revision:
+                return f"revision {revision} failed{' and is held' if item.held else ''}"
+            end = "is held beside" if item.held else "was rolled back to"
+            self.ends[name] = f"revision {revision} failed and {end} revision {item.serving_revision}"
+            return self.ends[name]
         if item.state == pb.APPLICATION_STATE_RUNNING and item.serving_revision >= revision:
             if behind:  # it is done when whoever asks the gateways next is answered by it
                 return _waiting(behind)

@@ -29,6 +29,7 @@ from mesh.errors import DeadlineExceeded, MeshError
 from mesh.gateway.server import Gateway
 from mesh.settings import GRPC_PORT, HTTP_PORT, LOOPBACK, ControlPlaneSettings, GatewaySettings, WorkerSettings
 from mesh.telemetry import configure_logs
+from mesh.v1.deployment_service_pb2 import ApplyRequest
 from mesh.worker.server import Worker
 
 ROLES = ("control plane", "worker", "gateway")
@@ -140,7 +141,7 @@ def _gateway_settings(listen: ListenFlags, goal: Target | None, control: tuple[s
 async def _deployed(mesh: _Mesh, goal: Target) -> None:
     """Deploy and wait until requests reach it. Raises what `deploying.follow` raises."""
     async with Client((_here(mesh.control.address),), mesh.credentials) as client:
-        response = await deploying.apply(client, goal.config, goal.file)
+        response = await deploying.apply(client, goal.config, goal.file, ApplyRequest(supersede=True))
         following = Following.of(response.applications)
         await deploying.follow(client, following, goal.file, timeout_s=DEPLOY_SECONDS, say=log.info)
     try:

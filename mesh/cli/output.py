@@ -23,14 +23,16 @@ Form = Literal["table", "json", "yaml"]
 
 _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 _COLOURS = {
-    **dict.fromkeys(("RUNNING", "HEALTHY", "READY"), _GREEN),
+    **dict.fromkeys(("RUNNING", "HEALTHY", "READY", "SERVING"), _GREEN),
     **dict.fromkeys(
         ("DEPLOYING", "UPDATING", "DELETING", "PENDING", "STARTING", "DRAINING", "DRAINED", "STOPPED"), _YELLOW
     ),
-    **dict.fromkeys(("UNHEALTHY", "DEPLOY_FAILED", "BACKOFF", "DISCONNECTED", "WARNING"), _RED),
+    **dict.fromkeys(("UNHEALTHY", "DEPLOY_FAILED", "BACKOFF", "DISCONNECTED", "WARNING", "FAILED"), _RED),
 }
 _MESSAGE_WIDTH = 80
-_TIMES = frozenset(("applied_at", "since", "last_seen", "first_at", "last_at", "next_start_at", "last_failure_at"))
+_TIMES = frozenset(
+    ("applied_at", "accepted_at", "since", "last_seen", "first_at", "last_at", "next_start_at", "last_failure_at")
+)
 """Fields of the API that are Unix seconds."""
 
 

@@ -44,7 +44,9 @@ def run(
 
     asked = Asked(target, tuple(arguments or ()), imported.name, imported.route_prefix, imported.working_dir)
     worker = local.worker()
-    raise typer.Exit(serve(Local(ControlPlaneSettings(), local, process, worker, asked, reload)))
+    # Whoever tries code waits for it: a new version is relied on as soon as it is ready.
+    store = ControlPlaneSettings(min_ready_s=0.0)
+    raise typer.Exit(serve(Local(store, local, process, worker, asked, reload)))
 
 
 def start(

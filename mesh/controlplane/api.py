@@ -15,6 +15,7 @@ import grpc
 from mesh import wire
 from mesh.clock import Clock
 from mesh.controlplane import status
+from mesh.controlplane.apply import Applied
 from mesh.controlplane.at_leader import AtLeader
 from mesh.controlplane.bell import wait_until
 from mesh.controlplane.details import detailed
@@ -54,15 +55,8 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Make the goal state equal to the config."""
 
         async def work(term: Term) -> deployment_service_pb2.ApplyResponse:
-            applied = await self._goal.apply(
-                term, request.config, keep_others=request.keep_others, validate_only=request.validate_only
-            )
-            return deployment_service_pb2.ApplyResponse(
-                applications=[
-                    deployment_service_pb2.AppliedApplication(name=a.name, revision=a.revision, change=int(a.change))  # type: ignore[arg-type]
-                    for a in applied
-                ]
-            )
+            applied = await self._goal.apply(term, request)
+            return deployment_service_pb2.ApplyResponse(applications=map(applied_message, applied))
 
         return await self._at_leader.answer(DeploymentServiceStub, "Apply", request, context, work)
 
@@ -168,6 +162,12 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         leader = self._leadership.leader_address
         value = term.status(leader, now=self._clock.monotonic(), wall=self._clock.wall())
         return detailed(value, term.mirror.applications, term.chronicle.book) if details else value
+
+
+def applied_message(item: Applied) -> deployment_service_pb2.AppliedApplication:
+    """Return what was done to one application as a message."""
+    change = int(item.change)
+    return deployment_service_pb2.AppliedApplication(name=item.name, revision=item.revision, change=change)  # type: ignore[arg-type]
 
 
 def _only(value: status.Status, application: str) -> status.Status:

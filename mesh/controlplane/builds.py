@@ -160,12 +160,15 @@ def _plan(application: Application, built: Iterable[BuiltDeployment]) -> Plan:
             DeploymentSpec(
                 name=each.config.name,
                 ingress=each.ingress,
-                version=version_of(config, each.config.name, each.interface),
+                version=version_of(
+                    config, each.config.name, each.interface, application.restarts.get(each.config.name, 0)
+                ),
                 settings=resolve(each.config, overrides.get(each.config.name)),
                 interface=each.interface,
             )
             for each in built
         ),
+        restarts=application.restarts,
     )
 
 
@@ -179,10 +182,13 @@ def _oversize(plan: Plan) -> Failure | None:
     return Failure(text, "import_path", hint)
 
 
-def version_of(config: ApplicationConfig, deployment: str, interface: Interface | None = None) -> str:
+def version_of(
+    config: ApplicationConfig, deployment: str, interface: Interface | None = None, restarted_at: int = 0
+) -> str:
     """Return the digest of all that needs new replicas of a deployment when it changes.
 
-    Its services are part of it: where they differ, code changed in place, which replicas that run do not have.
+    Its services are part of it: where they differ, code changed in place, which replicas that run do not have. So is
+    the revision at which somebody asked to restart it (0: never).
     """
     environment = config.runtime_env
     parts = [
@@ -197,6 +203,8 @@ def version_of(config: ApplicationConfig, deployment: str, interface: Interface 
     ]
     if environment.env_vars_from_env or environment.env_vars_from_file:
         parts += [dict(environment.env_vars_from_env), dict(environment.env_vars_from_file)]
+    if restarted_at:
+        parts.append({"restarted_at": restarted_at})
     if interface is not None and interface.services:
         parts += [list(interface.services), hashlib.sha256(interface.descriptor_set).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

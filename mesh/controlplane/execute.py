@@ -29,7 +29,14 @@ from mesh.controlplane.actions import (
     changes,
 )
 from mesh.controlplane.builds import Build
-from mesh.controlplane.records import application_key, encode_application, encode_replica, replica_key, worker_key
+from mesh.controlplane.records import (
+    application_key,
+    encode_application,
+    encode_replica,
+    history_key,
+    replica_key,
+    worker_key,
+)
 from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, Compare, Put, Remove, Store
 from mesh.controlplane.term import Term
 from mesh.packages.place import is_in_place
@@ -64,6 +71,8 @@ class Executor:
             application_key(name): encode_application(application) if application else None
             for name, application in changed.applications.items()
         }
+        for name in (name for name, application in changed.applications.items() if application is None):
+            values[history_key(name)] = None
         for replica_id, replica in changed.replicas.items():
             values[replica_key(replica_id)] = encode_replica(replica) if replica else None
         values |= {worker_key(worker_id): None for worker_id in changed.workers}

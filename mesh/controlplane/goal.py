@@ -1,7 +1,8 @@
 """Changes of the goal state that people ask for: apply, delete, shutdown.
 
 Owns the read, check, commit cycle: all or nothing, fenced, repeated when somebody else was faster. One change at
-a time. Called by `api` on the leading instance only.
+a time. Each revision is noted in its application's history before it is accepted, never after. Called by `api`, and by
+`revise` for changes of one application, on the leading instance only.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mesh import wire
 from mesh.backoff import Backoff
 from mesh.clock import Clock
-from mesh.controlplane.apply import Applied, applied, deleted, goal
+from mesh.controlplane.apply import Applied, applied, check_expected, check_under_way, deleted, goal
+from mesh.controlplane.execute import parts
+from mesh.controlplane.history import Why, noted
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.package_store import PackageStore
 from mesh.controlplane.records import (
@@ -23,8 +26,11 @@ from mesh.controlplane.records import (
     OPTIONS,
     application_key,
     applications_of,
+    decode_history,
     decode_options,
     encode_application,
+    encode_history,
+    history_key,
 )
 from mesh.controlplane.store import Compare, Item, OutcomeUnknown, Put, Remove, Store
 from mesh.controlplane.term import Term
@@ -36,10 +42,10 @@ from mesh.controlplane.validate import (
     options_problems,
 )
 from mesh.errors import Conflict, InvalidConfig, NotFound, Problem, Unreachable
-from mesh.model import Application, ApplicationConfig, Cors
+from mesh.model import Application, ApplicationConfig, Cors, RevisionHistory
 from mesh.serving.cors import cors_problems
 from mesh.serving.options import nearest, shown
-from mesh.v1 import deployment_pb2
+from mesh.v1 import deployment_pb2, deployment_service_pb2
 
 ATTEMPTS_MAX = 8
 """The leader's own loop changes applications, too; each attempt reads again."""
@@ -49,24 +55,26 @@ log = logging.getLogger("mesh.controlplane.goal")
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
     """The goal state as it was read."""
 
     applications: dict[str, Application]
     options: deployment_pb2.Config
     items: Mapping[str, Item]
+    history: RevisionHistory = field(default_factory=RevisionHistory)
+    """Of the one application that is to be changed."""
 
     def revision_of(self, key: str) -> int:
         """Return the revision of the key's last change; 0 if it does not exist."""
         return self.items[key].revision if key in self.items else 0
 
-    def has(self, values: _Values) -> bool:
+    def has(self, values: Values) -> bool:
         """Whether exactly these values are stored (None: the key is not there)."""
         return all((self.items[key].value if key in self.items else None) == value for key, value in values.items())
 
 
-_Values: TypeAlias = dict[str, bytes | None]
-_Decide: TypeAlias = Callable[[_Stored], tuple[tuple[Applied, ...], _Values]]
+Values: TypeAlias = dict[str, bytes | None]
+Decide: TypeAlias = Callable[[Stored], tuple[tuple[Applied, ...], Values]]
 """From what is stored: what is done to each application, and the values to store."""
 
 
@@ -85,15 +93,14 @@ class GoalState:
         stored = await self._read()
         return config_of(stored.applications, stored.options, application)
 
-    async def apply(
-        self, term: Term, config: deployment_pb2.Config, *, keep_others: bool, validate_only: bool
-    ) -> tuple[Applied, ...]:
-        """Make the goal state equal to `config`. Raises InvalidConfig, Conflict, Unreachable, OutcomeUnknown."""
+    async def apply(self, term: Term, request: deployment_service_pb2.ApplyRequest) -> tuple[Applied, ...]:
+        """Make the goal state equal to a config. Raises InvalidConfig, Conflict, Unreachable, OutcomeUnknown."""
+        config, keep_others = request.config, request.keep_others
         configs = [wire.from_proto(message, ApplicationConfig) for message in config.applications]
-        await self._check_packages(configs)
+        await self.check_packages(configs)
         options = _options(config)
 
-        def decide(stored: _Stored) -> tuple[tuple[Applied, ...], _Values]:
+        def decide(stored: Stored) -> tuple[tuple[Applied, ...], Values]:
             problems = (
                 *_option_problems(options),
                 *apply_problems(
@@ -105,18 +112,27 @@ class GoalState:
             )
             if problems:
                 raise InvalidConfig(problems)
-            result = applied(configs, stored.applications, keep_others=keep_others, applied_at=self._clock.wall())
-            values = _values(result)
+            result = applied(
+                configs,
+                stored.applications,
+                keep_others=keep_others,
+                applied_at=self._clock.wall(),
+                hold_on_failure=request.hold_on_failure,
+            )
+            check_expected(result, stored.applications, request.expected_revisions)
+            if not (request.supersede or request.validate_only):
+                check_under_way(result, stored.applications)
+            values = values_of(result)
             new_options = _merged(stored.options, options) if keep_others else options
             if new_options != stored.options:
                 values[OPTIONS] = new_options.SerializeToString(deterministic=True)
             return result, values
 
-        if validate_only:
+        if request.validate_only:
             return decide(await self._read())[0]
-        return await self._change(term, decide)
+        return await self.change(term, decide)
 
-    async def _check_packages(self, configs: Sequence[ApplicationConfig]) -> None:
+    async def check_packages(self, configs: Sequence[ApplicationConfig]) -> None:
         """Make sure that all packages that configs name are there and stay meanwhile. Raises InvalidConfig."""
         named = named_packages([config.runtime_env for config in configs])
         if problems := missing_packages(named, await self._packages.missing(set(named.values()))):
@@ -125,42 +141,55 @@ class GoalState:
     async def delete(self, term: Term, application: str) -> None:
         """Delete one application. Raises NotFound, Conflict, Unreachable, OutcomeUnknown."""
 
-        def decide(stored: _Stored) -> tuple[tuple[Applied, ...], _Values]:
+        def decide(stored: Stored) -> tuple[tuple[Applied, ...], Values]:
             if application not in stored.applications:
                 raise unknown(application, (n for n, a in stored.applications.items() if not a.deleting))
             result = (deleted(stored.applications[application]),)
-            return result, _values(result)
+            return result, values_of(result)
 
-        await self._change(term, decide)
+        await self.change(term, decide)
 
     async def shutdown(self, term: Term) -> None:
         """Delete all applications and the options, in as many commits as they need."""
 
-        def decide(stored: _Stored) -> tuple[tuple[Applied, ...], _Values]:
+        def decide(stored: Stored) -> tuple[tuple[Applied, ...], Values]:
             running = [a for _, a in sorted(stored.applications.items()) if not a.deleting]
             result = tuple(deleted(application) for application in running[:APPLICATIONS_PER_APPLY_MAX])
-            values = _values(result)
+            values = values_of(result)
             if OPTIONS in stored.items and not result:
                 values[OPTIONS] = None
             return result, values
 
-        while await self._change(term, decide):
+        while await self.change(term, decide):
             pass
 
-    async def _change(self, term: Term, decide: _Decide) -> tuple[Applied, ...]:
+    async def history(self, application: str) -> RevisionHistory:
+        """Return what is noted of the revisions of an application. Raises Unreachable."""
+        item = await self._store.get(history_key(application))
+        return decode_history(item.key, item.value) if item is not None else RevisionHistory()
+
+    async def change(
+        self, term: Term, decide: Decide, why: Callable[[], Why] = Why, *, application: str = ""
+    ) -> tuple[Applied, ...]:
+        """Read, decide and commit, again while others change the same. Returns what was decided.
+
+        `why`, asked after `decide`, is noted of each revision that is made. With `application` its history is read,
+        too. Raises what `decide` raises, Conflict, InvalidConfig, Unreachable, OutcomeUnknown.
+        """
         async with self._turn:
-            unknown_outcome: tuple[tuple[Applied, ...], _Values] | None = None
+            unknown_outcome: tuple[tuple[Applied, ...], Values] | None = None
             for attempt in range(ATTEMPTS_MAX):
                 if attempt:
                     await asyncio.sleep(_PAUSES.pause_s(attempt, self._clock.random))
-                stored = await self._read()
+                stored = await self._read(application)
                 if unknown_outcome is not None and stored.has(unknown_outcome[1]):
                     return unknown_outcome[0]
                 result, values = decide(stored)
                 if not values:
                     return result
                 try:
-                    await self._commit(term, values, stored)
+                    await self._note(term, result, stored, why())
+                    await self._commit(term, values, stored.revision_of)
                 except Conflict as error:
                     unknown_outcome = None
                     log.debug("the goal state changed meanwhile: %s; looking again", error)
@@ -172,10 +201,26 @@ class GoalState:
                     return result
             raise Conflict("the goal state kept changing meanwhile; nothing was done", hint="repeat the command")
 
-    async def _commit(self, term: Term, values: _Values, stored: _Stored) -> None:
+    async def _note(self, term: Term, result: Iterable[Applied], stored: Stored, why: Why) -> None:
+        """Write down the revisions that are about to be accepted, with what became of those before."""
+        values: Values = {}
+        revisions: dict[str, int] = {}
+        for item in result:
+            before = stored.applications.get(item.name)
+            if item.application is None or (before is not None and before.revision == item.revision):
+                continue
+            key = history_key(item.name)
+            known = await self._store.get(key)
+            history = decode_history(key, known.value) if known is not None else RevisionHistory()
+            values[key] = encode_history(noted(history, before, item.application, why))
+            revisions[key] = known.revision if known is not None else 0
+        for part in parts(values):
+            await self._commit(term, part, revisions.__getitem__)
+
+    async def _commit(self, term: Term, values: Values, revision_of: Callable[[str], int]) -> None:
         if not self._leadership.is_leader:
             raise Unreachable("leadership moved meanwhile", hint="repeat the command")
-        compares = [self._leadership.fence(), *(Compare(key, stored.revision_of(key)) for key in values)]
+        compares = [self._leadership.fence(), *(Compare(key, revision_of(key)) for key in values)]
         operations = [Remove(key) if value is None else Put(key, value) for key, value in values.items()]
         try:
             revision = await self._store.commit(compares, operations)
@@ -185,12 +230,13 @@ class GoalState:
         term.mirror.committed(values, revision)
         term.changed.ring()
 
-    async def _read(self) -> _Stored:
+    async def _read(self, application: str = "") -> Stored:
         listing = await self._store.list(APPLICATIONS)
         options = await self._store.get(OPTIONS)
         items = {item.key: item for item in (*listing.items, *((options,) if options else ()))}
         decoded = decode_options(options.value) if options else deployment_pb2.Config()
-        return _Stored(applications_of(listing.items), decoded, items)
+        history = await self.history(application) if application else RevisionHistory()
+        return Stored(applications_of(listing.items), decoded, items, history)
 
 
 def config_of(
@@ -221,7 +267,8 @@ def unknown(application: str, known: Iterable[str]) -> NotFound:
     return NotFound(f"there is no application {shown(application)}; {hint}", hint="see meshctl status")
 
 
-def _values(result: Iterable[Applied]) -> _Values:
+def values_of(result: Iterable[Applied]) -> Values:
+    """Return what to store for what is done to applications."""
     return {application_key(a.name): encode_application(a.application) for a in result if a.application is not None}
 
 

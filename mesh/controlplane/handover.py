@@ -26,6 +26,18 @@ def is_settled(application: Application) -> bool:
     return application.serving is not None and application.serving.revision == application.revision
 
 
+def is_under_way(application: Application) -> bool:
+    """Whether a rollout, or the end of an application, is on its way, so that another change would be a mix of two.
+
+    One that failed, or that stands still, waits for somebody to change something.
+    """
+    if application.deleting or application.paused:
+        return False
+    if application.leaving:
+        return True
+    return application.failure is None and (bool(application.awaits) or not is_settled(application))
+
+
 def holds(application: Application | None) -> frozenset[str]:
     """Return the routes that an application has, or may have while its newest revision comes."""
     if application is None or application.deleting:

@@ -21,20 +21,22 @@ def bounded_failure(failure: Failure) -> Failure:
     details = failure.details
     if len(details) > DETAILS_CHARACTERS_MAX:
         details = "…" + details[1 - DETAILS_CHARACTERS_MAX :]
-    return Failure(_line(failure.message), _line(failure.field), _line(failure.hint), details, failure.reason)
+    message, field, hint = (bounded_line(text) for text in (failure.message, failure.field, failure.hint))
+    return Failure(message, field, hint, details, failure.reason)
 
 
 def bounded_status(status: ReplicaStatus) -> ReplicaStatus:
     """Return a replica's status without what is too much of it."""
     return replace(
         status,
-        address=_line(status.address),
-        admin_address=_line(status.admin_address),
-        message=_line(status.message),
+        address=bounded_line(status.address),
+        admin_address=bounded_line(status.admin_address),
+        message=bounded_line(status.message),
         failure=bounded_failure(status.failure) if status.failure is not None else None,
         last_failure=bounded_failure(status.last_failure) if status.last_failure is not None else None,
     )
 
 
-def _line(text: str) -> str:
+def bounded_line(text: str) -> str:
+    """Return a text without what is too much of it for one line."""
     return text if len(text) <= LINE_CHARACTERS_MAX else text[: LINE_CHARACTERS_MAX - 1] + "…"

@@ -100,7 +100,7 @@ class Loop:
     async def _lead(self, epoch: int) -> None:
         now = self._clock.monotonic()
         mirror = self._mirror = await self._follower.mirror()
-        term = Term(epoch, mirror, self._settings.worker_grace_s, self._settings.takeover_grace_s, now)
+        term = Term(epoch, mirror, self._settings, now)
         executor = Executor(self._store, self._leadership.fence(), term, self._settings.build_timeout_s)
         term.chronicle.begin(self._leadership.leader_address, self._clock.wall())
         over = asyncio.Event()
@@ -148,6 +148,10 @@ class Loop:
     async def _pass(self, term: Term, executor: Executor) -> float:
         """Look once and act on it. Returns the seconds after which to look again if nothing changes."""
         now = self._clock.monotonic()
+        paused = {name for name, application in term.mirror.applications.items() if application.paused}
+        if paused:
+            still = {i for i, replica in term.mirror.replicas.items() if replica.application in paused}
+            term.registry.restart_limits(still, now=now)
         desired, observed = term.desired, term.observed(self._clock.token(8))
         actions = reconcile(desired, observed, now)
         term.note(now=now, wall=self._clock.wall())

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mesh.controlplane.rollout import is_built, is_ready, plans, spec_of
+from mesh.controlplane.rollout import is_built, is_ready, not_needed, plans, spec_of
 from mesh.model import (
     Application,
     Cors,
@@ -92,10 +92,16 @@ def snapshot(
     cors: Cors = NO_CORS,
 ) -> Snapshot:
     """Return what gateways are to route by. `replicas` carry their current status; a timeout of 0 means not set."""
-    endpoints: dict[tuple[str, str], list[Replica]] = defaultdict(list)
+    ready: dict[str, list[Replica]] = defaultdict(list)
     for _, replica in sorted(replicas.items()):
         if is_ready(replica):
-            endpoints[replica.application, replica.deployment].append(replica)
+            ready[replica.application].append(replica)
+    endpoints: dict[tuple[str, str], list[Replica]] = defaultdict(list)
+    for name, application in applications.items():
+        apart = not_needed(application, ready[name])
+        for replica in ready[name]:
+            if replica.replica_id not in apart:
+                endpoints[name, replica.deployment].append(replica)
     routed = {
         name: _routed(application, {spec: endpoints[name, spec] for spec in _deployment_names(application)})
         for name, application in sorted(applications.items())

@@ -58,6 +58,8 @@ class Observed:
     """Seconds a worker may be away before its replicas are placed elsewhere."""
     token: str = "0"
     """Random text, new for each pass: makes the ids of new replicas and builds unique over time."""
+    min_ready_s: float = 0.0
+    """Seconds for which a replica of a new version must be ready before it stands in for one that serves."""
 
 
 def reconcile(desired: Desired, observed: Observed, now: float) -> tuple[Action, ...]:
@@ -88,6 +90,8 @@ def next_due(desired: Desired, observed: Observed, now: float) -> float | None:
     ]
     due += [build.deadline for build in observed.builds.values() if not build.ended]
     for application in desired.applications.values():
+        if application.paused:
+            continue
         limits = {(s.name, s.version): rollout.startup_limit_s(s) for s in rollout.new_versions(application)}
         for replica in observed.replicas.values() if limits else ():
             limit_s = limits.get((replica.deployment, replica.version))
@@ -96,6 +100,8 @@ def next_due(desired: Desired, observed: Observed, now: float) -> float | None:
                 continue
             if (since := worker.unready_since.get(replica.replica_id)) is not None:
                 due.append(since + limit_s)
+            if observed.min_ready_s and (since := worker.ready_since.get(replica.replica_id)) is not None:
+                due.append(since + observed.min_ready_s)
     return min((at for at in due if at > now), default=None)
 
 
@@ -176,24 +182,43 @@ class _Pass:
             else:
                 yield RemoveApplication(name)
             return
-        why = self._failure(application, replicas)
+        still = application.paused
+        why = None if still else self._failure(application, replicas)
         if application.awaits:
             if obstacle := handover.obstacle(application, self._desired.applications):
                 if application.leaving:
                     yield Stay(name, obstacle)
-                else:
+                elif not still:
                     why = why or handover.failure(application, obstacle)
-            elif all(map(self._is_there, application.awaits)):
+            elif (application.leaving or not still) and all(map(self._is_there, application.awaits)):
                 yield HandOver(name)
         if why is not None:
             yield self._failed(application, replicas, why)
             return
-        if not rollout.is_built(application) and not application.failure:
+        if not (still or application.failure or rollout.is_built(application)):
             yield from self._build(application, replicas)
-        ready = rollout.is_wholly_ready(application, replicas) and not application.awaits
+        ready = self._is_wholly_ready(application, replicas) and not (still or application.awaits)
         if ready and not application.failure and application.serving != application.plan:
             yield MarkServing(name, application.revision)
         yield from self._roll(application, replicas)
+
+    def _is_wholly_ready(self, application: Application, replicas: list[Replica]) -> bool:
+        fresh = self._fresh(application, replicas)
+        return rollout.is_wholly_ready(application, (r for r in replicas if r.replica_id not in fresh))
+
+    def _fresh(self, application: Application, replicas: list[Replica]) -> frozenset[str]:
+        """Return the replicas of new versions that are ready too short a time to rely on. First ones have no choice."""
+        if not self._observed.min_ready_s or application.serving is None:
+            return frozenset()
+        new = {(spec.name, spec.version) for spec in rollout.new_versions(application)}
+        before = self._now - self._observed.min_ready_s
+        return frozenset(
+            r.replica_id
+            for r in replicas
+            if (r.deployment, r.version) in new
+            and (worker := self._observed.workers.get(r.worker_id)) is not None
+            and worker.ready_since.get(r.replica_id, before) > before
+        )
 
     def _is_there(self, awaited: Awaited) -> bool:
         """Whether an application has come true, or would but for room that only others can give."""
@@ -201,7 +226,7 @@ class _Pass:
         if application.serving is not None and application.serving.revision >= awaited.revision:
             return True
         replicas = self._of_application[awaited.application]
-        if rollout.is_wholly_ready(application, replicas):
+        if self._is_wholly_ready(application, replicas):
             return True
         return self._full and rollout.lacks_only_room(application, replicas)
 
@@ -247,12 +272,10 @@ class _Pass:
         return not build.ended and worker is not None and worker.session == build.session
 
     def _failure(self, application: Application, replicas: list[Replica]) -> Failure | None:
+        spent = rollout.spent(application, replicas)
+        replicas = [replica for replica in replicas if not (replica.stopping or replica in spent)]
         for spec in rollout.new_versions(application):
-            of_version = [
-                replica
-                for replica in replicas
-                if (replica.deployment, replica.version) == (spec.name, spec.version) and not replica.stopping
-            ]
+            of_version = [r for r in replicas if (r.deployment, r.version) == (spec.name, spec.version)]
             since: dict[str, float] = {}
             for replica in of_version:
                 worker = self._observed.workers.get(replica.worker_id)
@@ -263,30 +286,48 @@ class _Pass:
         return rollout.refusal(application, replicas)
 
     def _roll(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
-        # One that drains unasked does not count: another takes its place, and its worker is not to start it again.
+        # One that drains unasked does not count: another takes its place, and its worker is not to start it again. One
+        # that is held is to be as it is.
+        apart = rollout.held_apart(application)
         yield from _stop([r for r in replicas if ends_unasked(r)], "its process was told to end")
-        live = [r for r in replicas if not r.stopping and not ends_unasked(r)]
+        live = [r for r in replicas if not (r.stopping or ends_unasked(r)) and (r.deployment, r.version) not in apart]
         known = [r for r in live if rollout.spec_of(application, r) is not None]
         yield from _stop([r for r in live if r not in known], "its version was replaced before it was ready")
-        building = not rollout.is_built(application) and not application.failure
+        if application.paused or not (rollout.is_built(application) or application.failure):
+            yield from self._restore(application, known)
+            return
+        spent = rollout.spent(application, known)
+        yield from _stop(spent, "it failed before this revision")
+        fresh = self._fresh(application, known)
         goals = rollout.goals(application)
         for name, spec in sorted(goals.items()):
-            of_deployment = [r for r in known if r.deployment == name]
-            staying = [r for r in of_deployment if r.worker_id not in self._draining]
-            leaving = [r for r in of_deployment if r.worker_id in self._draining]
-            goal = spec.settings.num_replicas
-            if building:
-                step = rollout.restored(goal, staying, leaving)
-            else:
-                old = [r for r in of_deployment if r.version != spec.version]
-                current = [[r for r in part if r.version == spec.version] for part in (staying, leaving)]
-                step = rollout.step(goal, current[0], old, current[1])
+            of_deployment = [r for r in known if r.deployment == name and r not in spent]
+            current = [r for r in of_deployment if r.version == spec.version]
+            old = [r for r in of_deployment if r.version != spec.version]
+            step = rollout.step(
+                spec.settings.num_replicas,
+                [r for r in current if r.worker_id not in self._draining],
+                old,
+                [r for r in current if r.worker_id in self._draining],
+                share=spec.settings.rolling_update_percentage,
+                fresh=fresh,
+            )
             replica_of = {r.replica_id: r for r in of_deployment}
             for replica_id in step.stop:
                 yield StopReplica(replica_id, self._why_stopped(replica_of[replica_id], spec))
             yield from self._place(application, spec, step.place)
-        if not building:
-            yield from _stop([r for r in known if r.deployment not in goals], "its deployment is not wanted")
+        yield from _stop([r for r in known if r.deployment not in goals], "its deployment is not wanted")
+
+    def _restore(self, application: Application, live: list[Replica]) -> Iterator[Action]:
+        """Make up for what was lost, and nothing else: the next revision is being built, or all is to stand still."""
+        serving = {spec.name for spec in application.serving.deployments} if application.serving else set()
+        for name, spec in sorted(rollout.standing(application).items()):
+            staying = [r for r in live if r.deployment == name and r.worker_id not in self._draining]
+            leaving = [r for r in live if r.deployment == name and r.worker_id in self._draining]
+            if name in serving or staying or leaving:
+                step = rollout.restored(spec.settings.num_replicas, staying, leaving)
+                yield from _stop([r for r in leaving if r.replica_id in step.stop], "its worker is drained")
+                yield from self._place(application, spec, step.place)
 
     def _why_stopped(self, replica: Replica, spec: DeploymentSpec) -> str:
         if replica.version != spec.version:
@@ -306,7 +347,7 @@ class _Pass:
                     application=name,
                     deployment=spec.name,
                     version=spec.version,
-                    revision=rollout.goal_revision(application),
+                    revision=rollout.goal_revision(application, spec),
                     worker_id=worker_id,
                     status=pending(replica_id),
                 )

@@ -1,7 +1,7 @@
 """How goal state is written to the store: keys, and values as messages.
 
-Owns the names of the keys ("applications/NAME", "replicas/ID", "workers/ID", "events/NAME", "options") and the
-encoding. Never talks to the store. Called by `mirror`, `execute` and `api`.
+Owns the names of the keys ("applications/NAME", "replicas/ID", "workers/ID", "events/NAME", "history/NAME", "options")
+and the encoding. Never talks to the store. Called by `mirror`, `execute` and `api`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from google.protobuf.message import DecodeError, Message
 from mesh import model, wire
 from mesh.controlplane.store import VALUE_BYTES_MAX, Item
 from mesh.errors import Unreachable
-from mesh.v1 import deployment_pb2, event_pb2
+from mesh.v1 import deployment_pb2, event_pb2, revision_service_pb2
 
 APPLICATIONS = "applications/"
 REPLICAS = "replicas/"
 WORKERS = "workers/"
 EVENTS = "events/"
+HISTORY = "history/"
 OPTIONS = "options"
+HISTORY_BYTES_MAX = 256 * 1024
+"""Of the revisions of one application; the oldest go."""
 
 _M = TypeVar("_M", bound=Message)
 
@@ -58,6 +61,24 @@ def decode_events(value: bytes) -> tuple[model.Event, ...]:
         return tuple(wire.from_proto(event, model.Event) for event in log.events)
     except (DecodeError, ValueError):
         return ()
+
+
+def history_key(name: str) -> str:
+    """Return the key of an application's revisions."""
+    return HISTORY + name
+
+
+def encode_history(history: model.RevisionHistory) -> bytes:
+    """Return revisions as they are stored: as many of them, the newest, as there is room for."""
+    message = wire.to_proto(history, revision_service_pb2.RevisionHistory)
+    while len(message.revisions) > 1 and message.ByteSize() > HISTORY_BYTES_MAX:
+        del message.revisions[0]
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_history(key: str, value: bytes) -> model.RevisionHistory:
+    """Return stored revisions. Raises Unreachable if the value cannot be read."""
+    return _mapped(key, _decoded(key, value, revision_service_pb2.RevisionHistory), model.RevisionHistory)
 
 
 def encode_application(application: model.Application) -> bytes:

@@ -6,7 +6,7 @@ Never decides what follows from it (`reconcile` does), never does I/O. Called by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -63,6 +63,8 @@ class Worker:
     """When each replica that is starting or failing was first seen so, without having been ready since."""
     tried_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds for which each replica whose environment is being made ready has been starting or failing before."""
+    ready_since: Mapping[str, float] = field(default_factory=dict)
+    """When each replica that is ready was first seen so, without having ended since."""
 
     def presence(self, now: float, grace_s: float) -> Presence:
         """Return whether its replicas count as running."""
@@ -133,6 +135,7 @@ class Registry:
             reports={status.replica_id: status for status in greeting.replicas},
             unready_since=_unready_since(known if same else None, greeting.replicas, now),
             tried_s=_tried_s(known if same else None, greeting.replicas, now),
+            ready_since=_ready_since(known if same else None, greeting.replicas, now),
             draining=greeting.draining,
         )
         return Admitted(self._sessions, known.session if known else 0)
@@ -145,9 +148,22 @@ class Registry:
         reports = {status.replica_id: status for status in replicas}
         before = {k: _without_load(s) for k, s in worker.reports.items()}
         changed = {k: _without_load(s) for k, s in reports.items()} != before
-        since, tried_s = _unready_since(worker, replicas, now), _tried_s(worker, replicas, now)
-        self._workers[worker_id] = replace(worker, last_seen=now, reports=reports, unready_since=since, tried_s=tried_s)
+        self._workers[worker_id] = replace(
+            worker,
+            last_seen=now,
+            reports=reports,
+            unready_since=_unready_since(worker, replicas, now),
+            tried_s=_tried_s(worker, replicas, now),
+            ready_since=_ready_since(worker, replicas, now),
+        )
         return changed
+
+    def restart_limits(self, replica_ids: Container[str], *, now: float) -> None:
+        """Let the time limits of replicas that are starting or failing begin anew: their rollout stands still."""
+        for worker_id, worker in self._workers.items():
+            since = {i: now if i in replica_ids else at for i, at in worker.unready_since.items()}
+            if since != worker.unready_since:
+                self._workers[worker_id] = replace(worker, unready_since=since)
 
     def heartbeat(self, worker_id: str, session: int, *, now: float) -> None:
         """Take a sign of life."""
@@ -233,4 +249,13 @@ def _tried_s(worker: Worker | None, replicas: Iterable[ReplicaStatus], now: floa
         s.replica_id: now - worker.unready_since.get(s.replica_id, now - worker.tried_s.get(s.replica_id, 0.0))
         for s in replicas
         if s.state is ReplicaState.PREPARING
+    }
+
+
+def _ready_since(worker: Worker | None, replicas: Iterable[ReplicaStatus], now: float) -> Mapping[str, float]:
+    before = worker.ready_since if worker is not None else {}
+    crashes = {i: status.crashes for i, status in worker.reports.items()} if worker is not None else {}
+    ready = (status for status in replicas if status.state is ReplicaState.READY)
+    return {
+        s.replica_id: before.get(s.replica_id, now) if crashes.get(s.replica_id) == s.crashes else now for s in ready
     }

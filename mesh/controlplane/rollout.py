@@ -7,7 +7,7 @@ failed. Ready capacity never falls below the goal by a decision made here, also 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mesh.model import (
@@ -24,9 +24,11 @@ from mesh.reasons import Reason
 from mesh.serving.options import late_start
 
 SURGE = 0.2
-"""Share of the goal that may run beside it while a new version starts; at least one replica."""
+"""Share of the goal that may run beside it while a new version starts, where a stored plan does not say."""
 FAILED_STARTS_MAX = 3
-"""Starts in a row that fail a version none of whose replicas was ever ready."""
+"""Starts in a row that fail a version none of whose replicas is ready."""
+CRASHES_MAX = 3
+"""Ends of replicas that were ready, all together, that fail a version which does not serve alone yet."""
 STARTUP_MARGIN_S = 5.0
 """Seconds beyond startup_timeout_s after which a version that is not ready has failed, if its worker did not say so."""
 SUPERSEDED_MAX = 3
@@ -41,27 +43,37 @@ class Step:
     stop: tuple[str, ...] = ()
 
 
-def step(goal: int, current: Sequence[Replica], old: Sequence[Replica], leaving: Sequence[Replica] = ()) -> Step:
+def step(
+    goal: int,
+    current: Sequence[Replica],
+    old: Sequence[Replica],
+    leaving: Sequence[Replica] = (),
+    *,
+    share: float = SURGE,
+    fresh: Container[str] = frozenset(),
+) -> Step:
     """Return the next step to `goal` replicas of the current version and none of the `old` ones.
 
     `leaving` are of the current version too, on workers that drain: they are replaced as old ones are, after those. No
-    list holds replicas that are stopping already.
+    list holds replicas that are stopping already. `share` of the goal may run beside it, at least one. Those of the
+    current that are `fresh` have not been ready for long enough to stand in for an old one.
     """
     assert goal >= 0
-    ready = sum(is_ready(replica) for replica in current)
+    ready = sum(is_ready(replica) and replica.replica_id not in fresh for replica in current)
     # An old replica may go only when a ready new one stands in for it. Those that are not ready go first: they
     # give no capacity.
     going = _in_turn(old, leaving)
     surplus_old = max(0, len(going) - max(0, goal - ready))
     surplus = max(0, len(current) - goal)
     stop = (*going[:surplus_old], *_first_to_stop(current)[:surplus])
-    room = goal - len(current) if not going else goal + surge(goal) - len(current) - (len(going) - surplus_old)
+    extra = surge(goal, share) if going else 0
+    room = goal + extra - len(current) - (len(going) - surplus_old)
     return Step(place=max(0, min(goal - len(current), room)), stop=stop)
 
 
-def surge(goal: int) -> int:
-    """Return how many replicas may run above the goal during a rollout."""
-    return max(1, int(goal * SURGE))
+def surge(goal: int, share: float = SURGE) -> int:
+    """Return how many replicas may run above the goal during a rollout. A share of 0 is that of an older record."""
+    return max(1, int(round(goal * (share or SURGE), 6)))
 
 
 def is_ready(replica: Replica) -> bool:
@@ -88,15 +100,17 @@ def failure(
 ) -> Failure | None:
     """Return why this new version has failed, or None while it may still come up.
 
-    `config` is what it was built from, `replicas` are those of this version. One that was ever ready proves the
-    version: what happens to it later is for its worker to mend.
+    `config` is what it was built from, `replicas` are those of this version that were placed for it. Until it serves
+    alone it must start and stay up: one that is ready gives the others time, up to their limit, and no more.
     """
     replicas = sorted(replicas, key=lambda replica: replica.replica_id)
-    if any(replica.status.state is ReplicaState.READY or replica.status.crashes for replica in replicas):
-        return None
+    crashes = sum(replica.status.crashes for replica in replicas)
+    if crashes >= CRASHES_MAX:
+        return _crashed(spec, crashes, [replica.status for replica in replicas])
+    some_ready = any(is_ready(replica) for replica in replicas)
     for replica in replicas:
         status = replica.status
-        if status.failed_starts >= FAILED_STARTS_MAX:
+        if status.failed_starts >= FAILED_STARTS_MAX and not some_ready:
             return _failed(_starts_failed(spec, status), status.failure or Failure())
         since = unready_since.get(replica.replica_id)
         if since is not None and now >= since + startup_limit_s(spec):
@@ -140,6 +154,13 @@ def _starts_failed(spec: DeploymentSpec, status: ReplicaStatus) -> str:
     return f"deployment {spec.name!r} failed to start {status.failed_starts} times: {why}"
 
 
+def _crashed(spec: DeploymentSpec, crashes: int, statuses: Sequence[ReplicaStatus]) -> Failure:
+    said = next((status.last_failure for status in statuses if status.crashes and status.last_failure), Failure())
+    why = f": {said.message}" if said.message else ""
+    text = f"deployment {spec.name!r} ended {crashes} times after it was ready{why}"
+    return _failed(text, replace(said, reason=said.reason or Reason.CRASH_LOOP))
+
+
 def _failed(message: str, said: Failure) -> Failure:
     hint = said.hint or "the log of its worker tells more"
     return Failure(message, said.field or "import_path", hint, said.details, said.reason or Reason.START_FAILED)
@@ -162,18 +183,53 @@ def goals(application: Application) -> dict[str, DeploymentSpec]:
     """
     if application.deleting:
         return {}
-    result = {spec.name: spec for spec in application.serving.deployments} if application.serving else {}
-    if application.plan is not None and is_built(application) and not application.failure:
+    serving = application.serving
+    result = {spec.name: spec for spec in serving.deployments} if serving else {}
+    in_force = not application.failure or (is_held(application) and serving is None)
+    if application.plan is not None and is_built(application) and in_force:
         result |= {spec.name: spec for spec in application.plan.deployments}
     return result
 
 
-def goal_revision(application: Application) -> int:
-    """Return the revision that new replicas of an application belong to."""
+def is_held(application: Application) -> bool:
+    """Whether the newest revision failed and its replicas are left as they are."""
+    return application.failure is not None and application.hold_on_failure and is_built(application)
+
+
+def held_apart(application: Application) -> frozenset[tuple[str, str]]:
+    """Return the deployments and versions that failed and are held beside what serves."""
+    if not is_held(application) or application.plan is None or application.serving is None:
+        return frozenset()
+    versions = {(spec.name, spec.version) for spec in application.plan.deployments}
+    return frozenset(versions - {(spec.name, spec.version) for spec in application.serving.deployments})
+
+
+def not_needed(application: Application, ready: Sequence[Replica]) -> frozenset[str]:
+    """Return those of the `ready` replicas that get no calls: held ones, where what serves is all there again."""
+    apart = held_apart(application)
+    if not apart or application.serving is None:
+        return frozenset()
+    versions = [(replica.deployment, replica.version) for replica in ready]
+    whole = {
+        spec.name
+        for spec in application.serving.deployments
+        if versions.count((spec.name, spec.version)) >= max(1, spec.settings.num_replicas)
+    }
+    return frozenset(r.replica_id for r in ready if (r.deployment, r.version) in apart and r.deployment in whole)
+
+
+def standing(application: Application) -> dict[str, DeploymentSpec]:
+    """Return what each deployment is to be restored to while nothing moves: what serves, else what is to come."""
+    serving = {spec.name: spec for spec in application.serving.deployments} if application.serving else {}
+    return goals(application) | serving if goals(application) else {}
+
+
+def goal_revision(application: Application, spec: DeploymentSpec) -> int:
+    """Return the revision that new replicas of a deployment belong to."""
     serving = application.serving
-    if serving is None or (is_built(application) and not application.failure):
+    if serving is None or (is_built(application) and not application.failure and not application.paused):
         return application.revision
-    return serving.revision
+    return serving.revision if spec in serving.deployments else application.revision
 
 
 def new_versions(application: Application) -> tuple[DeploymentSpec, ...]:
@@ -184,6 +240,22 @@ def new_versions(application: Application) -> tuple[DeploymentSpec, ...]:
     serving = application.serving.deployments if application.serving else ()
     proven = {(spec.name, spec.version) for spec in serving if spec.settings.num_replicas}
     return tuple(spec for spec in application.plan.deployments if (spec.name, spec.version) not in proven)
+
+
+def spent(application: Application, replicas: Iterable[Replica]) -> list[Replica]:
+    """Return the replicas of new versions that were placed for an earlier revision, and have failed since.
+
+    The newest starts afresh: it is neither judged by them nor made to wait for them.
+    """
+    new = {(spec.name, spec.version) for spec in new_versions(application)}
+    return [
+        replica
+        for replica in replicas
+        if (replica.deployment, replica.version) in new
+        and replica.revision < application.revision
+        and not is_ready(replica)
+        and (replica.status.failed_starts or replica.status.crashes)
+    ]
 
 
 def restored(goal: int, live: Sequence[Replica], leaving: Sequence[Replica] = ()) -> Step:

@@ -2,7 +2,7 @@
 
 Owns the one place where errors become statuses here. An error's status carries BadRequest with a violation per problem
 (INVALID_ARGUMENT only), and ErrorInfo (domain "mesh") whose metadata holds what mends it: "hint", and "hint_N" for the
-violation number N. Called by the services.
+violation number N; of a rollout under way also "revision/NAME" for each application. Called by the services.
 """
 
 from __future__ import annotations
@@ -18,12 +18,21 @@ from grpc_status import rpc_status
 from mesh.controlplane.forward import NoLeader
 from mesh.controlplane.package_store import NoRoom
 from mesh.controlplane.store import OutcomeUnknown, StoreUnreachable
-from mesh.errors import Conflict, DeadlineExceeded, InvalidConfig, MeshError, NotFound, Unreachable
+from mesh.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidConfig,
+    MeshError,
+    NotFound,
+    RolloutUnderWay,
+    Unreachable,
+)
 
 STATUSES: dict[type[MeshError], tuple[grpc.StatusCode, str]] = {
     InvalidConfig: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_CONFIG"),
     NotFound: (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     Conflict: (grpc.StatusCode.ABORTED, "CONFLICT"),
+    RolloutUnderWay: (grpc.StatusCode.ABORTED, "ROLLOUT_UNDER_WAY"),
     Unreachable: (grpc.StatusCode.UNAVAILABLE, "UNREACHABLE"),
     NoLeader: (grpc.StatusCode.UNAVAILABLE, NoLeader.REASON),
     StoreUnreachable: (grpc.StatusCode.UNAVAILABLE, StoreUnreachable.REASON),
@@ -53,6 +62,8 @@ def rpc_error_status(error: MeshError) -> status_pb2.Status:
             if problem.hint:
                 hints[f"hint_{i}"] = problem.hint
         details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if isinstance(error, RolloutUnderWay):
+        hints |= {f"revision/{name}": str(revision) for name, revision in error.revisions.items()}
     details.append(error_details_pb2.ErrorInfo(reason=reason, domain="mesh", metadata=hints))
     packed = []
     for detail in details:

@@ -31,6 +31,8 @@ from mesh.controlplane.loop import Loop
 from mesh.controlplane.opening import open_store
 from mesh.controlplane.package_service import Packages
 from mesh.controlplane.package_store import PackageStore
+from mesh.controlplane.revise import Revising
+from mesh.controlplane.revisions import Revisions
 from mesh.controlplane.sessions import Sessions
 from mesh.controlplane.store import Store
 from mesh.controlplane.worker_goals import WorkerGoals
@@ -47,6 +49,7 @@ from mesh.v1 import (
     event_service_pb2_grpc,
     log_service_pb2_grpc,
     package_service_pb2_grpc,
+    revision_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
 
@@ -58,6 +61,7 @@ SERVICES = (
     "",
     "mesh.v1.DeploymentService",
     "mesh.v1.EventService",
+    "mesh.v1.RevisionService",
     "mesh.v1.WorkerService",
     "mesh.v1.DiscoveryService",
     "mesh.v1.PackageService",
@@ -124,12 +128,14 @@ class ControlPlane:
         at_leader = AtLeader(loop, leadership, self._forwarder, availability, clock)
         servicer = self._packages = Packages(packages)
         deployments = Deployments(at_leader, leadership, goal, WorkerGoals(store, leadership, clock), clock)
+        revisions = Revisions(at_leader, Revising(goal, clock))
         logs = Logs(at_leader, self._log_reads)
         sessions = Sessions(loop, leadership, self._log_reads, settings.heartbeat_interval_s, clock)
         discovery = Discovery(loop, leadership, settings.heartbeat_interval_s)
         self._health = health.aio.HealthServicer()
         deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, server)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(Events(at_leader), server)
+        revision_service_pb2_grpc.add_RevisionServiceServicer_to_server(revisions, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(sessions, server)
         discovery_service_pb2_grpc.add_DiscoveryServiceServicer_to_server(discovery, server)
         package_service_pb2_grpc.add_PackageServiceServicer_to_server(servicer, server)

@@ -77,6 +77,8 @@ class ApplicationStatus:
     leaving: bool = False
     reason: Reason = Reason.UNSPECIFIED
     last_events: tuple[Event, ...] = ()
+    paused: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,8 @@ def _application(application: Application, replicas: list[Replica], room: _Room)
         failure=application.failure,
         leaving=application.leaving,
         reason=reason,
+        paused=application.paused,
+        held=rollout.is_held(application),
     )
 
 
@@ -253,25 +257,33 @@ def _state(
         return ApplicationState.DELETING, _Told(Reason.DELETING, "waiting for its replicas to finish what runs")
     if application.failure:
         return ApplicationState.DEPLOY_FAILED, _failed(application, application.failure)
+    serves = application.serving is not None and application.serving.revision == application.revision
+    if application.paused and not serves:
+        text = f"paused on the way to revision {application.revision}"
+        return ApplicationState.DEPLOYING, _Told(Reason.PAUSED, text)
     if not rollout.is_built(application):
         unbuilt = shortage if shortage.reason is Reason.NO_WORKER else _Told(Reason.BUILDING, "being built")
         return ApplicationState.DEPLOYING, unbuilt
     first = next((_Told(d.reason, f"{d.name}: {d.message}") for d in deployments if d.message), _waiting(application))
-    if application.serving is None or application.serving.revision != application.revision:
-        if application.paused:
-            return ApplicationState.DEPLOYING, _Told(Reason.PAUSED, first.message)
+    if not serves:
         return ApplicationState.DEPLOYING, first if first.message else _Told(Reason.STARTING)
     if any(deployment.state is DeploymentState.UNHEALTHY for deployment in deployments):
         return ApplicationState.UNHEALTHY, first
-    return ApplicationState.RUNNING, first if first.message else _Told(Reason.READY)
+    ready = _Told(Reason.PAUSED, "paused") if application.paused else _Told(Reason.READY)
+    return ApplicationState.RUNNING, first if first.message else ready
 
 
 def _failed(application: Application, failure: Failure) -> _Told:
-    serving = application.serving
+    """Return what became of the newest revision, and why."""
+    revision, serving = application.revision, application.serving
+    held = rollout.is_held(application)
     if serving is None:
+        if held:
+            return _Told(Reason.HELD, f"revision {revision} failed and is held: {failure.message}")
         return _Told(failure.reason or Reason.START_FAILED, failure.message)
-    reason = Reason.HELD if application.hold_on_failure else Reason.ROLLED_BACK
-    return _Told(reason, f"{failure.message}; revision {serving.revision} serves on")
+    end = "is held beside" if held else "was rolled back to"
+    reason = Reason.HELD if held else Reason.ROLLED_BACK
+    return _Told(reason, f"revision {revision} failed and {end} revision {serving.revision}: {failure.message}")
 
 
 def _waiting(application: Application) -> _Told:

@@ -23,6 +23,7 @@ from mesh.controlplane.records import decode_events
 from mesh.controlplane.registry import Registry
 from mesh.controlplane.withdrawal import CONFIRM_S, Withdrawals
 from mesh.model import Cors, Generation, Replica, ReplicaState, WorkerState
+from mesh.settings import ControlPlaneSettings
 from mesh.v1 import discovery_service_pb2, worker_service_pb2
 from mesh.v1.discovery_service_pb2 import StreamSnapshotsResponse
 from mesh.v1.worker_service_pb2 import SessionResponse
@@ -83,12 +84,13 @@ class GatewayStream:
 class Term:
     """State of one term. `epoch` is the fencing token under which everything in it is written and said."""
 
-    def __init__(self, epoch: int, mirror: Mirror, grace_s: float, takeover_grace_s: float, now: float) -> None:
+    def __init__(self, epoch: int, mirror: Mirror, settings: ControlPlaneSettings, now: float) -> None:
         self.epoch = epoch
         self.mirror = mirror
         self.registry = Registry()
         placed = {replica.worker_id for replica in mirror.replicas.values()}
-        self.registry.expect(placed | mirror.workers.keys(), now=now, extra_s=max(0.0, takeover_grace_s - grace_s))
+        extra_s = max(0.0, settings.takeover_grace_s - settings.worker_grace_s)
+        self.registry.expect(placed | mirror.workers.keys(), now=now, extra_s=extra_s)
         self.builds = Builds()
         # Gateways of the leader before come within moments; what is to stop by then waits for them.
         self.withdrawals = Withdrawals(now + CONFIRM_S if placed else now)
@@ -108,7 +110,7 @@ class Term:
         self.noted = Bell()
         """Rings when there are new events, and when the term ends."""
         self.over = False
-        self._grace_s = grace_s
+        self._settings = settings
         self._number = 0
         self._streams = 0
         self._routed: publish.Snapshot | None = None
@@ -121,7 +123,15 @@ class Term:
 
     def observed(self, token: str = "") -> Observed:
         """Return what is seen now; `token` makes the ids of what is decided on it unique."""
-        return Observed(dict(self.mirror.replicas), self.registry.workers, self.builds.newest, self._grace_s, token)
+        settings = self._settings
+        return Observed(
+            replicas=dict(self.mirror.replicas),
+            workers=self.registry.workers,
+            builds=self.builds.newest,
+            grace_s=settings.worker_grace_s,
+            token=token,
+            min_ready_s=settings.min_ready_s,
+        )
 
     def open_session(self, session: int, replaced: int, worker_id: str) -> Outbox:
         """Return the outbox of a session that was let in, and end the one that it replaced."""

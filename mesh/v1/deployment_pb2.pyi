@@ -835,9 +835,30 @@ class Plan(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RestartsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REVISION_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     @_builtins.property
     def config(self) -> Global___ApplicationConfig:
@@ -845,16 +866,21 @@ class Plan(_message.Message):
 
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentSpec]: ...
+    @_builtins.property
+    def restarts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Application.restarts as they were when it was built: what its versions are made of."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         config: Global___ApplicationConfig | None = ...,
         deployments: _abc.Iterable[Global___DeploymentSpec] | None = ...,
+        restarts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "deployments", b"deployments", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "deployments", b"deployments", "restarts", b"restarts", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1309,6 +1335,8 @@ class ApplicationStatus(_message.Message):
     LEAVING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     LAST_EVENTS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     route_prefix: _builtins.str
     state: Global___ApplicationState.ValueType
@@ -1320,6 +1348,10 @@ class ApplicationStatus(_message.Message):
     leaving: _builtins.bool
     """To be deleted once what the same apply brought is ready; if that fails, it leaves no more."""
     reason: Global___Reason.ValueType
+    paused: _builtins.bool
+    """Its rollouts stand still until somebody resumes it."""
+    held: _builtins.bool
+    """The newest revision failed and is left as it is, beside what serves."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentStatus]: ...
     @_builtins.property
@@ -1345,10 +1377,12 @@ class ApplicationStatus(_message.Message):
         leaving: _builtins.bool = ...,
         reason: Global___Reason.ValueType = ...,
         last_events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        paused: _builtins.bool = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "deployments", b"deployments", "failure", b"failure", "last_events", b"last_events", "leaving", b"leaving", "message", b"message", "name", b"name", "reason", b"reason", "revision", b"revision", "route_prefix", b"route_prefix", "serving_revision", b"serving_revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "deployments", b"deployments", "failure", b"failure", "held", b"held", "last_events", b"last_events", "leaving", b"leaving", "message", b"message", "name", b"name", "paused", b"paused", "reason", b"reason", "revision", b"revision", "route_prefix", b"route_prefix", "serving_revision", b"serving_revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

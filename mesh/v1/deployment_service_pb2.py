@@ -25,51 +25,55 @@ _sym_db = _symbol_database.Default()
 from mesh.v1 import deployment_pb2 as mesh_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mesh/v1/deployment_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\"[\n\x0c\x41pplyRequest\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\x13\n\x0bkeep_others\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"B\n\rApplyResponse\x12\x31\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1b.mesh.v1.AppliedApplication\"U\n\x12\x41ppliedApplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1f\n\x06\x63hange\x18\x03 \x01(\x0e\x32\x0f.mesh.v1.Change\"\'\n\x10GetConfigRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"C\n\x11GetConfigResponse\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\r\n\x05stale\x18\x02 \x01(\t\"8\n\x10GetStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\x08\"4\n\x11GetStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"\xac\x01\n\x06Status\x12\x30\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1a.mesh.v1.ApplicationStatus\x12&\n\x07workers\x18\x02 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x10\n\x08gateways\x18\x04 \x01(\r\x12\x17\n\x0fgateways_behind\x18\x05 \x01(\r\x12\r\n\x05stale\x18\x06 \x01(\t\":\n\x12WatchStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\x08\"6\n\x13WatchStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"$\n\rDeleteRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\x14\n\x12ListWorkersRequest\"=\n\x13ListWorkersResponse\x12&\n\x07workers\x18\x01 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\"5\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"\x15\n\x13\x44rainWorkerResponse*r\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HANGE_CREATED\x10\x01\x12\x12\n\x0e\x43HANGE_UPDATED\x10\x02\x12\x14\n\x10\x43HANGE_UNCHANGED\x10\x03\x12\x12\n\x0e\x43HANGE_DELETED\x10\x04\x32\xaf\x04\n\x11\x44\x65ploymentService\x12\x36\n\x05\x41pply\x12\x15.mesh.v1.ApplyRequest\x1a\x16.mesh.v1.ApplyResponse\x12\x42\n\tGetConfig\x12\x19.mesh.v1.GetConfigRequest\x1a\x1a.mesh.v1.GetConfigResponse\x12\x42\n\tGetStatus\x12\x19.mesh.v1.GetStatusRequest\x1a\x1a.mesh.v1.GetStatusResponse\x12J\n\x0bWatchStatus\x12\x1b.mesh.v1.WatchStatusRequest\x1a\x1c.mesh.v1.WatchStatusResponse0\x01\x12\x39\n\x06\x44\x65lete\x12\x16.mesh.v1.DeleteRequest\x1a\x17.mesh.v1.DeleteResponse\x12?\n\x08Shutdown\x12\x18.mesh.v1.ShutdownRequest\x1a\x19.mesh.v1.ShutdownResponse\x12H\n\x0bListWorkers\x12\x1b.mesh.v1.ListWorkersRequest\x1a\x1c.mesh.v1.ListWorkersResponse\x12H\n\x0b\x44rainWorker\x12\x1b.mesh.v1.DrainWorkerRequest\x1a\x1c.mesh.v1.DrainWorkerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mesh/v1/deployment_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\"\x8b\x02\n\x0c\x41pplyRequest\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\x13\n\x0bkeep_others\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x11\n\tsupersede\x18\x04 \x01(\x08\x12H\n\x12\x65xpected_revisions\x18\x05 \x03(\x0b\x32,.mesh.v1.ApplyRequest.ExpectedRevisionsEntry\x12\x17\n\x0fhold_on_failure\x18\x06 \x01(\x08\x1a\x38\n\x16\x45xpectedRevisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"B\n\rApplyResponse\x12\x31\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1b.mesh.v1.AppliedApplication\"U\n\x12\x41ppliedApplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1f\n\x06\x63hange\x18\x03 \x01(\x0e\x32\x0f.mesh.v1.Change\"\'\n\x10GetConfigRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"C\n\x11GetConfigResponse\x12\x1f\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Config\x12\r\n\x05stale\x18\x02 \x01(\t\"8\n\x10GetStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\x08\"4\n\x11GetStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"\xac\x01\n\x06Status\x12\x30\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32\x1a.mesh.v1.ApplicationStatus\x12&\n\x07workers\x18\x02 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x10\n\x08gateways\x18\x04 \x01(\r\x12\x17\n\x0fgateways_behind\x18\x05 \x01(\r\x12\r\n\x05stale\x18\x06 \x01(\t\":\n\x12WatchStatusRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\x08\"6\n\x13WatchStatusResponse\x12\x1f\n\x06status\x18\x01 \x01(\x0b\x32\x0f.mesh.v1.Status\"$\n\rDeleteRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\x14\n\x12ListWorkersRequest\"=\n\x13ListWorkersResponse\x12&\n\x07workers\x18\x01 \x03(\x0b\x32\x15.mesh.v1.WorkerStatus\"5\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"\x15\n\x13\x44rainWorkerResponse*r\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HANGE_CREATED\x10\x01\x12\x12\n\x0e\x43HANGE_UPDATED\x10\x02\x12\x14\n\x10\x43HANGE_UNCHANGED\x10\x03\x12\x12\n\x0e\x43HANGE_DELETED\x10\x04\x32\xaf\x04\n\x11\x44\x65ploymentService\x12\x36\n\x05\x41pply\x12\x15.mesh.v1.ApplyRequest\x1a\x16.mesh.v1.ApplyResponse\x12\x42\n\tGetConfig\x12\x19.mesh.v1.GetConfigRequest\x1a\x1a.mesh.v1.GetConfigResponse\x12\x42\n\tGetStatus\x12\x19.mesh.v1.GetStatusRequest\x1a\x1a.mesh.v1.GetStatusResponse\x12J\n\x0bWatchStatus\x12\x1b.mesh.v1.WatchStatusRequest\x1a\x1c.mesh.v1.WatchStatusResponse0\x01\x12\x39\n\x06\x44\x65lete\x12\x16.mesh.v1.DeleteRequest\x1a\x17.mesh.v1.DeleteResponse\x12?\n\x08Shutdown\x12\x18.mesh.v1.ShutdownRequest\x1a\x19.mesh.v1.ShutdownResponse\x12H\n\x0bListWorkers\x12\x1b.mesh.v1.ListWorkersRequest\x1a\x1c.mesh.v1.ListWorkersResponse\x12H\n\x0b\x44rainWorker\x12\x1b.mesh.v1.DrainWorkerRequest\x1a\x1c.mesh.v1.DrainWorkerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.deployment_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANGE']._serialized_start=1090
-  _globals['_CHANGE']._serialized_end=1204
-  _globals['_APPLYREQUEST']._serialized_start=71
-  _globals['_APPLYREQUEST']._serialized_end=162
-  _globals['_APPLYRESPONSE']._serialized_start=164
-  _globals['_APPLYRESPONSE']._serialized_end=230
-  _globals['_APPLIEDAPPLICATION']._serialized_start=232
-  _globals['_APPLIEDAPPLICATION']._serialized_end=317
-  _globals['_GETCONFIGREQUEST']._serialized_start=319
-  _globals['_GETCONFIGREQUEST']._serialized_end=358
-  _globals['_GETCONFIGRESPONSE']._serialized_start=360
-  _globals['_GETCONFIGRESPONSE']._serialized_end=427
-  _globals['_GETSTATUSREQUEST']._serialized_start=429
-  _globals['_GETSTATUSREQUEST']._serialized_end=485
-  _globals['_GETSTATUSRESPONSE']._serialized_start=487
-  _globals['_GETSTATUSRESPONSE']._serialized_end=539
-  _globals['_STATUS']._serialized_start=542
-  _globals['_STATUS']._serialized_end=714
-  _globals['_WATCHSTATUSREQUEST']._serialized_start=716
-  _globals['_WATCHSTATUSREQUEST']._serialized_end=774
-  _globals['_WATCHSTATUSRESPONSE']._serialized_start=776
-  _globals['_WATCHSTATUSRESPONSE']._serialized_end=830
-  _globals['_DELETEREQUEST']._serialized_start=832
-  _globals['_DELETEREQUEST']._serialized_end=868
-  _globals['_DELETERESPONSE']._serialized_start=870
-  _globals['_DELETERESPONSE']._serialized_end=886
-  _globals['_SHUTDOWNREQUEST']._serialized_start=888
-  _globals['_SHUTDOWNREQUEST']._serialized_end=905
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=907
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=925
-  _globals['_LISTWORKERSREQUEST']._serialized_start=927
-  _globals['_LISTWORKERSREQUEST']._serialized_end=947
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=949
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1010
-  _globals['_DRAINWORKERREQUEST']._serialized_start=1012
-  _globals['_DRAINWORKERREQUEST']._serialized_end=1065
-  _globals['_DRAINWORKERRESPONSE']._serialized_start=1067
-  _globals['_DRAINWORKERRESPONSE']._serialized_end=1088
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=1207
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=1766
+  _globals['_APPLYREQUEST_EXPECTEDREVISIONSENTRY']._loaded_options = None
+  _globals['_APPLYREQUEST_EXPECTEDREVISIONSENTRY']._serialized_options = b'8\001'
+  _globals['_CHANGE']._serialized_start=1267
+  _globals['_CHANGE']._serialized_end=1381
+  _globals['_APPLYREQUEST']._serialized_start=72
+  _globals['_APPLYREQUEST']._serialized_end=339
+  _globals['_APPLYREQUEST_EXPECTEDREVISIONSENTRY']._serialized_start=283
+  _globals['_APPLYREQUEST_EXPECTEDREVISIONSENTRY']._serialized_end=339
+  _globals['_APPLYRESPONSE']._serialized_start=341
+  _globals['_APPLYRESPONSE']._serialized_end=407
+  _globals['_APPLIEDAPPLICATION']._serialized_start=409
+  _globals['_APPLIEDAPPLICATION']._serialized_end=494
+  _globals['_GETCONFIGREQUEST']._serialized_start=496
+  _globals['_GETCONFIGREQUEST']._serialized_end=535
+  _globals['_GETCONFIGRESPONSE']._serialized_start=537
+  _globals['_GETCONFIGRESPONSE']._serialized_end=604
+  _globals['_GETSTATUSREQUEST']._serialized_start=606
+  _globals['_GETSTATUSREQUEST']._serialized_end=662
+  _globals['_GETSTATUSRESPONSE']._serialized_start=664
+  _globals['_GETSTATUSRESPONSE']._serialized_end=716
+  _globals['_STATUS']._serialized_start=719
+  _globals['_STATUS']._serialized_end=891
+  _globals['_WATCHSTATUSREQUEST']._serialized_start=893
+  _globals['_WATCHSTATUSREQUEST']._serialized_end=951
+  _globals['_WATCHSTATUSRESPONSE']._serialized_start=953
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=1007
+  _globals['_DELETEREQUEST']._serialized_start=1009
+  _globals['_DELETEREQUEST']._serialized_end=1045
+  _globals['_DELETERESPONSE']._serialized_start=1047
+  _globals['_DELETERESPONSE']._serialized_end=1063
+  _globals['_SHUTDOWNREQUEST']._serialized_start=1065
+  _globals['_SHUTDOWNREQUEST']._serialized_end=1082
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=1084
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=1102
+  _globals['_LISTWORKERSREQUEST']._serialized_start=1104
+  _globals['_LISTWORKERSREQUEST']._serialized_end=1124
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1126
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1187
+  _globals['_DRAINWORKERREQUEST']._serialized_start=1189
+  _globals['_DRAINWORKERREQUEST']._serialized_end=1242
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=1244
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=1265
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=1384
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=1943
 # @@protoc_insertion_point(module_scope)

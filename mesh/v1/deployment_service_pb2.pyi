@@ -45,25 +45,61 @@ Global___Change: _TypeAlias = Change  # noqa: Y015
 class ApplyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ExpectedRevisionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONFIG_FIELD_NUMBER: _builtins.int
     KEEP_OTHERS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SUPERSEDE_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISIONS_FIELD_NUMBER: _builtins.int
+    HOLD_ON_FAILURE_FIELD_NUMBER: _builtins.int
     keep_others: _builtins.bool
     """Leave applications alone that the config does not name."""
     validate_only: _builtins.bool
     """Check only; store nothing."""
+    supersede: _builtins.bool
+    """Replace rollouts that are under way. Without it the apply is refused while an application that it would change or
+    delete has not come to its newest revision yet: not for one that failed or is paused.
+    """
+    hold_on_failure: _builtins.bool
+    """If a revision of this apply fails leave it as it is, beside what serves, and do not roll it back."""
     @_builtins.property
     def config(self) -> _deployment_pb2.Config: ...
+    @_builtins.property
+    def expected_revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Refused with ABORTED unless each of these applications is at this revision (0: there is none) or stays as it is."""
+
     def __init__(
         self,
         *,
         config: _deployment_pb2.Config | None = ...,
         keep_others: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
+        supersede: _builtins.bool = ...,
+        expected_revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        hold_on_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "keep_others", b"keep_others", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "expected_revisions", b"expected_revisions", "hold_on_failure", b"hold_on_failure", "keep_others", b"keep_others", "supersede", b"supersede", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

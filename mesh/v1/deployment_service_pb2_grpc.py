@@ -31,7 +31,8 @@ class DeploymentServiceStub:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    else changed the goal state meanwhile. ErrorInfo.reason ROLLOUT_UNDER_WAY: an application is on its way to a revision,
+    which the metadata tells as "revision/NAME"; wait for it, or supersede it), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
     store is away, so that nobody can lead).
     """
 
@@ -89,7 +90,8 @@ class DeploymentServiceServicer:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    else changed the goal state meanwhile. ErrorInfo.reason ROLLOUT_UNDER_WAY: an application is on its way to a revision,
+    which the metadata tells as "revision/NAME"; wait for it, or supersede it), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
     store is away, so that nobody can lead).
     """
 
@@ -211,7 +213,8 @@ class DeploymentService:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    else changed the goal state meanwhile. ErrorInfo.reason ROLLOUT_UNDER_WAY: an application is on its way to a revision,
+    which the metadata tells as "revision/NAME"; wait for it, or supersede it), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
     store is away, so that nobody can lead).
     """
 

@@ -32,7 +32,8 @@ class DeploymentServiceStub:
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    else changed the goal state meanwhile. ErrorInfo.reason ROLLOUT_UNDER_WAY: an application is on its way to a revision,
+    which the metadata tells as "revision/NAME"; wait for it, or supersede it), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
     store is away, so that nobody can lead).
     """
 
@@ -72,7 +73,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    else changed the goal state meanwhile. ErrorInfo.reason ROLLOUT_UNDER_WAY: an application is on its way to a revision,
+    which the metadata tells as "revision/NAME"; wait for it, or supersede it), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
     store is away, so that nobody can lead).
     """
 
@@ -108,7 +110,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     not answer), GetConfig and GetStatus are answered from the instance's own copy of the store, and say so.
 
     Errors: INVALID_ARGUMENT (google.rpc.BadRequest names each field), NOT_FOUND, ABORTED (somebody
-    else changed the goal state meanwhile), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
+    else changed the goal state meanwhile. ErrorInfo.reason ROLLOUT_UNDER_WAY: an application is on its way to a revision,
+    which the metadata tells as "revision/NAME"; wait for it, or supersede it), UNAVAILABLE (no leader now; repeat. ErrorInfo.reason STORE_UNREACHABLE: the
     store is away, so that nobody can lead).
     """
 

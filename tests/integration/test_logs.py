@@ -25,6 +25,7 @@ from mesh.lifecycle import Tasks
 from mesh.security import NO_SECURITY
 from mesh.settings import ControlPlaneSettings, WorkerSettings
 from mesh.v1 import deployment_pb2 as pb
+from mesh.v1.deployment_service_pb2 import ApplyRequest
 from mesh.v1.log_service_pb2 import LogEntry, ReadLogsRequest, ReadLogsResponse
 from mesh.v1.log_service_pb2_grpc import LogServiceStub
 from mesh.worker.logs.reading import TAIL_LINES_MAX
@@ -138,7 +139,7 @@ class Mesh:
         config = pb.ApplicationConfig(name="app", route_prefix="/", import_path="parrot:app", runtime_env=environment)
         config.deployments.add(name="Parrot", num_replicas=number)
         async with Client([self.address], Credentials(NO_SECURITY)) as client:
-            await client.apply(pb.Config(applications=[config]))
+            await client.apply(ApplyRequest(config=pb.Config(applications=[config]), supersede=True))
         await until(lambda: sum(len(self.ready(worker_id)) for worker_id in self.workers) == number)
 
     def ready(self, worker_id: str) -> list[tuple[str, int]]:

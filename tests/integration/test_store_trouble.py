@@ -33,6 +33,7 @@ from mesh.lifecycle import Tasks
 from mesh.model import ApplicationState, Change
 from mesh.settings import ControlPlaneSettings
 from mesh.v1 import deployment_pb2
+from mesh.v1.deployment_service_pb2 import ApplyRequest
 
 WAIT_S = 20.0
 
@@ -128,7 +129,8 @@ class Instance:
             deployment_pb2.ApplicationConfig(name=name, route_prefix=f"/{name}", import_path=code) for name in names
         ]
         config = deployment_pb2.Config(applications=applications)
-        applied = await self.goal.apply(self.term, config, keep_others=keep_others, validate_only=False)
+        request = ApplyRequest(config=config, keep_others=keep_others, supersede=True)
+        applied = await self.goal.apply(self.term, request)
         return {a.name: (a.revision, a.change) for a in applied}
 
     async def names(self) -> list[str]:
@@ -195,9 +197,8 @@ async def test_who_lost_leadership_changes_nothing(instance: Instance) -> None:
     await instance.apply("a")
     term = instance.term
     await instance.leadership.resign()
-    config = deployment_pb2.Config()
     with pytest.raises(Unreachable, match="leadership moved"):
-        await instance.goal.apply(term, config, keep_others=False, validate_only=False)
+        await instance.goal.apply(term, ApplyRequest(supersede=True))
     assert await instance.names() == ["a"]
     assert instance.loop.term is None
     assert term.mirror.applications["a"].revision == 1

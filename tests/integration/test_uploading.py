@@ -16,6 +16,7 @@ from mesh.clock import SYSTEM
 from mesh.controlplane.server import ControlPlane
 from mesh.credentials import OPEN
 from mesh.settings import ControlPlaneSettings
+from mesh.v1.deployment_service_pb2 import ApplyRequest
 
 FILE = """
 applications:
@@ -64,7 +65,7 @@ async def deploy(client: Client, file: ConfigFile) -> tuple[list[str], dict[str,
     said: list[str] = []
     with uploading.packages(file) as packages:
         await packages.upload(client, said.append)
-        response = await deploying.apply(client, packages.config, file)
+        response = await deploying.apply(client, packages.config, file, ApplyRequest(supersede=True))
     return said, {a.name: a.revision for a in response.applications}
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from mesh.controlplane import publish
 from mesh.controlplane.actions import Action, BuildApplication, CancelBuild, ForgetReplica, StopReplica, changes
-from mesh.controlplane.apply import applied, deleted
+from mesh.controlplane.apply import Applied, applied, deleted, restarted
 from mesh.controlplane.builds import Build, Builds
-from mesh.controlplane.reconcile import Desired, Observed, reconcile, seen
+from mesh.controlplane.reconcile import Desired, Observed, next_due, reconcile, seen
 from mesh.controlplane.registry import Greeting, Registry
 from mesh.controlplane.rollout import goals, is_ready
 from mesh.model import (
@@ -65,8 +65,9 @@ class SimWorker:
 class World:
     """Stored state, one leader, some workers."""
 
-    def __init__(self, *worker_ids: str, max_replicas: int = 100) -> None:
+    def __init__(self, *worker_ids: str, max_replicas: int = 100, min_ready_s: float = 0.0) -> None:
         self.now = 1000.0
+        self.min_ready_s = min_ready_s
         self.applications: dict[str, Application] = {}
         self.replicas: dict[str, Replica] = {}
         self.goals: dict[str, WorkerGoal] = {}
@@ -82,8 +83,18 @@ class World:
 
     # What people do.
 
-    def apply(self, *configs: ApplicationConfig, keep_others: bool = False) -> None:
-        for change in applied(configs, self.applications, keep_others=keep_others, applied_at=0.0):
+    def apply(self, *configs: ApplicationConfig, keep_others: bool = False, hold: bool = False) -> None:
+        stored = self.applications
+        self._store(applied(configs, stored, keep_others=keep_others, applied_at=0.0, hold_on_failure=hold))
+
+    def restart(self, name: str, *deployments: str) -> None:
+        self._store(restarted(name, deployments, self.applications, applied_at=0.0))
+
+    def pause(self, name: str, paused: bool = True) -> None:
+        self.applications[name] = replace(self.applications[name], paused=paused)
+
+    def _store(self, changed: Iterable[Applied]) -> None:
+        for change in changed:
             if change.application is not None:
                 self.applications[change.name] = change.application
 
@@ -128,9 +139,19 @@ class World:
             if replica_id in worker.running:
                 status = replace(worker.running[replica_id], state=state, **fields)  # type: ignore[arg-type]
                 if state is ReplicaState.READY:
-                    status = replace(status, address=f"{worker.worker_id}:{replica_id}", failed_starts=0)
+                    address = f"{worker.worker_id}:{replica_id}"
+                    status = replace(status, address=address, failed_starts=0, failure=None)
                 worker.running[replica_id] = status
                 self._report(worker)
+
+    def crash(self, replica_id: str) -> None:
+        """A replica that was ready ends; its worker starts it again after a pause."""
+        crashes = self._status(replica_id).crashes + 1
+        last = Failure("exited with code 1", details="Traceback")
+        self.set_state(replica_id, ReplicaState.BACKOFF, crashes=crashes, address="", last_failure=last)
+
+    def _status(self, replica_id: str) -> ReplicaStatus:
+        return next(w.running[replica_id] for w in self.workers.values() if replica_id in w.running)
 
     def start_all(self, *, broken: Callable[[ReplicaSpec], bool] = lambda spec: False) -> None:
         """Every replica that is not ready becomes ready, or fails for good."""
@@ -152,7 +173,8 @@ class World:
     @property
     def observed(self) -> Observed:
         token = f"{self.passes:x}."
-        return Observed(dict(self.replicas), self.registry.workers, self.builds.newest, GRACE_S, token)
+        workers, builds = self.registry.workers, self.builds.newest
+        return Observed(dict(self.replicas), workers, builds, GRACE_S, token, self.min_ready_s)
 
     def decide(self) -> tuple[Action, ...]:
         return reconcile(self.desired, self.observed, self.now)
@@ -197,7 +219,10 @@ class World:
                 self.start_all(broken=broken)
                 if before != [worker.running for worker in self.workers.values()]:
                     continue
-            if not actions:
+            due = next_due(self.desired, self.observed, self.now)
+            if not actions and due is not None and due <= self.now + self.min_ready_s:
+                self.now = due
+            elif not actions:
                 assert self.decide() == (), "a settled state asks for nothing"
                 return
         raise AssertionError("it does not settle")

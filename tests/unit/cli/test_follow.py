@@ -49,12 +49,13 @@ def test_a_line_is_said_once() -> None:
 def test_failure_carries_the_reason() -> None:
     following = Following({"a": 2})
     lines = following.take(status(application(pb.APPLICATION_STATE_DEPLOY_FAILED, serving=1, message="ValueError: no")))
-    assert lines == ["a: revision 2 failed; revision 1 serves on"]
+    assert lines == ["a: revision 2 failed and was rolled back to revision 1"]
     assert following.awaited == []
     error = following.error()
     assert isinstance(error, ApplicationsFailed)
     assert error.failures == {"a": Failure("ValueError: no", "import_path", "mend it")}
     assert error.message == "application 'a' failed: ValueError: no"
+    assert error.ends == {"a": "revision 2 failed and was rolled back to revision 1"} and error.rolled_back
 
 
 def test_several_failures_are_one_error() -> None:

@@ -21,6 +21,7 @@ from mesh.errors import (
     MeshError,
     NotFound,
     Problem,
+    RolloutUnderWay,
     Unreachable,
 )
 from mesh.model import Failure
@@ -234,33 +235,44 @@ def test_an_error_of_a_config_file_has_a_line_for_each_problem() -> None:
     )
 
 
-def test_an_application_that_failed_is_one_line_and_its_traceback_is_for_those_who_ask() -> None:
-    details = "Traceback (most recent call last):\n  File x, line 1\nValueError: no"
+def test_an_application_that_failed_shows_the_end_of_its_traceback() -> None:
+    lines = ["Traceback (most recent call last):", *(f"  line {i}" for i in range(20)), "ValueError: \x1b[2Jno"]
     error = ApplicationsFailed(
         {
-            "b": Failure("ValueError: no (x.py:1)", "import_path", "mend it", details),
+            "b": Failure("ValueError: no (x.py:1)", "import_path", "mend it", "\n".join(lines)),
             "a": Failure("there is no module 'x'", "import_path", "did you mean 'y'?"),
-        }
+        },
+        {"b": "revision 2 failed and was rolled back to revision 1"},
     )
+    shown = "\n".join(f"         line {i}" for i in range(11, 20))
     assert rendered(error) == (
         "error: application 'a' failed: there is no module 'x'\n"
         "  fix: did you mean 'y'?\n"
         "error: application 'b' failed: ValueError: no (x.py:1)\n"
-        "  fix: mend it (meshctl --debug shows the traceback)"
+        "  why: revision 2 failed and was rolled back to revision 1\n"
+        f"{shown}\n"
+        "       ValueError: \N{REPLACEMENT CHARACTER}[2Jno\n"
+        "  fix: mend it (meshctl --debug shows the whole traceback)"
     )
     error.places = {
         "b": "mesh.yaml:4:16: applications[0].import_path",
         "a": "mesh.yaml:10:16: applications[1].import_path",
     }
-    assert rendered(error, debug=True) == (
-        "error: mesh.yaml:4:16: applications[0].import_path: ValueError: no (x.py:1)\n"
-        "  why: Traceback (most recent call last):\n"
-        "         File x, line 1\n"
-        "       ValueError: no\n"
+    whole = rendered(error, debug=True)
+    assert whole.startswith("error: mesh.yaml:4:16: applications[0].import_path: ValueError: no (x.py:1)\n")
+    assert "Traceback (most" in whole and "line 0\n" in whole
+    assert whole.endswith(
         "  fix: mend it\n"
         "error: mesh.yaml:10:16: applications[1].import_path: there is no module 'x'\n"
         "  fix: did you mean 'y'?"
     )
+
+
+def test_what_was_rolled_back_has_a_code_of_its_own() -> None:
+    failures = {"a": Failure("no"), "b": Failure("no")}
+    assert exit_code(ApplicationsFailed(failures, {"a": "rolled back", "b": "held"})) == 7
+    assert exit_code(ApplicationsFailed(failures, {"a": "rolled back"})) == 1
+    assert exit_code(RolloutUnderWay({"a": 2})) == 4
 
 
 def test_a_long_name_is_not_repeated_whole() -> None:

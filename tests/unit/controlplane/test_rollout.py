@@ -105,10 +105,48 @@ def test_a_start_that_takes_too_long_is_told_once_and_located_at_its_limit(
     assert "startup_timeout_s" in late.hint
 
 
-@pytest.mark.parametrize("proof", [replica("n1"), replica("n1", ReplicaState.BACKOFF, crashes=1)])
-def test_one_that_was_ready_proves_the_version(proof: Replica) -> None:
+def test_one_that_is_ready_gives_the_others_time_up_to_their_limit() -> None:
     third = replica("n0", ReplicaState.BACKOFF, failed_starts=3, message="boom")
-    assert failure(CONFIG, SPEC, [third, proof], {"n0": 0.0}, 1e6) is None
+    limit_s = 30.0 + STARTUP_MARGIN_S
+    assert failure(CONFIG, SPEC, [third, replica("n1")], {"n0": 0.0}, limit_s - 1) is None
+    late = failure(CONFIG, SPEC, [third, replica("n1")], {"n0": 0.0}, limit_s)
+    assert late is not None and late.message.endswith("was not ready within 30 s of its start: boom")
+    gone = replica("n1", ReplicaState.BACKOFF, crashes=1)
+    assert failure(CONFIG, SPEC, [third, gone], {}, 0.0) is not None, "nobody is ready now"
+
+
+def test_a_version_whose_replicas_end_again_and_again_has_failed() -> None:
+    said = Failure("exited with code 3", details="Traceback")
+    often = replica("n0", ReplicaState.BACKOFF, crashes=2)
+    often = replace(often, status=replace(often.status, last_failure=said))
+    assert failure(CONFIG, SPEC, [often, replica("n1")], {}, 0.0) is None
+    found = failure(CONFIG, SPEC, [replica("n1", crashes=1), often], {}, 0.0)
+    assert found is not None
+    assert found.message == "deployment 'Echo' ended 3 times after it was ready: exited with code 3"
+    assert (found.field, found.details) == ("import_path", "Traceback")
+
+
+def test_what_failed_before_a_revision_is_spent_for_it() -> None:
+    newest = Application(revision=3, plan=plan(3, "n", "Echo"), serving=plan(1, "o", "Echo"))
+    failing = replica("n0", ReplicaState.BACKOFF, failed_starts=1)
+    earlier = [failing, replica("n1", crashes=5), replica("n2", ReplicaState.STARTING), replica("o0", crashes=1)]
+    earlier = [replace(each, revision=2) for each in earlier]
+    assert rollout.spent(newest, earlier) == earlier[:1], "the others are ready, may be soon, or serve"
+    assert rollout.spent(newest, [replace(each, revision=3) for each in earlier]) == []
+
+
+def test_a_fresh_replica_stands_in_for_nobody() -> None:
+    new, old = several("n", 1), several("o", 1)
+    assert step(1, new, old, fresh={"n0"}) == Step()
+    assert step(1, new, old) == Step(0, ("o0",))
+
+
+@pytest.mark.parametrize(
+    ("goal", "share", "extra"), [(10, 0.5, 5), (10, 1.0, 10), (100, 0.29, 29), (3, 0.01, 1), (10, 0.0, 2), (0, 1.0, 1)]
+)
+def test_surge_is_a_share_of_the_goal(goal: int, share: float, extra: int) -> None:
+    assert surge(goal, share) == extra
+    assert step(goal, [], several("o", goal), share=share) == Step(min(goal, extra))
 
 
 def plan(revision: int, version: str, *names: str, replicas: int = 1) -> Plan:

@@ -52,7 +52,8 @@ def test_a_failed_revision_says_why_and_what_serves() -> None:
     world.settle(broken=lambda spec: spec.config.import_path == "m:bad")
     failed = status(world)
     assert failed.state is ApplicationState.DEPLOY_FAILED
-    assert failed.message == "deployment 'Echo' failed to start 3 times: it is broken; revision 1 serves on"
+    why = "deployment 'Echo' failed to start 3 times: it is broken"
+    assert failed.message == f"revision 2 failed and was rolled back to revision 1: {why}"
     assert failed.deployments[0].state is DeploymentState.HEALTHY
 
 
