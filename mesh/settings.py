@@ -123,7 +123,14 @@ class GatewaySettings:
     header_bytes_max: int = 64 * 1024
     header_count_max: int = 200
     header_read_timeout_s: float = 10.0
+    drain_delay_s: float = 0.0
+    """Seconds for which it goes on as it is once it is told to end and says that it is not ready: load balancers take
+    their time to notice."""
     drain_timeout_s: float = 20.0
+    """Seconds after that for clients to go elsewhere and for running requests to end."""
+    grpc_connection_age_s: float = 0.0
+    """Seconds after which a gRPC client is asked to connect anew, its running calls aside. 0: never. A gateway that
+    ends waits for that, and loses no call by it; without it, calls that come in that instant end as CANCELLED."""
     body_idle_timeout_s: float = 30.0
     """Seconds without a byte after which a request whose body is waited for is given up."""
     stream_idle_timeout_s: float = 300.0

@@ -142,7 +142,9 @@ def gateway(
         grpc_port=grpc_port,
         control=control.addresses(),
         request_timeout_s=limits.request_timeout_s,
+        drain_delay_s=limits.drain_delay_s,
         drain_timeout_s=limits.drain_timeout_s,
+        grpc_connection_age_s=limits.grpc_connection_age_s,
         message_bytes_max=limits.message_bytes_max,
         security=control.security(),
     )

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2_grpc
 
 from mesh.errors import Conflict, InvalidConfig, MeshError, Problem
-from mesh.gateway import answer
+from mesh.gateway import answer, listening_sockets
 from mesh.gateway.exchange import Exchange
 from mesh.gateway.grpc_health import Health
 from mesh.gateway.grpc_services import Services
@@ -67,7 +67,9 @@ class GrpcFront:
             ("grpc.max_receive_message_length", settings.message_bytes_max + SPARE_BYTES),
             ("grpc.max_send_message_length", settings.message_bytes_max),
         )
-        server = grpc.aio.server(options=(*OPTIONS, *bounds))
+        age_s = settings.grpc_connection_age_s
+        ages = (("grpc.max_connection_age_ms", max(1, int(age_s * 1000))),) if age_s else ()
+        server = grpc.aio.server(options=(*OPTIONS, *ages, *bounds))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         ingress, reflection = Ingress(self._pipeline).handlers(), Reflection(self._pipeline.schemas).handlers()
         server.add_generic_rpc_handlers((ingress, *reflection, Services(self._pipeline)))
@@ -86,10 +88,18 @@ class GrpcFront:
         await self._server.start()
         await self._health.start()
 
-    async def drain(self) -> None:
-        """Tell health watchers to go elsewhere."""
-        if self._server is not None:
-            self._health.drain()
+    def lame(self) -> None:
+        """Tell whoever asks for its health to go elsewhere."""
+        self._health.drain()
+
+    def close_listener(self) -> None:
+        """Take no new connections; those that stand go on."""
+        listening_sockets.shut(int(self.address.rpartition(":")[2]))
+
+    async def drain(self, grace_s: float) -> None:
+        """Ask all clients to go elsewhere (GOAWAY) and return when their last call is over, `grace_s` at most."""
+        if self._server is not None and self._serving:
+            await self._server.stop(grace_s)
 
     async def stop(self) -> None:
         """Close the listener and all connections."""

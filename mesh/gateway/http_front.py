@@ -52,12 +52,18 @@ class HttpFront:
         self._rest = RestFront(pipeline)
         self._openapi = OpenApiPage(pipeline)
         self._docs = docs_page.load()
+        self.entered = 0
+        """Requests that ever came in, but for mesh's own pages."""
+        self.last = False
+        """Whether each answer is to be the last on its connection, where HTTP/1 can say so."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection scope."""
         if scope["type"] != "http":
             await self._refuse(scope, receive, send)
             return
+        if self.last and scope["http_version"].startswith("1"):
+            send = _closing(send)
         if scope["raw_path"][:3] == pages.PREFIX:
             await self._page(Request(scope, receive, send))
             return
@@ -69,6 +75,7 @@ class HttpFront:
             send = _telling(send, policy.answer(origin))
         request = Request(scope, receive, send)
         del receive, send
+        self.entered += 1
         started = self._pipeline.clock.monotonic()
         status = 500
         try:
@@ -218,8 +225,7 @@ class HttpFront:
         if request.started:
             request.unread = False
             raise BrokenAnswer(error.message) from None
-        last = self._pipeline.draining or isinstance(error, _LAST)
-        if last and request.scope["http_version"].startswith("1"):
+        if isinstance(error, _LAST) and request.scope["http_version"].startswith("1"):
             headers.append((b"connection", b"close"))
         await request.send({"type": "http.response.start", "status": status, "headers": headers})
         await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
@@ -266,6 +272,18 @@ def _telling(send: Send, headers: Headers) -> Send:
         if message["type"] == "http.response.start":
             own = (pair for pair in message["headers"] if not pair[0].startswith(b"access-control-"))
             message["headers"] = [*own, *headers]
+        await send(message)
+
+    return sending
+
+
+def _closing(send: Send) -> Send:
+    """Return a `send` that asks the client to send nothing more on this connection."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = (pair for pair in message["headers"] if pair[0] != b"connection")
+            message["headers"] = [*own, (b"connection", b"close")]
         await send(message)
 
     return sending

@@ -30,6 +30,7 @@ class HttpServer:
         self._socket: socket.socket | None = None
         self._server: _Embedded | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._ending = False
         self.address = ""
 
     def listen(self) -> None:
@@ -64,12 +65,19 @@ class HttpServer:
         self._server.listener = self._socket
         self._serving = self._tasks.spawn(self._server.serve(), name="http-server")
 
+    async def drain(self) -> None:
+        """Close the listener, and each connection once it is idle; return when the last one is closed."""
+        if self._server is None or self._serving is None or self._serving.done():
+            return
+        if not self._ending:
+            self._ending = True
+            self._server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait((self._serving,))
+
     async def stop(self) -> None:
         """Close the listener and all connections."""
-        if self._server is not None and self._serving is not None and not self._serving.done():
-            self._server.stop()  # type: ignore[no-untyped-call]
-            async with deadline(2.0, "the HTTP server"):
-                await asyncio.wait((self._serving,))
+        async with deadline(2.0, "the HTTP server"):
+            await self.drain()
         await self._tasks.cancel()
         if self._socket is not None:
             self._socket.close()

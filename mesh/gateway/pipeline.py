@@ -55,6 +55,11 @@ class Pipeline:
         self.credentials = Credentials(settings.security)
         self.generation = Generation()
         self.draining = False
+        """It is about to end: not ready, but it serves on."""
+        self.closed = False
+        """It takes nothing new."""
+        self.entered = 0
+        """Requests that ever came in."""
         self.tasks = Tasks()
         self.exchanges = Exchanges(settings, clock, self.tasks)
         self.services: ServiceTable[Route] = ServiceTable()
@@ -158,9 +163,10 @@ class Pipeline:
         return True
 
     def enter(self) -> None:
-        """Count a request in. Raises Unavailable while draining. Pair with `leave`."""
-        if self.draining:
+        """Count a request in. Raises Unavailable once closed. Pair with `leave`."""
+        if self.closed:
             raise Unavailable("this gateway is shutting down", hint="send the request again")
+        self.entered += 1
         self._exchanges += 1
 
     def leave(self) -> None:
@@ -171,16 +177,15 @@ class Pipeline:
                 self._idle.set_result(None)
             self._idle = None
 
-    async def drain(self) -> None:
-        """Refuse new requests and return when the last one is answered."""
-        self.draining = True
-        if self._exchanges:
-            self._idle = asyncio.get_running_loop().create_future()
-            await self._idle
+    async def idle(self) -> None:
+        """Return when no request runs or waits."""
+        while self._exchanges:
+            self._idle = self._idle or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
 
     async def close(self) -> None:
         """End everything now."""
-        self.draining = True
+        self.draining = self.closed = True
         for dispatcher in self._dispatchers.values():
             await dispatcher.close("this gateway is shutting down")
         await self.tasks.cancel()

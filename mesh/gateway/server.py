@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
 from mesh.clock import Clock
 from mesh.gateway.discovery import Discovery
@@ -16,6 +17,13 @@ from mesh.lifecycle import Tasks, deadline, tune_collector
 from mesh.settings import GatewaySettings
 from mesh.v1 import discovery_service_pb2 as pb
 
+POLITE_S = 1.0
+"""Seconds for busy clients to be told that they are to connect elsewhere, before idle connections are closed."""
+QUIET_S = 0.25
+"""Seconds without a request after which they are all idle."""
+AGE_JITTER = 1.15
+"""gRPC lets connections get a tenth older or younger than they should."""
+
 
 class Gateway:
     """One gateway process's work, as a `lifecycle.Server`."""
@@ -25,7 +33,8 @@ class Gateway:
         self.settings = dataclasses.replace(settings, gateway_id=gateway_id)
         self.pipeline = Pipeline(self.settings, clock)
         self._discovery = Discovery(self.settings, self.pipeline.credentials, clock, self._apply)
-        self._http = HttpServer(HttpFront(self.pipeline), self.settings)
+        self._front = HttpFront(self.pipeline)
+        self._http = HttpServer(self._front, self.settings)
         self._grpc = GrpcFront(self.pipeline)
         self._tasks = Tasks()
         self._told = asyncio.Event()
@@ -74,10 +83,42 @@ class Gateway:
         return self.pipeline.serving(application)
 
     async def drain(self) -> None:
-        """Refuse new requests and finish those that run, within the drain time-out."""
-        await self._grpc.drain()
+        """Let clients go elsewhere and finish what runs and waits, within the drain delay and the drain time-out.
+
+        Whatever still comes is served: a request is never refused because it came at the wrong moment.
+        """
+        self.pipeline.draining = True
+        self._grpc.lame()
+        await asyncio.sleep(self.settings.drain_delay_s)
         async with deadline(self.settings.drain_timeout_s, "running requests"):
-            await self.pipeline.drain()
+            http = self._tasks.spawn(self._end_http(), name="end-http")
+            grpc = self._tasks.spawn(self._end_grpc(), name="end-grpc")
+            await asyncio.wait((http, grpc))
+            await self.pipeline.idle()
+
+    async def _end_http(self) -> None:
+        """Close connections as their clients expect it: after an answer that said so, else while they are idle."""
+        self._front.last = True
+        await self._quiet(lambda: self._front.entered, POLITE_S)
+        await self._http.drain()
+
+    async def _end_grpc(self) -> None:
+        """Let connections reach their age, where they have one: gRPC cancels calls that cross the word of its end."""
+        self._grpc.close_listener()
+        limit_s = max(POLITE_S, self.settings.grpc_connection_age_s * AGE_JITTER)
+        await self._quiet(lambda: self.pipeline.entered - self._front.entered, limit_s)
+        await self._grpc.drain(self.settings.drain_timeout_s)
+
+    async def _quiet(self, count: Callable[[], int], limit_s: float) -> None:
+        """Return when nothing was counted for some time, or nothing ever, or after `limit_s` seconds."""
+        if not (seen := count()):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while True:
+                    await asyncio.sleep(QUIET_S)
+                    if seen == (seen := count()):
+                        return
 
     async def stop(self) -> None:
         """End at once and free everything."""

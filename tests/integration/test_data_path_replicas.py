@@ -298,30 +298,6 @@ async def test_a_replica_that_drains_before_the_gateway_knows_fails_no_request(p
     await path.gateways.idle()
 
 
-async def test_a_draining_gateway_finishes_what_it_has_and_takes_nothing_new(
-    path: DataPath, caplog: pytest.LogCaptureFixture
-) -> None:
-    await path.serve("async_gated", ongoing=1)
-    gateway = path.gateways.gateway
-    tasks = [asyncio.ensure_future(path.get(f"/?id={i}&gate=go")) for i in range(2)]
-    await path.until_queued(1)
-    drained = asyncio.ensure_future(gateway.drain())
-    await until(lambda: gateway.pipeline.draining, "it drains")
-    refused = await path.get("/", headers={"x-request-id": "mine"})
-    assert (refused.status_code, refused.headers["connection"]) == (503, "close")
-    assert refused.headers["x-request-id"] == "mine"
-    assert (await path.get("/-/healthz")).json() == {"status": "draining"}
-    async with grpc.aio.insecure_channel(gateway.grpc_address) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await IngressServiceStub(channel).Handle(ingress.HandleRequest())
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert not drained.done()
-    path.open("go")
-    assert [answer.status_code for answer in await asyncio.gather(*tasks)] == [200, 200]
-    await drained
-    assert "Traceback" not in caplog.text
-
-
 async def test_a_gateway_that_is_stopped_leaves_nothing_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
