@@ -277,48 +277,6 @@ class WorkerIdentityFlags:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class GatewayFlags:
-    """Time limits of a gateway."""
-
-    request_timeout_s: Annotated[
-        float,
-        typer.Option(min=0.001, help="Time limit of a request where nobody sets a lower one.", metavar="SECONDS"),
-    ] = 60.0
-    drain_delay_s: Annotated[
-        float,
-        typer.Option(
-            "--drain-delay",
-            min=0,
-            help="Time to serve on, unready, when it ends: until load balancers have noticed.",
-            metavar="SECONDS",
-        ),
-    ] = 0.0
-    drain_timeout_s: Annotated[
-        float,
-        typer.Option(
-            "--drain-timeout",
-            "--drain-timeout-s",
-            min=0,
-            help="Time after that for clients to go elsewhere and running requests to end.",
-            metavar="SECONDS",
-        ),
-    ] = 20.0
-    grpc_connection_age_s: Annotated[
-        float,
-        typer.Option(
-            "--grpc-connection-age",
-            min=0,
-            help="Time after which gRPC clients are asked to connect anew, as they are when it ends; 0: never.",
-            metavar="SECONDS",
-        ),
-    ] = 15.0
-    message_bytes_max: Annotated[
-        int,
-        typer.Option("--message-bytes", min=1024, max=256 * 1024 * 1024, help="Bytes of one gRPC message, at most."),
-    ] = MESSAGE_BYTES_MAX
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class ProcessFlags:
     """What every serving process takes: the admin listener (metrics and probes), logs, form of the ready line."""
 

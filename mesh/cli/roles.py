@@ -13,12 +13,12 @@ import typer
 from mesh.cli.flags import (
     ControlFlags,
     ControlPlaneFlags,
-    GatewayFlags,
     ProcessFlags,
     TrustFlags,
     WorkerFlags,
     WorkerIdentityFlags,
 )
+from mesh.cli.gateway_flags import GatewayFlags
 from mesh.cli.run import log_directory, state_directory
 from mesh.settings import (
     CONTROL_PORT,
