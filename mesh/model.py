@@ -213,6 +213,8 @@ class Plan:
     deployments: tuple[DeploymentSpec, ...] = ()
     restarts: Mapping[str, int] = field(default_factory=dict)
     """Application.restarts as they were when it was built."""
+    resolved_env: RuntimeEnv | None = None
+    """config.runtime_env as the build pinned it; None: there was nothing to pin."""
 
 
 @dataclass(frozen=True, slots=True)

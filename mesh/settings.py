@@ -94,6 +94,8 @@ class WorkerSettings:
     `cache_directory()`."""
     cache_bytes_max: int = 20 * 1024 * 1024 * 1024
     """Above that, what no replica uses is removed, the longest unused first."""
+    allow_private_urls: bool = False
+    """Whether code may be fetched from private, loopback and link-local addresses."""
     environment_timeout_s: float = 600.0
     """Seconds in which code has to be fetched and packages installed before a build or a replica starts."""
     log_dir: str = ""

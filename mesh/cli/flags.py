@@ -141,10 +141,18 @@ class EnvironmentFlags:
         typer.Option(min=1, max=3000, help="Seconds for fetching and installing what code needs.", metavar="SECONDS"),
     ] = 600.0
 
+    allow_private_urls: Annotated[
+        bool,
+        typer.Option("--allow-private-urls", help="Fetch code from private, loopback and link-local addresses too."),
+    ] = False
+
     def applied(self, base: settings.WorkerSettings) -> settings.WorkerSettings:
         """Return the settings with these values in them."""
         return dataclasses.replace(
-            base, cache_dir=str(self.cache_dir or ""), environment_timeout_s=self.environment_timeout
+            base,
+            cache_dir=str(self.cache_dir or ""),
+            environment_timeout_s=self.environment_timeout,
+            allow_private_urls=self.allow_private_urls,
         )
 
 

@@ -12,11 +12,21 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mesh import wire
+from mesh.controlplane import pins
 from mesh.controlplane.interfaces import refusal
 from mesh.controlplane.limits import FAILURE_BYTES_MAX, bounded_failure
 from mesh.controlplane.store import VALUE_BYTES_MAX
 from mesh.controlplane.validate import CONFIG_BYTES_MAX, json_problem
-from mesh.model import Application, ApplicationConfig, BuiltDeployment, DeploymentSpec, Failure, Interface, Plan
+from mesh.model import (
+    Application,
+    ApplicationConfig,
+    BuiltDeployment,
+    DeploymentSpec,
+    Failure,
+    Interface,
+    Plan,
+    RuntimeEnv,
+)
 from mesh.reasons import Reason
 from mesh.serving.options import deployment_problems, nearest, resolve, shown
 from mesh.v1 import deployment_pb2
@@ -48,6 +58,8 @@ class Build:
     timeout_s: float
     prepares: bool = False
     """Whether the worker has to fetch or install something first."""
+    resolved_env: RuntimeEnv | None = None
+    """The environment with its pins: those of an earlier build of the same, or those of this one."""
     answered: bool = False
     """Its result came and is being looked at."""
     ended: bool = False
@@ -88,11 +100,11 @@ class Builds:
                 return build
         return None
 
-    def ended(self, build_id: str, failure: Failure | None, deployments: tuple[BuiltDeployment, ...]) -> bool:
-        """Take a result. Returns False if nobody waits for it any more."""
+    def ended(self, result: Build) -> bool:
+        """Take a build with its result. Returns False if nobody waits for it any more."""
         for name, build in self._builds.items():
-            if build.build_id == build_id and not build.ended:
-                self._builds[name] = replace(build, ended=True, failure=failure, deployments=deployments)
+            if build.build_id == result.build_id and not build.ended:
+                self._builds[name] = replace(result, answered=build.answered, ended=True)
                 return True
         return False
 
@@ -119,8 +131,10 @@ def plan_of(application: Application, build: Build, others: Iterable[Application
     """
     failure = build.failure
     if failure is None:
-        plan = _plan(application, build.deployments)
+        plan = _plan(application, build)
+        resolved, written = build.resolved_env, application.config.runtime_env
         failure = next(_flaws(application.config, build.deployments), None) or _oversize(plan) or refusal(plan, others)
+        failure = failure or (pins.refusal(written, resolved) if resolved is not None else None)
         if failure is None:
             return plan
     return bounded_failure(replace(failure, reason=failure.reason or Reason.BUILD_FAILED))
@@ -150,12 +164,12 @@ def _flaws(config: ApplicationConfig, built: Sequence[BuiltDeployment]) -> Itera
             yield Failure(f"{each.config.name}.user_config {wrong}", "import_path", "declare a JSON value")
 
 
-def _plan(application: Application, built: Iterable[BuiltDeployment]) -> Plan:
-    config = application.config
+def _plan(application: Application, build: Build) -> Plan:
+    plan = Plan(revision=application.revision, config=application.config, resolved_env=build.resolved_env)
+    config = pins.pinned_config(plan)
     overrides = {override.name: override for override in config.deployments}
-    return Plan(
-        revision=application.revision,
-        config=config,
+    return replace(
+        plan,
         deployments=tuple(
             DeploymentSpec(
                 name=each.config.name,
@@ -166,7 +180,7 @@ def _plan(application: Application, built: Iterable[BuiltDeployment]) -> Plan:
                 settings=resolve(each.config, overrides.get(each.config.name)),
                 interface=each.interface,
             )
-            for each in built
+            for each in build.deployments
         ),
         restarts=application.restarts,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from mesh import wire
 from mesh.controlplane.actions import (
@@ -29,6 +30,7 @@ from mesh.controlplane.actions import (
     changes,
 )
 from mesh.controlplane.builds import Build
+from mesh.controlplane.pins import known
 from mesh.controlplane.records import (
     application_key,
     encode_application,
@@ -106,6 +108,7 @@ class Executor:
         outbox = self._term.outboxes.get(worker.session) if worker else None
         if worker is None or application is None or outbox is None or application.revision != action.revision:
             return  # what changed meanwhile has rung the bell: the next pass decides anew
+        resolved = known(application)
         self._term.builds.started(
             Build(
                 build_id=action.build_id,
@@ -116,9 +119,11 @@ class Executor:
                 started=now,
                 timeout_s=self._build_timeout_s,
                 prepares=not is_in_place(application.config.runtime_env),
+                resolved_env=resolved,
             )
         )
-        config = wire.to_proto(application.config, deployment_pb2.ApplicationConfig)
+        wanted = application.config if resolved is None else replace(application.config, runtime_env=resolved)
+        config = wire.to_proto(wanted, deployment_pb2.ApplicationConfig)
         message = worker_service_pb2.Build(build_id=action.build_id, config=config, timeout_s=self._build_timeout_s)
         outbox.put(SessionResponse(build=message))
         # The build's deadline is now the next thing that time alone may bring.

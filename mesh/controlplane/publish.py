@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from mesh.controlplane.pins import pinned_config
 from mesh.controlplane.rollout import is_built, is_ready, not_needed, plans, spec_of
 from mesh.model import (
     Application,
@@ -262,7 +263,7 @@ def _replica_spec(application: Application, replica: Replica) -> ReplicaSpec | N
         deployment=replica.deployment,
         version=replica.version,
         revision=replica.revision,
-        config=of_spec[0].config,
+        config=pinned_config(of_spec[0]),
         settings=spec.settings,
         settings_revision=of_spec[0].revision,
     )

@@ -28,7 +28,7 @@ from mesh.controlplane.term import Outbox, Term
 from mesh.errors import Conflict
 from mesh.lifecycle import Tasks
 from mesh.liveness import TAKE_OFFICE_S, Silence
-from mesh.model import BuiltDeployment, Failure, ReplicaStatus
+from mesh.model import BuiltDeployment, Failure, ReplicaStatus, RuntimeEnv
 from mesh.serving.options import name_problem
 from mesh.v1 import deployment_pb2, worker_service_pb2_grpc
 from mesh.v1.worker_service_pb2 import (
@@ -179,7 +179,8 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
             return
         failure = wire.from_proto(result.failure, Failure) if result.HasField("failure") else None
         deployments = tuple(wire.from_proto(built, BuiltDeployment) for built in result.deployments)
-        ended = replace(build, failure=failure, deployments=deployments)
+        env = wire.from_proto(result.runtime_env, RuntimeEnv) if result.HasField("runtime_env") else build.resolved_env
+        ended = replace(build, failure=failure, deployments=deployments, resolved_env=env)
         tasks.spawn(self._look_at(term, ended), name=f"build-{build.build_id}")
 
     async def _look_at(self, term: Term, build: Build) -> None:
@@ -190,7 +191,7 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
         if (application := term.mirror.applications.get(build.application)) is not None:
             others = [other for name, other in term.mirror.applications.items() if name != build.application]
             await asyncio.to_thread(plan_of, application, build, others)
-        if term.builds.ended(build.build_id, build.failure, build.deployments):
+        if term.builds.ended(build):
             term.changed.ring()
 
     async def _redirect(self, context: _Context) -> None:

@@ -859,6 +859,7 @@ class Plan(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
+    RESOLVED_ENV_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     @_builtins.property
     def config(self) -> Global___ApplicationConfig:
@@ -870,6 +871,10 @@ class Plan(_message.Message):
     def restarts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Application.restarts as they were when it was built: what its versions are made of."""
 
+    @_builtins.property
+    def resolved_env(self) -> Global___RuntimeEnv:
+        """config.runtime_env as the build pinned it; absent: there was nothing to pin. Replicas run in this one."""
+
     def __init__(
         self,
         *,
@@ -877,10 +882,11 @@ class Plan(_message.Message):
         config: Global___ApplicationConfig | None = ...,
         deployments: _abc.Iterable[Global___DeploymentSpec] | None = ...,
         restarts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        resolved_env: Global___RuntimeEnv | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "resolved_env", b"resolved_env"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "deployments", b"deployments", "restarts", b"restarts", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "deployments", b"deployments", "resolved_env", b"resolved_env", "restarts", b"restarts", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -269,6 +269,7 @@ class BuildResult(_message.Message):
     BUILD_ID_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    RUNTIME_ENV_FIELD_NUMBER: _builtins.int
     build_id: _builtins.str
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuiltDeployment]: ...
@@ -276,16 +277,23 @@ class BuildResult(_message.Message):
     def failure(self) -> _deployment_pb2.Failure:
         """Set if and only if the build failed."""
 
+    @_builtins.property
+    def runtime_env(self) -> _deployment_pb2.RuntimeEnv:
+        """The environment that it was built in, with all that could be another one elsewhere or later pinned: digests of
+        what URLs name, versions of all packages. Absent: that of the config, which has nothing to pin.
+        """
+
     def __init__(
         self,
         *,
         build_id: _builtins.str = ...,
         deployments: _abc.Iterable[Global___BuiltDeployment] | None = ...,
         failure: _deployment_pb2.Failure | None = ...,
+        runtime_env: _deployment_pb2.RuntimeEnv | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "runtime_env", b"runtime_env"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "deployments", b"deployments", "failure", b"failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "deployments", b"deployments", "failure", b"failure", "runtime_env", b"runtime_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,7 +64,11 @@ class Builds:
             return _failed(request, failure)
         else:
             try:
-                return await self._import(request, prepared.environment, self._free[in_place(env) is None])
+                result = await self._import(request, prepared.environment, self._free[in_place(env) is None])
+                if prepared.environment.resolved != env and not result.HasField("failure"):
+                    pinned = wire.to_proto(prepared.environment.resolved, deployment_pb2.RuntimeEnv)
+                    result.runtime_env.CopyFrom(pinned)
+                return result
             finally:
                 prepared.release()
         finally:

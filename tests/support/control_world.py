@@ -13,6 +13,7 @@ from mesh.controlplane import publish
 from mesh.controlplane.actions import Action, BuildApplication, CancelBuild, ForgetReplica, StopReplica, changes
 from mesh.controlplane.apply import Applied, applied, deleted, restarted
 from mesh.controlplane.builds import Build, Builds
+from mesh.controlplane.pins import known
 from mesh.controlplane.reconcile import Desired, Observed, next_due, reconcile, seen
 from mesh.controlplane.registry import Greeting, Registry
 from mesh.controlplane.rollout import goals, is_ready
@@ -27,6 +28,7 @@ from mesh.model import (
     ReplicaState,
     ReplicaStatus,
     Resources,
+    RuntimeEnv,
     WorkerGoal,
 )
 
@@ -75,6 +77,8 @@ class World:
         self.builds = Builds()
         self.workers: dict[str, SimWorker] = {}
         self.code: Callable[[ApplicationConfig], tuple[BuiltDeployment, ...] | str] = lambda config: built("Echo")
+        self.pins: Callable[[RuntimeEnv], RuntimeEnv | None] = lambda env: None
+        """What a build makes of an environment that no build has pinned yet."""
         self.passes = 0
         self.stopped: list[StopReplica] = []
         for worker_id in worker_ids:
@@ -272,13 +276,14 @@ class World:
     def _build(self, action: BuildApplication) -> None:
         found = self.code(self.applications[action.application].config)
         session = self.workers[action.worker_id].session
-        self.builds.started(
-            Build(action.build_id, action.application, action.revision, action.worker_id, session, self.now, 60.0)
-        )
+        application = self.applications[action.application]
+        build = Build(action.build_id, action.application, action.revision, action.worker_id, session, self.now, 60.0)
+        build = replace(build, resolved_env=known(application) or self.pins(application.config.runtime_env))
+        self.builds.started(build)
         if isinstance(found, str):
-            self.builds.ended(action.build_id, Failure(found, "import_path"), ())
+            self.builds.ended(replace(build, failure=Failure(found, "import_path")))
         else:
-            self.builds.ended(action.build_id, None, found)
+            self.builds.ended(replace(build, deployments=found))
 
     def _check_capacity(self, actions: tuple[Action, ...]) -> None:
         """No decision takes ready replicas away below the goal."""

@@ -14,6 +14,7 @@ from mesh.worker.environments.cache import Cache
 from mesh.worker.environments.fetch import Fetcher
 from mesh.worker.environments.packages import Packages
 from mesh.worker.environments.prepare import Environments
+from mesh.worker.environments.resolver import Resolver
 from mesh.worker.environments.tools import Tools
 from mesh.worker.environments.venvs import Venvs
 from mesh.worker.watchdog import Watchdog
@@ -23,5 +24,6 @@ def environments(settings: WorkerSettings, credentials: Credentials, watchdog: W
     """Return the environments of a worker. Nothing is read or written before something has to be fetched."""
     cache = Cache(Path(settings.cache_dir or cache_directory()), settings.cache_bytes_max, clock)
     packages = Packages(settings.control, credentials, clock)
-    venvs = Venvs(cache, Tools(watchdog, clock))
-    return Environments(cache, Fetcher(cache, packages), venvs, settings.environment_timeout_s)
+    tools, resolver = Tools(watchdog, clock), Resolver(settings.allow_private_urls)
+    fetcher = Fetcher(cache, packages, resolver, tools)
+    return Environments(cache, fetcher, Venvs(cache, resolver, tools), settings.environment_timeout_s)

@@ -107,6 +107,22 @@ class Cache:
             raise _unusable(self._directory, error.strerror or str(error)) from error
         raise _unusable(self._directory, "what is made is removed again at once")
 
+    @contextlib.contextmanager
+    def temporary(self, key: str, work: Work) -> Iterator[Path]:
+        """Yield a directory for as long as the block runs, to which nobody else has one of the same key meanwhile.
+
+        Raises Stopped, and EnvironmentFailed if the cache cannot be used.
+        """
+        assert _KEY.fullmatch(key), key
+        made = self.directory("tmp") / f"{key}.{self._clock.token(16)}"
+        with self._locked(key, fcntl.LOCK_EX, work):
+            made.mkdir(mode=0o700)
+            try:
+                yield made
+            finally:
+                _remove(made)
+                (self.directory("locks") / key).unlink(missing_ok=True)
+
     def count(self, key: str, change: int) -> None:
         """Change how often an entry is held; the last one frees it."""
         with self._guard:

@@ -78,6 +78,13 @@ class Packages:
             raise Unreachable(f"{address} sent bytes whose digest is another: {found}")
 
 
+def too_large(what: str) -> EnvironmentFailed:
+    """Return the refusal of what has more than PACKAGE_BYTES_MAX."""
+    return EnvironmentFailed(
+        f"the {what} has more than {PACKAGE_BYTES_MAX // (1024 * 1024)} MiB", hint="make it smaller"
+    )
+
+
 async def _received(call: grpc.aio.UnaryStreamCall[DownloadRequest, DownloadResponse], file: BinaryIO) -> str:
     """Write what comes, and return its digest."""
     digest, size = hashlib.sha256(), 0
@@ -89,6 +96,8 @@ async def _received(call: grpc.aio.UnaryStreamCall[DownloadRequest, DownloadResp
         size += len(part.data)
         if size > PACKAGE_BYTES_MAX:
             call.cancel()
-            raise EnvironmentFailed(f"the package has more than {PACKAGE_BYTES_MAX // (1024 * 1024)} MiB")
+            raise EnvironmentFailed(
+                f"the package has more than {PACKAGE_BYTES_MAX // (1024 * 1024)} MiB", hint="make it smaller"
+            )
         digest.update(part.data)
         await asyncio.to_thread(file.write, part.data)

@@ -17,11 +17,13 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mesh.errors import EnvironmentFailed
-from mesh.packages.requirements import constrained, names, pins
+from mesh.packages.requirements import constrained, names, pins, url_of
 from mesh.worker.environments.cache import TREE, Cache, Held
 from mesh.worker.environments.installer import installer
+from mesh.worker.environments.resolver import Resolver
 from mesh.worker.environments.tools import ToolFailed, Tools
 from mesh.worker.environments.work import Work
 
@@ -46,8 +48,9 @@ class Venv:
 class Venvs:
     """The virtual environments of one worker."""
 
-    def __init__(self, cache: Cache, tools: Tools) -> None:
+    def __init__(self, cache: Cache, resolver: Resolver, tools: Tools) -> None:
         self._cache = cache
+        self._resolver = resolver
         self._tools = tools
 
     def ready(self, requirements: Sequence[str], work: Work) -> Venv:
@@ -71,6 +74,8 @@ class Venvs:
             (into / "requirements.in").write_text("".join(f"{line}\n" for line in requirements))
             (into / "constraints.txt").write_text("".join(f"{line}\n" for line in constraints))
             tool = installer(self._tools, self._cache.directory("uv"))
+            for url in map(urlsplit, filter(None, map(url_of, requirements))):
+                self._resolver.addresses(url.hostname or "", url.port or 443)
             try:
                 tool.resolve(into / "requirements.in", into / "constraints.txt", into / _LOCK, work)
             except ToolFailed as error:

@@ -6,8 +6,9 @@ Owns the way back from the thread to the loop. Called by all that fetches or bui
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 _LOOK_S = 0.1
@@ -38,14 +39,27 @@ class Work:
         self._loop = asyncio.get_running_loop()
         self._told = told
         self._stop = threading.Event()
+        self._calls: list[Callable[[], None]] = []
 
     def stop(self) -> None:
         """Ask the thread to come to an end."""
         self._stop.set()
+        for call in tuple(self._calls):
+            call()
 
     def stopped(self) -> bool:
         """Whether it was asked to."""
         return self._stop.is_set()
+
+    @contextlib.contextmanager
+    def stopping(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block `call` is called, in another thread, when this is stopped: to end a wait for somebody."""
+        self._calls.append(call)
+        try:
+            self.check()
+            yield
+        finally:
+            self._calls.remove(call)
 
     def check(self) -> None:
         """Raise Stopped if it was asked to."""

@@ -89,9 +89,9 @@ def test_a_result_is_taken_once_and_from_the_newest_build_only() -> None:
     builds = Builds()
     builds.started(BUILD)
     builds.started(replace(BUILD, build_id="b2"))
-    assert not builds.ended("b1", None, ())
-    assert builds.ended("b2", None, (ECHO,))
-    assert not builds.ended("b2", Failure("too late"), ())
+    assert not builds.ended(BUILD)
+    assert builds.ended(replace(BUILD, build_id="b2", deployments=(ECHO,)))
+    assert not builds.ended(replace(BUILD, build_id="b2", failure=Failure("too late")))
     assert builds.newest["a"].deployments == (ECHO,)
     builds.keep(())
     assert builds.newest == {}
