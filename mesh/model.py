@@ -96,12 +96,10 @@ class RuntimeEnv:
     working_dir: str = ""
     py_modules: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
-    """Requirements, one each."""
     env_vars: Mapping[str, str] = field(default_factory=dict)
     env_vars_from_env: Mapping[str, str] = field(default_factory=dict)
-    """By name of a variable: the worker's own one that has its value."""
+    """By name of a variable: the worker's own one that has its value; then, the file there that has it."""
     env_vars_from_file: Mapping[str, str] = field(default_factory=dict)
-    """By name of a variable: the file on the worker that has its value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,8 @@ class Packages:
 
 def too_large(what: str) -> EnvironmentFailed:
     """Return the refusal of what has more than PACKAGE_BYTES_MAX."""
-    return EnvironmentFailed(
-        f"the {what} has more than {PACKAGE_BYTES_MAX // (1024 * 1024)} MiB", hint="make it smaller"
-    )
+    text = f"the {what} has more than {PACKAGE_BYTES_MAX // (1024 * 1024)} MiB"
+    return EnvironmentFailed(text, hint="make it smaller")
 
 
 async def _received(call: grpc.aio.UnaryStreamCall[DownloadRequest, DownloadResponse], file: BinaryIO) -> str:
