@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-DEBIAN_PACKAGES := etcd-server curl
+DEBIAN_PACKAGES := etcd-server curl systemd tini
 NODE_PACKAGES := nodejs npm
 
 .DEFAULT_GOAL := help
