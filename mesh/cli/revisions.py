@@ -47,7 +47,7 @@ def history(name: Name, *, client: ClientFlags, output: OutputFlags) -> None:
 def rollback(
     name: Name,
     to: Annotated[
-        int, typer.Option("--to", min=1, help="Revision to go back to.", show_default="the last other that served")
+        int, typer.Option("--to", min=0, help="Revision to go back to.", show_default="the last other that served")
     ] = 0,
     *,
     change: SupersedeFlags,
