@@ -49,7 +49,7 @@ def test_build_deploy_config_deploy_changes_nothing(mesh: MeshProcess, write: Wr
     built = meshctl("build", "shop:app", "shop:make", "-o", "mesh.yaml", cwd=tmp_path)
     assert (built.code, built.stdout) == (1, ""), "make needs args"
     assert "error: shop:make: KeyError: 'size' (shop.py:24)" in built.stderr
-    assert "Traceback" not in built.stderr
+    assert "\nTraceback" not in built.stderr
     assert not (tmp_path / "mesh.yaml").exists()
 
     built = meshctl("build", "shop:make", "size=large", "--name", "shop", "-o", "mesh.yaml", cwd=tmp_path)
