@@ -29,8 +29,10 @@ Name = Annotated[str, typer.Argument(help="Name of an application; all without i
 def deploy(file: File, *, change: DeployFlags, wait: WaitFlags, client: ClientFlags, output: OutputFlags) -> None:
     """Make what runs equal to a config file, and wait until it is.
 
-    Applications that the file does not name are deleted. The same file twice changes nothing. A revision that fails is
-    rolled back: what served before serves on, and the exit code is 7.
+    Applications that the file does not name are deleted. Directories of code are packed and uploaded, without what
+    their .gitignore and .meshignore name; local:///DIRECTORY is one on the workers, used in place. The same file and
+    code twice change nothing. A revision that fails is rolled back: what served before serves on, and the exit code
+    is 7.
 
     \b
     Examples:
@@ -38,7 +40,7 @@ def deploy(file: File, *, change: DeployFlags, wait: WaitFlags, client: ClientFl
       meshctl deploy mesh.yaml --dry-run
       meshctl deploy mesh.yaml --timeout 60 -o json
     """
-    from mesh.cli import deploying
+    from mesh.cli import deploying, uploading
     from mesh.cli import output as rendering
     from mesh.cli.follow import Following
     from mesh.cli.terminal import say, style, write
@@ -51,8 +53,11 @@ def deploy(file: File, *, change: DeployFlags, wait: WaitFlags, client: ClientFl
     )
 
     async def main(client: Client) -> None:
+        if not change.dry_run:
+            async with client.within(wait.timeout, "code not uploaded"):
+                await packages.upload(client, say)
         turn = deploying.Turn(wait.timeout, say, wait.wait)
-        response = await deploying.apply(client, read.config, read, request, turn)
+        response = await deploying.apply(client, packages.config, read, request, turn)
         following = Following.of(response.applications)
         if change.dry_run:
             say("dry run: nothing was changed")
@@ -60,7 +65,8 @@ def deploy(file: File, *, change: DeployFlags, wait: WaitFlags, client: ClientFl
             await followed(client, following, wait.timeout, what="the deploy goes on", file=read)
         write(rendering.applied(response, following.states, style(output.output)))
 
-    call_control(client, main)
+    with uploading.packages(read) as packages:
+        call_control(client, main)
 
 
 def config(

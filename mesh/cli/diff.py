@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def diff(file: File, *, client: ClientFlags, output: OutputFlags) -> None:
     """Show what deploying a config file would change. Exit code 0: nothing, 1: something.
 
-    Compared is the goal state, as meshctl config shows it. Whether code changed in a directory that is used in place
-    cannot be seen.
+    Compared is the goal state, as meshctl config shows it. Directories of code are packed as for a deploy, so that changed
+    code is another package. Whether code changed in a directory that workers use in place cannot be seen.
 
     \b
     Examples:
@@ -29,7 +29,7 @@ def diff(file: File, *, client: ClientFlags, output: OutputFlags) -> None:
       meshctl diff mesh.yaml || meshctl deploy mesh.yaml
     """
     from mesh import wire
-    from mesh.cli import config_diff
+    from mesh.cli import config_diff, uploading
     from mesh.cli.applications import call_control
     from mesh.cli.config_values import Config
     from mesh.cli.fail import ExitCode
@@ -40,7 +40,7 @@ def diff(file: File, *, client: ClientFlags, output: OutputFlags) -> None:
     read = read_file(file)
     warn_of_secrets(read)
     # As a message, so that numbers have the types that they have in the goal state.
-    new = wire.from_proto(wire.to_proto(read.config, deployment_pb2.Config), Config)
+    new = wire.from_proto(wire.to_proto(uploading.with_packages(read), deployment_pb2.Config), Config)
 
     async def main(client: Client) -> bool:
         answer = await client.config("")

@@ -97,7 +97,8 @@ class GoalState:
         """Make the goal state equal to a config. Raises InvalidConfig, Conflict, Unreachable, OutcomeUnknown."""
         config, keep_others = request.config, request.keep_others
         configs = [wire.from_proto(message, ApplicationConfig) for message in config.applications]
-        await self.check_packages(configs)
+        if not request.validate_only:  # what it names may not have been uploaded yet
+            await self.check_packages(configs)
         options = _options(config)
 
         def decide(stored: Stored) -> tuple[tuple[Applied, ...], Values]:
