@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def diff(file: File, *, client: ClientFlags, output: OutputFlags) -> None:
     """Show what deploying a config file would change. Exit code 0: nothing, 1: something.
 
-    Compared is the goal state, as meshctl config shows it. Directories of code are packed as for a deploy, so that changed
-    code is another package. Whether code changed in a directory that workers use in place cannot be seen.
+    Compared is the goal state, as meshctl config shows it. Directories of code are packed as for a deploy, so that
+    changed code is another package. Whether code changed in a directory that workers use in place cannot be seen.
 
     \b
     Examples:
