@@ -66,6 +66,8 @@ def packages(file: ConfigFile) -> Iterator[Packages]:
     with ExitStack() as stack:
         packer = _Packer(file, stack)
         applications = tuple(packer.packed(a, i) for i, a in enumerate(file.config.applications))
+        if packer.problems:
+            raise file.located(InvalidConfig(tuple(packer.problems)))
         yield Packages(replace(file.config, applications=applications), tuple(packer.made.values()))
 
 
@@ -81,6 +83,7 @@ class _Packer:
     def __init__(self, file: ConfigFile, stack: ExitStack) -> None:
         self.made: dict[str, tuple[str, Packed]] = {}
         """By digest."""
+        self.problems: list[Problem] = []
         self._file = file
         self._stack = stack
         self._texts: dict[tuple[str, bool], str] = {}
@@ -96,8 +99,9 @@ class _Packer:
             try:
                 texts[field] = self._text(text, field, application.name)
             except PackError as error:
-                problem = Problem(f"applications[{index}].runtime_env.{field}", error.message, error.hint)
-                raise self._file.located(InvalidConfig((problem,))) from error
+                at = f"applications[{index}].runtime_env.{field}"
+                self.problems.append(Problem(at, error.message, error.hint))
+                texts[field] = text
         working_dir = texts.pop(_WORKING_DIR, "")
         named = replace(env, working_dir=working_dir, py_modules=tuple(texts.values()))
         return replace(application, runtime_env=named)

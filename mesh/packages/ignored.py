@@ -43,8 +43,9 @@ DEFAULTS = (
     # Locks of an editor: links to nothing.
     ".#*",
 )
-NEVER = ".git"
-"""A directory, or the file that stands for it in a work tree: history, and sometimes credentials. No rule brings it."""
+NEVER = (".git", *IGNORE_FILES)
+"""No rule brings these. The first is a directory, or the file that stands for it in a work tree: history, and sometimes
+credentials. Ignore files say what is code, and are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Ignored:
 
     def leaves_out(self, path: str, *, directory: bool) -> bool:
         """Whether a path, from the top on, is left out."""
-        if path.rpartition("/")[2] == NEVER:
+        if path.rpartition("/")[2] in NEVER:
             return True
         for cut, rules in self.rules:
             for rule in rules:

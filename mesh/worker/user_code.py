@@ -108,7 +108,8 @@ def _no_module(name: str) -> UserCodeError:
     spec = sys.modules.get(parent) if parent else None
     places = list(getattr(spec, "__path__", ())) if parent else sys.path[:1]
     names = sorted({found for place in places for found in _modules_in(place)})
-    where = f" in {places[0]}" if places else ""
+    # Not the directory: on a worker that is where the code was unpacked to, which tells people nothing.
+    where = f" in package {parent!r}" if parent else " in working_dir"
     hint = _similar(last, names, "the modules there") or "name another module, or set runtime_env.working_dir"
     return UserCodeError(f"there is no module {shown(name)}{where}", hint=hint)
 

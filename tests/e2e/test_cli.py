@@ -367,19 +367,39 @@ def test_config_gives_back_what_deploy_takes(mesh: MeshProcess, write: Write) ->
     data = yaml.safe_load(returned.stdout)
     assert data["http_options"] == {"request_timeout_s": 12.5}
     (application,) = data["applications"]
-    assert application["runtime_env"] == {
-        "working_dir": str(path.parent),
-        "env_vars": {"COUNTRY": "no", "N": "1"},
-    }
+    assert application["runtime_env"]["working_dir"].startswith("package:sha256:")
+    assert application["runtime_env"]["env_vars"] == {"COUNTRY": "no", "N": "1"}
     assert application["deployments"] == [
         {"name": "Echo", "max_queued_requests": -1, "user_config": {"on": [1, 2.5, None, True, "é"]}}
     ]
+    write("echo.py", "")  # it is deployed from what was uploaded
     again = write("again.yaml", returned.stdout)
     done = mesh.meshctl("deploy", str(again), "-o", "json")
     assert done.json()["applications"][0]["change"] == "UNCHANGED"
     assert pids(mesh) == before
     assert mesh.meshctl("config").stdout == returned.stdout
     assert mesh.meshctl("config", "echo", "-o", "json").json()["applications"] == data["applications"]
+
+
+def test_changed_code_is_deployed_and_its_directory_is_needed_no_more(
+    mesh: MeshProcess, echo: Path, write: Write
+) -> None:
+    before = pids(mesh)
+    write(".meshignore", "notes.txt\n")
+    write("notes.txt", "no code")
+    assert mesh.meshctl("diff", str(echo)).code == 0
+    same = mesh.meshctl("deploy", str(echo), "-o", "json")
+    assert same.json()["applications"][0]["change"] == "UNCHANGED" and "uploading" not in same.stderr
+    write("echo.py", ECHO.format(answer="second"))
+    assert mesh.meshctl("diff", str(echo)).code == 1
+    changed = mesh.meshctl("deploy", str(echo))
+    assert "uploading working_dir of application 'echo': " in changed.stderr
+    assert get(f"{mesh.http}/echo").text == "second"
+    assert not set(pids(mesh)) & set(before)
+    write("echo.py", "raise RuntimeError('only here')\n")
+    scaled = write("scaled.yaml", mesh.meshctl("config").stdout + "  deployments: [{name: Echo, num_replicas: 2}]\n")
+    assert mesh.meshctl("deploy", str(scaled)).code == 0
+    assert len(pids(mesh)) == 2
 
 
 def test_deploy_from_stdin(mesh: MeshProcess, echo: Path) -> None:
@@ -469,7 +489,7 @@ BAD_APPLICATIONS = [
     (
         "import_path: nowhere:app",
         "",
-        "applications[0].import_path: there is no module 'nowhere' in DIR\n  fix: did you mean 'nowhere_near'?",
+        "applications[0].import_path: there is no module 'nowhere' in working_dir\n  fix: did you mean 'nowhere_near'?",
     ),
     (
         "import_path: bad1:apps",
@@ -504,9 +524,9 @@ BAD_APPLICATIONS = [
         "applications[6].deployments[0].name: 'bad6:app' has no deployment 'Echoo'\n  fix: did you mean 'Echo'?",
     ),
     (
-        "import_path: bad7:app, runtime_env: {working_dir: not-there}",
+        "import_path: bad7:app, runtime_env: {working_dir: 'local:///not-there'}",
         ECHO.format(answer="x"),
-        "applications[7].runtime_env.working_dir: directory 'DIR/not-there' cannot be used on the worker: "
+        "applications[7].runtime_env.working_dir: directory '/not-there' cannot be used on the worker: "
         "No such file or directory\n  fix: it has to be on every worker",
     ),
     (
@@ -560,7 +580,7 @@ def test_code_that_cannot_run_is_told_with_its_line_and_changes_nothing(
         file, line, column = place.removeprefix("error: ").split(":")
         assert (file, line) == ("bad.yaml", str(i + 2))
         assert lines[i + 1][int(column) - 1 :], fields
-        assert f"applications{said}".startswith(message.replace("DIR", str(bad.parent)))
+        assert f"applications{said}".startswith(message)
         assert "\n  fix: " in errors[i]
     assert_failed(result, 1, "echo: not deleted, because the deploy failed")
     assert {i: pid for i, pid in pids(mesh).items() if i in before} == before

@@ -45,6 +45,7 @@ def test_what_is_left_out_by_default_can_be_brought_back_but_git_never() -> None
     ignored = Ignored.at_top()
     for path in ("__pycache__", ".venv", "d/node_modules", ".git"):
         assert ignored.leaves_out(path, directory=True)
+    assert ignored.leaves_out("d/.meshignore", directory=False) and ignored.leaves_out(".env", directory=False)
     assert ignored.leaves_out("m.pyc", directory=False) and ignored.leaves_out("d/.git", directory=False)
     brought = ignored.within("", ["!.venv/", "!.git", "!*.pyc"])
     assert not brought.leaves_out(".venv", directory=True) and not brought.leaves_out("m.pyc", directory=False)

@@ -156,7 +156,7 @@ def test_an_error_in_a_module_that_is_imported_is_told_with_that_place(loader: L
 def test_a_module_that_is_not_there_is_told_with_the_nearest(loader: Loader) -> None:
     loader.write("slow.py", "")
     said = loader.load("slwo:app")
-    assert said["message"] == f"there is no module 'slwo' in {loader.directory}"
+    assert said["message"] == "there is no module 'slwo' in working_dir"
     assert (said["field"], said["hint"], said["details"]) == ("import_path", "did you mean 'slow'?", "")
 
 
@@ -164,7 +164,7 @@ def test_a_module_of_a_package_that_is_not_there_is_told(loader: Loader) -> None
     loader.write("pack/__init__.py", "")
     loader.write("pack/served.py", "")
     said = loader.load("pack.server:app")
-    assert "there is no module 'pack.server' in" in said["message"]
+    assert said["message"] == "there is no module 'pack.server' in package 'pack'"
     assert said["hint"] == "did you mean 'served'?"
 
 
