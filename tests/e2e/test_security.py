@@ -37,7 +37,7 @@ CONFIG = """\
 applications:
 - name: default
   import_path: secured:app
-  runtime_env: {env_vars: {SECRET: %s}}
+  runtime_env: {working_dir: code, env_vars: {SECRET: %s}}
   deployments:
   - {name: hello, num_replicas: %d}
 """
@@ -90,7 +90,8 @@ def written(path: Path, *tokens: str) -> Path:
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     directory = tmp_path_factory.mktemp("secured")
-    (directory / "secured.py").write_text(CODE)
+    (directory / "code").mkdir()
+    (directory / "code" / "secured.py").write_text(CODE)
     authority = Authority.create(directory / "ca")
     cert, key = authority.issue("node", "IP:127.0.0.1")
     tls = {"MESH_TLS_CERT": str(cert), "MESH_TLS_KEY": str(key), "MESH_TLS_CA": str(authority.cert)}
