@@ -54,7 +54,7 @@ def deploy(file: File, *, change: DeployFlags, wait: WaitFlags, client: ClientFl
 
     async def main(client: Client) -> None:
         if not change.dry_run:
-            async with client.within(wait.timeout, "code not uploaded"):
+            async with client.within(wait.timeout, "not stored"):
                 await packages.upload(client, say)
         turn = deploying.Turn(wait.timeout, say, wait.wait)
         response = await deploying.apply(client, packages.config, read, request, turn)
