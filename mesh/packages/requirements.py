@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from typing import TYPE_CHECKING
 
 from mesh.errors import Problem
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 REQUIREMENTS_MAX = 1000
 _CHARACTERS_MAX = 500
@@ -39,8 +40,8 @@ def _problem(text: str) -> tuple[str, str] | None:
     if text.lstrip().startswith("-"):
         return "is an option, which no requirement is", "set indexes and the like where the workers are started"
     try:
-        requirement = Requirement(text)
-    except InvalidRequirement:
+        requirement = _parsed(text)
+    except ValueError:
         # What the parser says may repeat a URL with credentials.
         return "is no requirement", "write a name and versions, such as numpy>=2"
     if requirement.url is not None and not _HTTPS.match(requirement.url):
@@ -52,7 +53,7 @@ def constrained(own: Sequence[str]) -> tuple[str, ...]:
     """Return the requirements of an installed distribution as constraints, those of its extras left out."""
     found = []
     for text in own:
-        requirement = Requirement(text)
+        requirement = _parsed(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             requirement.marker = None
             found.append(str(requirement))
@@ -67,9 +68,18 @@ def pins(lock: str) -> tuple[str, ...]:
 
 def names(requirements: Sequence[str]) -> frozenset[str]:
     """Return the normalized names of requirements."""
-    return frozenset(canonicalize_name(Requirement(text).name) for text in requirements)
+    from packaging.utils import canonicalize_name
+
+    return frozenset(canonicalize_name(_parsed(text).name) for text in requirements)
 
 
 def url_of(requirement: str) -> str:
     """Return the URL that a requirement comes from; "": from an index."""
-    return Requirement(requirement).url or ""
+    return _parsed(requirement).url or ""
+
+
+def _parsed(text: str) -> Requirement:
+    """Return a requirement. Raises ValueError."""
+    from packaging.requirements import Requirement  # not at the start of every command
+
+    return Requirement(text)

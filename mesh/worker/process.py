@@ -240,9 +240,17 @@ def _spawn(launch: Launch | Program, stdin: int, output: int, status: int) -> su
         stderr=output,
         pass_fds=(status,),
         cwd=launch.working_dir or None,
-        env={**settings.child_environment(), **launch.env_vars, "PYTHONUNBUFFERED": "1"},
+        env={**_environment(launch.python), **launch.env_vars, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
+
+
+def _environment(python: str) -> dict[str, str]:
+    own = dict(settings.child_environment())
+    if python:  # what is installed beside it is found first
+        directory = os.path.dirname(python)
+        own |= {"PATH": f"{directory}:{own.get('PATH', os.defpath)}", "VIRTUAL_ENV": os.path.dirname(directory)}
+    return own
 
 
 def _messages(launch: Launch | Program) -> bytes:

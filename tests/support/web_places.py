@@ -31,7 +31,7 @@ class WebPlaces:
     def __enter__(self) -> Self:
         self.authority = Authority.create(self.directory / "authority")
         certificate, key = self.authority.issue("localhost", "DNS:localhost", "IP:127.0.0.1")
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
@@ -80,6 +80,11 @@ class WebPlaces:
         _git(bare, "config", "uploadpack.allowAnySHA1InWant", "true")
         shutil.rmtree(work)
         return f"{self.base}/git/{name}", commit
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no error here."""
 
 
 def _git(directory: Path, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The cache of a worker: directories by key, made once, never changed, shared by all that use them.
+"""The cache of a worker: directories by key, made once, then left as they are, shared by all that use them.
 
 Owns `DIRECTORY/entries/KEY`, one lock file for each, and which entries go when there is too much. What makes an entry
 writes to `tmp/` and is moved into place whole. Whoever makes an entry holds its lock alone, whoever uses it shares the
@@ -132,6 +132,13 @@ class Cache:
                 del self._uses[key]
                 os.close(use.lock)
 
+    def measure(self, held: Held) -> None:
+        """Note that an entry has another size now: only one that tools write to, each with locks of its own."""
+        size = _size(held.path)
+        part = held.path / f"{_SIZE}.{self._clock.token(16)}"
+        part.write_text(str(size))
+        part.rename(held.path / _SIZE)
+
     def collect(self) -> None:
         """Remove what was left half made, and the entries that there is no room for, the longest unused first.
 
@@ -235,11 +242,12 @@ class Cache:
 
 
 def _size(directory: Path) -> int:
-    return sum(
-        os.lstat(os.path.join(parent, name)).st_size
-        for parent, names, files in os.walk(directory)
-        for name in (*names, *files)
-    )
+    size = 0
+    for parent, names, files in os.walk(directory):
+        for name in (*names, *files):
+            with contextlib.suppress(FileNotFoundError):  # another process's, and gone again
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ from mesh.errors import EnvironmentFailed
 from mesh.packages.extract import extract
 from mesh.packages.members import ArchiveRefused
 from mesh.packages.place import Bucket, Download, Git, InPlace, Package, Place, archive_suffix, render
-from mesh.worker.environments import buckets, git, web
+from mesh.worker.environments import buckets, git
 from mesh.worker.environments.cache import TREE, Cache, Held
 from mesh.worker.environments.packages import Packages
 from mesh.worker.environments.resolver import Resolver
@@ -56,6 +56,8 @@ class Fetcher:
             case Download(url, sha256):
 
                 def by_https(into: Path) -> str:
+                    from mesh.worker.environments import web  # takes its time to load, and most workers never need it
+
                     return web.download(url, into, self._resolver, work)
 
                 return self._archive(place, sha256, by_https, work)

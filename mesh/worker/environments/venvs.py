@@ -8,13 +8,13 @@ once; from then on their lock is in the cache, so that a restart needs no networ
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.metadata
 import json
 import platform
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from mesh.errors import EnvironmentFailed
 from mesh.packages.requirements import constrained, names, pins, url_of
 from mesh.worker.environments.cache import TREE, Cache, Held
-from mesh.worker.environments.installer import installer
+from mesh.worker.environments.installer import Installer, installer
 from mesh.worker.environments.resolver import Resolver
 from mesh.worker.environments.tools import ToolFailed, Tools
 from mesh.worker.environments.work import Work
@@ -30,6 +30,7 @@ from mesh.worker.environments.work import Work
 FIELD = "runtime_env.pip"
 _LOCK = "lock.txt"
 _LOCK_BYTES_MAX = 4 * 1024 * 1024
+_DOWNLOADS = f"downloads-{0:064x}"
 _DISTRIBUTION = "mesh-serve"
 _PATH_FILE = "~mesh.pth"
 """The last one in the order in which Python reads them: what it names comes after all else."""
@@ -55,6 +56,8 @@ class Venvs:
 
     def ready(self, requirements: Sequence[str], work: Work) -> Venv:
         """Return an environment that has what is required. Raises EnvironmentFailed and Stopped."""
+        import importlib.metadata
+
         constraints = constrained(importlib.metadata.requires(_DISTRIBUTION) or ())
         locked = self._locked(requirements, constraints, work)
         try:
@@ -73,24 +76,34 @@ class Venvs:
             work.say(f"resolving {len(requirements)} requirements")
             (into / "requirements.in").write_text("".join(f"{line}\n" for line in requirements))
             (into / "constraints.txt").write_text("".join(f"{line}\n" for line in constraints))
-            tool = installer(self._tools, self._cache.directory("uv"))
             for url in map(urlsplit, filter(None, map(url_of, requirements))):
                 self._resolver.addresses(url.hostname or "", url.port or 443)
             try:
-                tool.resolve(into / "requirements.in", into / "constraints.txt", into / _LOCK, work)
+                with self._installer(work) as tool:
+                    tool.resolve(into / "requirements.in", into / "constraints.txt", into / _LOCK, work)
             except ToolFailed as error:
                 raise _unresolved(error, constraints) from error
             _write_lock(into, (into / _LOCK).read_text())
 
         return self._cache.hold(_lock_key(requirements, constraints), make, work)
 
+    @contextlib.contextmanager
+    def _installer(self, work: Work) -> Iterator[Installer]:
+        """Yield what installs, with a cache of its own that is an entry like any: it goes when there is no room."""
+        held = self._cache.hold(_DOWNLOADS, lambda into: (into / TREE).mkdir(), work)
+        try:
+            yield installer(self._tools, held.path / TREE)
+        finally:
+            self._cache.measure(held)
+            held.release()
+
     def _maker(self, lock: str, work: Work) -> Callable[[Path], None]:
         def make(into: Path) -> None:
             work.say(f"installing {len(pins(lock))} packages")
             (into / _LOCK).write_text(lock)
-            tool = installer(self._tools, self._cache.directory("uv"))
             try:
-                tool.install(into / _LOCK, into / TREE, work)
+                with self._installer(work) as tool:
+                    tool.install(into / _LOCK, into / TREE, work)
             except ToolFailed as error:
                 text = f"packages cannot be installed: {_last_line(error.output) or error.message}"
                 hint = "the worker's log has all that the installer printed"
