@@ -6,10 +6,13 @@ Called by the build and replica processes and by those who start them.
 
 from __future__ import annotations
 
+import re
+
 from mesh.errors import EnvironmentFailed, InvalidConfig, MeshError, Problem, UserCodeError
 from mesh.model import Failure
 from mesh.reasons import Reason
 
+_FETCHED = re.compile(r"/[^\s\"']*/(?:archive|git)-[0-9a-f]{64}/tree/")
 MEND = "mend the code, then try again"
 _MESSAGE_CHARS_MAX = 500
 DETAILS_CHARS_MAX = 16_000
@@ -38,6 +41,11 @@ def process_failure(ending: str, tail: str) -> Failure:
 def directory_problem(field: str, path: str, why: str) -> Problem:
     """Return what is wrong with a directory of runtime_env on this host."""
     return Problem(field, f"directory {path!r} cannot be used on the worker: {why}", "it has to be on every worker")
+
+
+def without_cache(text: str) -> str:
+    """Return a text in which files of fetched code are named as in the archive or repository that they come from."""
+    return _FETCHED.sub("", text)
 
 
 def one_line(text: str) -> str:

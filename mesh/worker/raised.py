@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 
-from mesh.worker.failures import cut_front
+from mesh.worker.failures import cut_front, without_cache
 
 TEXT_CHARS_MAX = 1000
 TRACEBACK_CHARS_MAX = 16_000
@@ -29,7 +29,7 @@ def traceback_of(error: BaseException) -> str:
         frames = "".join(part[:TRACEBACK_CHARS_MAX] for part in traceback.format_exception(error)[-_FRAMES_MAX:])
     except Exception:
         return text_of(error)
-    return _writable(cut_front(frames, TRACEBACK_CHARS_MAX))
+    return _writable(cut_front(without_cache(frames), TRACEBACK_CHARS_MAX))
 
 
 def _writable(text: str) -> str:

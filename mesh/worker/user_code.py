@@ -22,7 +22,7 @@ from mesh import model
 from mesh.errors import InvalidConfig, MeshError, UserCodeError
 from mesh.serving.deployment import Application, Deployment
 from mesh.serving.options import shown
-from mesh.worker.failures import DETAILS_CHARS_MAX, MEND, cut_front, directory_problem, one_line
+from mesh.worker.failures import DETAILS_CHARS_MAX, MEND, cut_front, directory_problem, one_line, without_cache
 
 _OWN_FILES = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _SAID_CHARS_MAX = 400
@@ -69,7 +69,7 @@ def user_traceback(error: BaseException) -> str:
         seen.add(id(part))
         part.stack[:] = [frame for frame in part.stack if _is_user_file(frame.filename)]
         pending += [linked for linked in (part.__cause__, part.__context__) if linked is not None]
-    return cut_front("".join(told.format()).rstrip(), DETAILS_CHARS_MAX)
+    return cut_front(without_cache("".join(told.format()).rstrip()), DETAILS_CHARS_MAX)
 
 
 def _hint(error: BaseException) -> str:
@@ -227,7 +227,7 @@ def _shown_path(path: str) -> str:
     """Return `path` as seen from the working directory if it lies below it and is not an installed package."""
     relative = os.path.relpath(path)
     inside = not relative.startswith(os.pardir) and "site-packages" not in relative
-    return relative if inside else path
+    return relative if inside else without_cache(path)
 
 
 def _is_user_file(path: str) -> bool:

@@ -325,3 +325,16 @@ async def test_a_package_in_use_is_not_collected(control: ControlPlane, tmp_path
             await asyncio.sleep(0.01)
     finally:
         await worker.stop()
+
+
+async def test_errors_name_files_as_they_were_packed(control: ControlPlane, session: WorkerSession) -> None:
+    broken = {"served.py": "import shop.prices\n", "shop/prices.py": "def price():\n    return 1 / 0\n\n\nprice()\n"}
+    result = await session.build("b1", config(control.upload(zip_of(broken))))
+    assert result.failure.message == "ZeroDivisionError: division by zero (shop/prices.py:2)"
+    assert 'File "served.py", line 1' in result.failure.details
+    module = control.upload(zip_of({"shop/__init__.py": "", "shop/prices.py": broken["shop/prices.py"]}))
+    result = await session.build(
+        "b2", config(control.upload(zip_of({"served.py": "import shop.prices\n"})), py_modules=(module,))
+    )
+    assert result.failure.message == "ZeroDivisionError: division by zero (shop/prices.py:2)"
+    assert "archive-" not in result.failure.details
