@@ -107,7 +107,7 @@ def echo(mesh: MeshProcess, write: Write) -> Echo:
     return result
 
 
-@pytest.mark.parametrize("what", list(BROKEN))
+@pytest.mark.parametrize("what", sorted(BROKEN.keys() - {"constructor"}))
 def test_a_revision_that_fails_is_rolled_back(echo: Echo, what: str) -> None:
     code, options, *told = BROKEN[what]
     before = echo.pids()
@@ -127,7 +127,8 @@ def test_a_revision_that_fails_may_be_held(echo: Echo) -> None:
     echo.write("broken.py", BROKEN["constructor"][0])
     failed = echo.deploy("broken", "--no-rollback")
     assert failed.code == 7, failed.stderr
-    assert "  why: revision 2 failed and is held beside revision 1\n" in failed.stderr
+    for text in ("  why: revision 2 failed and is held beside revision 1\n", *BROKEN["constructor"][2:]):
+        assert text in failed.stderr, failed.stderr
     assert len(echo.pids()) == 2 and echo.answer() == "first"
     echo.run("rollback", "echo", "--to", "1")
     eventually(lambda: echo.pids() == before, what="what was held is gone")
@@ -159,6 +160,8 @@ def test_commands_on_revisions(echo: Echo) -> None:
 
 
 def test_two_deploys_at_once_and_a_pause(echo: Echo) -> None:
+    waits = "        while not os.path.exists('go'):\n            __import__('time').sleep(0.05)\n"
+    echo.write("second.py", GOOD.format(hook=waits, answer="second"))
     echo.run("pause", "echo")
     assert echo.deploy("second", "--no-wait").code == 0
     status = echo.run("status", "echo").stdout
@@ -167,6 +170,7 @@ def test_two_deploys_at_once_and_a_pause(echo: Echo) -> None:
     third = echo.deploy("first", "--no-wait")
     assert third.code == 4, third.stderr
     assert "application 'echo' is on its way to revision 2" in third.stderr and "--supersede" in third.stderr
+    echo.write("go", "")
     waited = echo.deploy("first")
     assert waited.code == 0, waited.stderr
     assert echo.answer() == "first"
