@@ -1,9 +1,12 @@
 """Prices of a shop: what the production guide deploys, changes, breaks and rolls back."""
 
+import logging
+
 from starlette.requests import Request
 
 import mesh
 
+log = logging.getLogger("shop")
 PRICES = {"apple": 0.5, "pear": 0.7}
 
 
@@ -17,6 +20,7 @@ class Prices:
         if len(user_config["currency"]) != 3:
             raise ValueError(f"{user_config['currency']!r} is not a currency")
         self.currency = user_config["currency"]
+        log.info("prices are in %s", self.currency)
 
     def check_health(self) -> None:
         """Called every `health_check_period_s`; raising says that this replica is to be replaced."""

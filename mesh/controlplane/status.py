@@ -353,8 +353,9 @@ def _missing(application: Application, spec: DeploymentSpec, replicas: list[Repl
             reason = status.reason or Reason.START_FAILED
             return _Told(reason, f"replica {replica.replica_id} starts again after a pause: {status.message}")
     for replica in current:
-        if replica.status.reason in _TELLING and not rollout.is_ready(replica):
-            return _Told(replica.status.reason, f"replica {replica.replica_id}: {replica.status.message}")
+        status = replica.status
+        if status.reason in _TELLING and status.message and not rollout.is_ready(replica):
+            return _Told(status.reason, f"replica {replica.replica_id}: {status.message}")
     waiting = goal - sum(rollout.is_ready(replica) for replica in current)
     reason = Reason.STARTING
     if (application.config.name, spec.name) in room.lost:
