@@ -117,7 +117,7 @@ class Cluster:
 
     def start_worker(self, name: str) -> MeshProcess:
         """Start one more worker."""
-        data = ("--data-dir", str(self.directory / "data"))
+        data = ("--data-dir", f"{self.directory}-data")  # beside the code, which is packed
         flags = ("--id", name, "--control", self.control, "--admin-port", "0", *data)
         process = MeshProcess("worker", *flags, cwd=self.directory)
         self.workers.append(process)
