@@ -107,7 +107,7 @@ def echo(mesh: MeshProcess, write: Write) -> Echo:
     return result
 
 
-@pytest.mark.parametrize("what", sorted(BROKEN.keys() - {"constructor"}))
+@pytest.mark.parametrize("what", list(BROKEN))
 def test_a_revision_that_fails_is_rolled_back(echo: Echo, what: str) -> None:
     code, options, *told = BROKEN[what]
     before = echo.pids()
@@ -127,8 +127,7 @@ def test_a_revision_that_fails_may_be_held(echo: Echo) -> None:
     echo.write("broken.py", BROKEN["constructor"][0])
     failed = echo.deploy("broken", "--no-rollback")
     assert failed.code == 7, failed.stderr
-    for text in ("  why: revision 2 failed and is held beside revision 1\n", *BROKEN["constructor"][2:]):
-        assert text in failed.stderr, failed.stderr
+    assert "  why: revision 2 failed and is held beside revision 1\n" in failed.stderr
     assert len(echo.pids()) == 2 and echo.answer() == "first"
     echo.run("rollback", "echo", "--to", "1")
     eventually(lambda: echo.pids() == before, what="what was held is gone")
@@ -159,18 +158,19 @@ def test_commands_on_revisions(echo: Echo) -> None:
     assert (missing.code, "no revision 9" in missing.stderr) == (3, True)
 
 
-def test_two_deploys_at_once_and_a_pause(echo: Echo) -> None:
-    waits = "        while not os.path.exists('go'):\n            __import__('time').sleep(0.05)\n"
-    echo.write("second.py", GOOD.format(hook=waits, answer="second"))
+def test_two_deploys_at_once_and_a_pause(echo: Echo, tmp_path: Path) -> None:
+    go = Path(f"{tmp_path}-go")
+    hook = f"        import time\n        while not os.path.exists({str(go)!r}):\n            time.sleep(0.01)\n"
+    echo.write("held.py", GOOD.format(hook=hook, answer="held"))
     echo.run("pause", "echo")
-    assert echo.deploy("second", "--no-wait").code == 0
+    assert echo.deploy("held", "--no-wait").code == 0
     status = echo.run("status", "echo").stdout
     assert "paused on the way to revision 2" in status and echo.answer() == "first"
     echo.run("resume", "echo", "--no-wait")
     third = echo.deploy("first", "--no-wait")
     assert third.code == 4, third.stderr
     assert "application 'echo' is on its way to revision 2" in third.stderr and "--supersede" in third.stderr
-    echo.write("go", "")
+    go.touch()
     waited = echo.deploy("first")
     assert waited.code == 0, waited.stderr
     assert echo.answer() == "first"
