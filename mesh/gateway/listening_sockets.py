@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 
 DESCRIPTORS = "/proc/self/fd"
 
@@ -25,9 +26,23 @@ def shut(port: int) -> int:
 
 
 def _shut(descriptor: int, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            duplicate = os.dup(descriptor)
+            try:
+                return _shut_listener(duplicate, port)
+            finally:
+                os.close(duplicate)
+    return False
+
+
+def _shut_listener(descriptor: int, port: int) -> bool:
+    found = socket.socket(fileno=descriptor)
+    try:
         internet = found.family in (socket.AF_INET, socket.AF_INET6)
         if internet and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1] == port:
             found.shutdown(socket.SHUT_RDWR)
             return True
-    return False
+        return False
+    finally:
+        found.detach()
