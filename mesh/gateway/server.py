@@ -17,6 +17,8 @@ from mesh.lifecycle import Tasks, deadline, tune_collector
 from mesh.settings import GatewaySettings
 from mesh.v1 import discovery_service_pb2 as pb
 
+WATCHERS_S = 0.5
+"""Seconds for those who watch health to go by themselves once nothing else runs."""
 POLITE_S = 1.0
 """Seconds for busy clients to be told that they are to connect elsewhere, before idle connections are closed."""
 QUIET_S = 0.25
@@ -107,7 +109,10 @@ class Gateway:
         self._grpc.close_listener()
         limit_s = max(POLITE_S, self.settings.grpc_connection_age_s * AGE_JITTER)
         await self._quiet(lambda: self.pipeline.entered - self._front.entered, limit_s)
-        await self._grpc.drain(self.settings.drain_timeout_s)
+        ending = self._tasks.spawn(self._grpc.drain(self.settings.drain_timeout_s), name="end-grpc-calls")
+        await self.pipeline.idle()
+        # What is left runs nowhere: those who watch health, and may read nothing at all.
+        await asyncio.wait((ending,), timeout=WATCHERS_S)
 
     async def _quiet(self, count: Callable[[], int], limit_s: float) -> None:
         """Return when nothing was counted for some time, or nothing ever, or after `limit_s` seconds."""
