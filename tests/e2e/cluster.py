@@ -123,9 +123,10 @@ class Cluster:
         self.workers.append(process)
         return process
 
-    def start_gateway(self) -> MeshProcess:
+    def start_gateway(self, *args: str) -> MeshProcess:
         """Start one more gateway."""
-        flags = ("--control", self.control, "--port", "0", "--grpc-port", "0", "--admin-port", "0")
+        ports = args or ("--port", "0", "--grpc-port", "0")
+        flags = ("--control", self.control, *ports, "--admin-port", "0")
         process = MeshProcess("gateway", *flags, cwd=self.directory)
         self.gateways.append(process)
         return process
@@ -164,11 +165,13 @@ def running(directory: Path, *, control_planes: int = 2, workers: int = 2, gatew
 def end(cluster: Cluster) -> None:
     """Interrupt what still runs, gateways first, and prove that nothing is left."""
     try:
-        for process in (*cluster.gateways, *cluster.workers, *cluster.control_planes):
-            if process.returncode is None:
+        for role in (cluster.gateways, cluster.workers, cluster.control_planes):
+            # All at once: one worker would give its replicas to the next.
+            for process in (process for process in role if process.returncode is None):
                 process.interrupt()
+            for process in role:
                 process.wait()
-            process.assert_gone()
+                process.assert_gone()
     finally:
         for process in (*cluster.gateways, *cluster.workers, *cluster.control_planes):
             process.kill()
