@@ -99,7 +99,7 @@ bench: .venv/bench.stamp ## Measure, also against grpc.aio alone and Envoy (writ
 
 .PHONY: lock
 lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock
-	$(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-header --python-version 3.11 \
+	$(BIN)/uv pip compile -q pyproject.toml --extra uv --universal --generate-hashes --no-header --python-version 3.11 \
 	    -o requirements/run.lock
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --extra reload --universal --generate-hashes --no-header \
 	    --python-version 3.11 -o requirements/dev.lock

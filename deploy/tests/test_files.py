@@ -62,6 +62,10 @@ def test_compose_has_what_is_asked_for() -> None:
     assert len({flag for command in etcds for flag in command if flag.startswith("--initial-cluster=")}) == 1
 
 
+def test_one_replica_without_memory_is_not_the_end_of_a_worker() -> None:
+    assert "\nOOMPolicy=continue\n" in (DEPLOY / "systemd" / "mesh-worker.service").read_text()
+
+
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
 def test_units_are_valid(path: Path, tmp_path: Path) -> None:
     # It looks for the command; an installed meshctl stands in for that of /opt/mesh.

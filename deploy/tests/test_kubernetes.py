@@ -99,6 +99,16 @@ def test_a_pod_has_more_time_to_end_than_it_is_told_to_take() -> None:
             assert template["spec"]["terminationGracePeriodSeconds"] > took
 
 
+def test_what_a_worker_keeps_fits_on_its_volume() -> None:
+    for manifests in (overlay("production"), chart()):
+        (worker,) = (spec for name, spec in pods(manifests).items() if name.endswith("worker"))
+        (container,) = worker["spec"]["containers"]
+        (size,) = (arg.partition("=")[2] for arg in container["args"] if arg.startswith("--cache-size="))
+        (volume,) = (v["emptyDir"]["sizeLimit"] for v in worker["spec"]["volumes"] if v["name"] == "state")
+        logs_gib = 0.5
+        assert float(size) + logs_gib < float(volume.removesuffix("Gi"))
+
+
 def test_chart_and_manifests_say_the_same() -> None:
     plain, from_chart = pods(overlay("production")), pods(chart(name="mesh"))
     assert plain.keys() == from_chart.keys()

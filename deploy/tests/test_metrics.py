@@ -19,6 +19,8 @@ OF_PROMETHEUS = {"instance", "job", "le", "role", "namespace", "pod"}
 """Labels that come from the scrape or the form of a metric."""
 OF_RULES = re.compile(r"^mesh:")
 BUILTIN = re.compile(r"^\$__")
+OF_REPLICAS = {"mesh_replica_requests_total", "mesh_replica_ongoing_requests"}
+"""Exposed by replicas alone, whose ports nobody knows beforehand: the scrape configuration does not reach them."""
 
 
 def _known() -> dict[str, set[str]]:
@@ -71,11 +73,45 @@ def test_expressions_name_metrics_and_labels_that_exist(name: str) -> None:
         labels: set[str] = set(OF_PROMETHEUS)
         for selector in selectors:
             assert selector.name in known, f"{selector.name} in {text}"
+            assert selector.name not in OF_REPLICAS, f"{selector.name} in {text}"
             labels |= known[selector.name]
             for matcher in selector.matchers.matchers:
                 assert matcher.name in known[selector.name] | OF_PROMETHEUS, f"{matcher.name} in {text}"
         for group in re.findall(r"(?:by|without|ignoring|on)\s*\(([^)]*)\)", text):
             assert {label.strip() for label in group.split(",") if label.strip()} <= labels, text
+
+
+def _labels(expression: Any) -> str:
+    """Return which labels the series of an expression have: "" for a number, what `by` says, or "all"."""
+    match expression:
+        case promql_parser.ParenExpr():
+            return _labels(expression.expr)
+        case promql_parser.AggregateExpr():
+            return str(expression.modifier or "none")
+        case promql_parser.BinaryExpr():
+            return _labels(expression.lhs) or _labels(expression.rhs)
+        case promql_parser.NumberLiteral():
+            return ""
+    return "all"
+
+
+def _joins(expression: Any) -> Iterator[Any]:
+    if isinstance(expression, promql_parser.BinaryExpr):
+        yield expression
+        yield from _joins(expression.lhs)
+        yield from _joins(expression.rhs)
+    elif isinstance(inner := getattr(expression, "expr", None), promql_parser.Expr):
+        yield from _joins(inner)
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_both_sides_of_an_operator_have_the_same_labels(name: str) -> None:
+    """Else no series of one side meets one of the other, and an alert never fires."""
+    for text in EXPRESSIONS[name]:
+        parsed = promql_parser.parse(text.replace("$__rate_interval", "5m").replace("$application", ".*"))
+        for join in _joins(parsed):
+            if str(join.op) != "or" and not join.modifier and (right := _labels(join.rhs)):
+                assert _labels(join.lhs) in ("", right), text
 
 
 def test_alerts_tell_people_what_to_do() -> None:

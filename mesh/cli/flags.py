@@ -136,6 +136,10 @@ class EnvironmentFlags:
         Path | None,
         typer.Option(help="Directory for fetched code and installed packages.", show_default="~/.cache/mesh"),
     ] = None
+    cache_size: Annotated[
+        float,
+        typer.Option(min=0, help="GiB above which what no replica uses is removed from there.", metavar="GIB"),
+    ] = 20.0
     environment_timeout: Annotated[
         float,
         typer.Option(min=1, max=3000, help="Seconds for fetching and installing what code needs.", metavar="SECONDS"),
@@ -151,6 +155,7 @@ class EnvironmentFlags:
         return dataclasses.replace(
             base,
             cache_dir=str(self.cache_dir or ""),
+            cache_bytes_max=int(self.cache_size * 1024**3),
             environment_timeout_s=self.environment_timeout,
             allow_private_urls=self.allow_private_urls,
         )

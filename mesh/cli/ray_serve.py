@@ -145,7 +145,7 @@ FIELDS: Mapping[str, Mapping[str, RayField]] = {
     "logging_config": {
         "encoding": RayField("start processes with --log-format text or json"),
         "log_level": RayField("start processes with --log-level"),
-        "logs_dir": RayField("leave it out: logs go to standard error"),
+        "logs_dir": RayField("start workers with --data-dir, below which what replicas log is kept"),
         "enable_access_log": RayField("start gateways with --access-log"),
         "additional_log_standard_attrs": RayField("leave it out: JSON lines have all there is", accepted=([],)),
     },

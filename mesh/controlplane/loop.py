@@ -155,6 +155,9 @@ class Loop:
         desired, observed = term.desired, term.observed(self._clock.token(8))
         actions = reconcile(desired, observed, now)
         term.note(now=now, wall=self._clock.wall())
+        # Only what was noted just now: of one that goes later it must be seen first that it said so.
+        placed = [*(replica.worker_id for replica in term.mirror.replicas.values()), *term.mirror.workers]
+        term.registry.drop_lost(now=now, grace_s=self._settings.worker_grace_s, placed=placed)
         # Published before acting: what is known now must reach the gateways also while the store cannot be written.
         term.publish(now)
         if self._term is not term:
@@ -163,8 +166,6 @@ class Loop:
         term.chronicle.decided(actions)
         await executor.execute(actions, now=now)
         term.builds.keep(term.mirror.applications)
-        placed = [*(replica.worker_id for replica in term.mirror.replicas.values()), *term.mirror.workers]
-        term.registry.drop_lost(now=now, grace_s=self._settings.worker_grace_s, placed=placed)
         WORKERS.set(len(term.outboxes))
         DEPLOYMENT_REPLICAS.counts = term.replica_counts(now=now)
         RECONCILES.labels("changed" if actions else "settled").inc()

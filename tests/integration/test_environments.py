@@ -95,6 +95,27 @@ async def test_what_fails_leaves_nothing(tmp_path: Path, work: Work) -> None:
     (await asyncio.to_thread(cache.hold, KEY, filled, work)).release()
 
 
+async def test_locks_of_what_could_not_be_made_go(tmp_path: Path, work: Work) -> None:
+    cache, making, made = Cache(tmp_path / "c", MIB, SYSTEM), threading.Event(), threading.Event()
+
+    def fail(into: Path) -> None:
+        raise EnvironmentFailed("no")
+
+    def slow(into: Path) -> None:
+        making.set()
+        made.wait(30)
+        filled(into)
+
+    with pytest.raises(EnvironmentFailed, match="no"):
+        await asyncio.to_thread(cache.hold, key(1), fail, work)
+    held = asyncio.create_task(asyncio.to_thread(cache.hold, key(2), slow, work))
+    await asyncio.to_thread(making.wait, 30)
+    cache.collect()
+    assert {path.name for path in (tmp_path / "c/locks").iterdir()} == {key(2)}
+    made.set()
+    (await held).release()
+
+
 async def test_what_is_used_stays_and_the_rest_goes(tmp_path: Path, work: Work) -> None:
     cache, other = Cache(tmp_path / "c", 0, SYSTEM), Cache(tmp_path / "c", 0, SYSTEM)
     mine = await asyncio.to_thread(cache.hold, key(1), filled, work)

@@ -14,6 +14,9 @@ import pytest
 
 from mesh.cli.client import Client
 from mesh.clock import SYSTEM
+from mesh.controlplane.actions import Action
+from mesh.controlplane.execute import Executor
+from mesh.controlplane.registry import Registry
 from mesh.controlplane.server import ControlPlane
 from mesh.credentials import OPEN
 from mesh.errors import NotFound
@@ -100,6 +103,33 @@ async def test_a_deploy_and_a_crash_are_told_as_they_happen(mesh: Fixture) -> No
     await worker.change(replica_id, state=ReplicaState.READY, reason=Reason.READY, message="")
     again = await watch.until(lambda events: names(events).count("READY") == 2)
     assert again[-1].count == 2
+    await watch.close()
+
+
+async def test_a_worker_that_goes_politely_is_not_lost(mesh: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it goes between two looks, while what the leader decided is written."""
+    control, _ = await started(mesh)
+    other = await mesh.worker("w2", control)
+    gone, disconnected, execute = asyncio.Event(), Registry.disconnected, Executor.execute
+
+    def ended(self: Registry, worker_id: str, session: int, *, now: float) -> None:
+        disconnected(self, worker_id, session, now=now)
+        if worker_id == "w2":
+            gone.set()
+
+    async def slow(self: Executor, actions: Sequence[Action], *, now: float) -> None:
+        if not gone.is_set():
+            await other.leave()
+            async with asyncio.timeout(WAIT_S):
+                await gone.wait()
+        await execute(self, actions, now=now)
+
+    monkeypatch.setattr(Registry, "disconnected", ended)
+    monkeypatch.setattr(Executor, "execute", slow)
+    watch = Watch(control.address)
+    await other.drain()
+    events = await watch.until(lambda events: {"LEFT", "LOST"} & set(names(events)))
+    assert [e.worker_id for e in events if names([e]) == ["LEFT"]] == ["w2"]
     await watch.close()
 
 

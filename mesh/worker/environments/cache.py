@@ -192,6 +192,10 @@ class Cache:
             place = self.directory("entries") / key
             if self._remove_alone(key, place):
                 log.info("removed from the cache of environments: %s", key)
+        for lock in self.directory("locks").iterdir():
+            # Left by what could not be made.
+            if not (self.directory("entries") / lock.name).exists():
+                self._remove_alone(lock.name, self.directory("entries") / lock.name)
 
     def _entries(self) -> Iterator[Entry]:
         for place in self.directory("entries").iterdir():

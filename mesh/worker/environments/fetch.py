@@ -124,7 +124,8 @@ def unpack(archive: Path, into: Path, work: Work) -> None:
         extract(archive, into, stopped=work.stopped)
     except ArchiveRefused as error:
         work.check()
-        raise EnvironmentFailed(f"the archive cannot be unpacked: {error.message}", hint=error.hint) from error
+        hint = error.hint or "pack less into it; fetch large data elsewhere"
+        raise EnvironmentFailed(f"the archive cannot be unpacked: {error.message}", hint=hint) from error
     archive.unlink()
 
 

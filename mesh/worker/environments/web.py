@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from mesh.errors import EnvironmentFailed
 from mesh.worker.environments.packages import PACKAGE_BYTES_MAX
@@ -96,7 +97,7 @@ def _connected(host: str, port: int, addresses: tuple[str, ...], work: Work) -> 
         )
         try:
             connection.connect()
-        except (HTTPError, OSError) as error:
+        except (HTTPError, CertificateError, OSError) as error:
             connection.close()
             failure = error
             continue
@@ -126,6 +127,8 @@ def _written(response: HTTPResponse, into: Path, work: Work) -> str:
 
 def _why(error: BaseException) -> str:
     """Return the system's or TLS's word for a failure, which is at the bottom of what was raised."""
+    if isinstance(error, CertificateError):
+        return "its certificate is for another host"
     below: BaseException | None = error
     while below is not None:
         if said := getattr(below, "verify_message", None) or getattr(below, "strerror", None):
