@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 
 from mesh.controlplane.apply import goal
 from mesh.controlplane.limits import bounded_line
+from mesh.controlplane.rollout import is_held
 from mesh.errors import NotFound
 from mesh.model import Application, ApplicationConfig, Revision, RevisionCause, RevisionHistory, RevisionOutcome
 from mesh.serving.options import shown
 
 REVISIONS_MAX = 20
 """Kept of each application."""
+SERVED_MAX = 5
+"""Of these, the newest that served stay before all that failed: one has to be there to go back to."""
 DETAIL_CHARACTERS_MAX = 200
 REQUEST_ID_CHARACTERS_MAX = 64
 
@@ -45,7 +48,14 @@ def noted(history: RevisionHistory, before: Application | None, after: Applicati
     )
     superseded = {RevisionOutcome.DEPLOYING, RevisionOutcome.PAUSED}
     closed = (replace(r, outcome=RevisionOutcome.SUPERSEDED) if r.outcome in superseded else r for r in known)
-    return RevisionHistory((*closed, new)[-REVISIONS_MAX:])
+    return RevisionHistory(_kept((*closed, new)))
+
+
+def _kept(revisions: tuple[Revision, ...]) -> tuple[Revision, ...]:
+    surplus = max(0, len(revisions) - REVISIONS_MAX)
+    served = {r.revision for r in [r for r in revisions if r.served][-SERVED_MAX:]}
+    going = {r.revision for r in [r for r in revisions if r.revision not in served][:surplus]}
+    return tuple(r for r in revisions if r.revision not in going)
 
 
 def told(history: RevisionHistory, application: Application) -> tuple[Revision, ...]:
@@ -89,7 +99,9 @@ _LIST = "meshctl history lists the revisions; name one with --to"
 
 
 def _present(application: Application) -> tuple[ApplicationConfig, int]:
-    """Return what is worked toward, and its revision."""
+    """Return what is worked toward, and its revision; one that failed and is held is what to go back from."""
+    if is_held(application):
+        return application.config, application.revision
     config = goal(application) or application.config
     if application.failure is not None and application.serving is not None:
         return config, application.serving.revision

@@ -239,17 +239,25 @@ def _interface_in_force(application: Application, spec: DeploymentSpec, ready: I
 
 
 def _routing_plan(application: Application, endpoints: Mapping[str, list[Replica]]) -> Plan | None:
-    """The plan whose route and ingress hold: the newest one once its ingress can answer, until then what serves."""
+    """The plan whose route and ingress hold: the newest one once its ingress can stand in, until then what serves.
+
+    A new ingress that has another name gets all requests at once, so there have to be as many of it as it should have,
+    unless there are even fewer of the old one.
+    """
     plan, serving = application.plan, application.serving
     if serving is None:
         return plan
     if plan is None or application.failure or application.awaits or not is_built(application):
         return serving
-    answers = any(
-        spec.ingress and any(replica.version == spec.version for replica in endpoints.get(spec.name, ()))
-        for spec in plan.deployments
-    )
-    return plan if answers else serving
+    old = sum(len(endpoints.get(spec.name, ())) for spec in serving.deployments if spec.ingress)
+    for spec in plan.deployments:
+        ready = endpoints.get(spec.name, ())
+        new = sum(replica.version == spec.version for replica in ready)
+        shared = any(spec.name == each.name for each in serving.deployments)
+        enough = 1 if shared else max(1, min(spec.settings.num_replicas, old))
+        if spec.ingress and new >= enough:
+            return plan
+    return serving
 
 
 def _replica_spec(application: Application, replica: Replica) -> ReplicaSpec | None:

@@ -242,8 +242,10 @@ def _application(application: Application, replicas: list[Replica], room: _Room)
 
 
 def _specs(application: Application) -> list[DeploymentSpec]:
-    """The deployments to show: those wanted, else those that were there last."""
+    """The deployments to show: those wanted and those held, else those that were there last."""
     wanted = rollout.goals(application)
+    if application.plan is not None and rollout.is_held(application):
+        wanted = {spec.name: spec for spec in application.plan.deployments} | wanted
     if not wanted:
         plan = application.serving or application.plan
         wanted = {spec.name: spec for spec in plan.deployments} if plan else {}

@@ -153,12 +153,13 @@ class Pipeline:
                 by_prefix[application.route_prefix] = route
         gone = {key: old for key, old in self._dispatchers.items() if wanted.get(key) is not old}
         self._routes, self._applications, self._dispatchers = RouteTable(by_prefix), by_name, wanted
-        self.services = ServiceTable(served)
+        before, self.services = self.services, ServiceTable(served)
         self.cors = _cors(snapshot)
         self.generation = generation
         SNAPSHOT_GENERATION.set(generation.number)
         for (application_name, _), dispatcher in gone.items():
-            dispatcher.retire(f"application {application_name!r} no longer has this deployment")
+            successor = self._successor(application_name, dispatcher, before)
+            dispatcher.retire(f"application {application_name!r} no longer has this deployment", successor)
             self.tasks.spawn(_bury(dispatcher), name="retired-deployment")
         return True
 
@@ -206,6 +207,15 @@ class Pipeline:
         dispatcher = dispatcher or Dispatcher(*key, limits, self.credentials, self.clock)
         dispatcher.update(limits, ((e.replica_id, e.address) for e in deployment.endpoints))
         return dispatcher
+
+    def _successor(self, application: str, gone: Dispatcher, before: ServiceTable[Route]) -> Dispatcher | None:
+        """Return who serves what waits for a deployment that is gone: who has its services now, else the ingress."""
+        services = {s for each in before.served if each.route.dispatcher is gone for s in each.schema.services}
+        for each in self.services.served:
+            if each.application == application and not services.isdisjoint(each.schema.services):
+                return each.route.dispatcher
+        ingress = self._applications.get(application)
+        return ingress.dispatcher if ingress is not None else None
 
     def _unbuilt(self, application: pb.RoutedApplication) -> Dispatcher:
         """Stand in for an application whose first build has not ended: requests wait, or learn why it failed."""

@@ -57,9 +57,13 @@ class Line(Generic[_W]):
         """Let `arrival` wait at the end, or say why it is shed."""
         if self.length_max != UNLIMITED and len(self._present) >= self.length_max:
             return Shed(len(self._present), self.length_max)
+        self.append(arrival)
+        return None
+
+    def append(self, arrival: _W) -> None:
+        """Let somebody who was admitted elsewhere wait at the end: the limit does not turn it away now."""
         self._places.append(arrival)
         self._present.add(arrival.order)
-        return None
 
     def put_back(self, returned: _W) -> None:
         """Let somebody who had been let go wait again, at its old place.

@@ -14,6 +14,7 @@ from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
 from mesh.v1 import replica_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from mesh.pipe.dispatch import Dispatcher
     from mesh.pipe.link import Link
 
 
@@ -33,6 +34,7 @@ class Call:
         "ended",
         "frame",
         "head",
+        "holder",
         "idempotent",
         "link",
         "losses",
@@ -56,6 +58,8 @@ class Call:
         if idempotent:
             frame.open.idempotent = True
         self.order = 0
+        self.holder: Dispatcher | None = None
+        """Who dispatches it now; another than it was submitted to, if that one is gone."""
         self.link: Link | None = None
         self.number = 0
         """Its number on the link's pipe; 0 until its Open was sent."""

@@ -40,6 +40,35 @@ class Limits:
     """Set when no replica could ever serve."""
 
 
+class _Gauges:
+    """What the metrics and the log tell of one dispatcher."""
+
+    def __init__(self, of: Dispatcher) -> None:
+        self._labels = (of.application, of.deployment)
+        IN_FLIGHT.labels(*self._labels).set_function(lambda: of.in_flight)
+        QUEUED.labels(*self._labels).set_function(lambda: of.queued)
+        self._there = True
+        # One whose name is not known yet will hardly shed: no series of zeros for it.
+        self._shed = SHED.labels(*self._labels, "queue_full") if of.deployment else None
+        self._lines = LineLimit()
+
+    def shed(self, detail: str, request_id: str, now: float) -> None:
+        """Count a call that was shed, and log it within bounds."""
+        (self._shed or SHED.labels(*self._labels, "queue_full")).inc()
+        if (left_out := self._lines.take(now)) is not None:
+            application, deployment = self._labels
+            fields = {"application": application, "deployment": deployment, "request_id": request_id}
+            log.warning(detail, extra={**fields, "left_out": left_out} if left_out else fields)
+
+    def forget(self) -> None:
+        """Take this deployment out of the metrics, once: the same labels may have another owner later."""
+        if self._there:
+            self._there = False
+            for metric in (IN_FLIGHT, QUEUED):
+                with contextlib.suppress(KeyError):
+                    metric.remove(*self._labels)
+
+
 class Dispatcher:
     """All calls of this process to one deployment."""
 
@@ -59,17 +88,17 @@ class Dispatcher:
         self._running: dict[Link, asyncio.Task[None]] = {}
         self._orders = 0
         self._idle: asyncio.Future[None] | None = None
-        self._shed_lines = LineLimit()
-        self._label(deployment)
+        self._successor: Dispatcher | None = None
+        self._gauges = _Gauges(self)
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self.application}/{self.deployment} {self._balance} {self._line}>"
 
     def rename(self, deployment: str) -> None:
         """Serve a deployment whose name was not known when the first requests came."""
-        self._forget_gauges()
+        self._gauges.forget()
         self.deployment = deployment
-        self._label(deployment)
+        self._gauges = _Gauges(self)
 
     @property
     def in_flight(self) -> int:
@@ -92,6 +121,7 @@ class Dispatcher:
         Raises Overloaded when the line is full, Unavailable when no replica could ever serve.
         """
         self._orders = call.order = self._orders + 1
+        call.holder = self
         if not len(self._line) and (link := self._balance.acquire()) is not None:
             self._send(call, link, offer=False)
             return
@@ -99,11 +129,8 @@ class Dispatcher:
             raise Unavailable(self._limits.failure)
         if (shed := self._line.offer(call)) is None:
             return
-        (self._shed or SHED.labels(self.application, self.deployment, "queue_full")).inc()
         now = self._clock.monotonic()
-        if (left_out := self._shed_lines.take(now)) is not None:
-            fields = {"application": self.application, "deployment": self.deployment, "request_id": request_id}
-            log.warning(shed.detail, extra={**fields, "left_out": left_out} if left_out else fields)
+        self._gauges.shed(shed.detail, request_id, now)
         retry_after_s = self._drain_rate.retry_after_s(shed.queued, now, self._clock.random())
         raise Overloaded(shed.detail, retry_after_s=retry_after_s)
 
@@ -124,6 +151,9 @@ class Dispatcher:
 
     def cancel(self, call: Call) -> None:
         """Give a call up, wherever it is. One that waits never runs; one that runs is told to stop."""
+        if call.holder is not None and call.holder is not self:
+            call.holder.cancel(call)
+            return
         if call.ended:
             return
         call.ended = True
@@ -165,13 +195,15 @@ class Dispatcher:
             self._idle = self.loop.create_future()
             await self._idle
 
-    def retire(self, reason: str) -> None:
-        """Take nothing new: whoever waits gets Unavailable with `reason`, what runs may end."""
+    def retire(self, reason: str, successor: Dispatcher | None = None) -> None:
+        """Take nothing new: whoever waits goes to `successor`, or gets Unavailable with `reason`; what runs may end."""
+        self._successor = successor
         self.update(Limits(1, 0, reason), ())
-        self._forget_gauges()
+        self._gauges.forget()
 
     async def close(self, reason: str) -> None:
         """End everything now; whoever waits gets Unavailable with `reason`."""
+        self._successor = None
         self._limits = Limits(1, 0, reason)
         for link in self._links.values():
             link.retiring = True
@@ -179,7 +211,7 @@ class Dispatcher:
         self._pump()
         # What was sent and not accepted comes back from the links now; `_pump` answers it like the rest.
         await self._tasks.cancel()
-        self._forget_gauges()
+        self._gauges.forget()
 
     # What links report.
 
@@ -257,14 +289,6 @@ class Dispatcher:
 
     # How it does it.
 
-    def _label(self, deployment: str) -> None:
-        labels = (self.application, deployment)
-        IN_FLIGHT.labels(*labels).set_function(lambda: self._balance.in_flight)
-        QUEUED.labels(*labels).set_function(lambda: len(self._line))
-        self._gauges = True
-        # One whose name is not known yet will hardly shed: no series of zeros for it.
-        self._shed = SHED.labels(*labels, "queue_full") if deployment else None
-
     def _send(self, call: Call, link: Link, *, offer: bool) -> None:
         self._budget.deposit()
         call.link, call.offered = link, offer
@@ -290,9 +314,21 @@ class Dispatcher:
             assert call is not None
             self._send(call, link, offer=False)
         if len(self._line) and self._limits.failure and not self._links:
-            for call in self._line.clear():
-                call.fail(Unavailable(self._limits.failure))
+            waiting = self._line.clear()
+            if self._successor is not None:
+                self._successor._take_over(waiting)
+            else:
+                for call in waiting:
+                    call.fail(Unavailable(self._limits.failure))
         self._notice_idle()
+
+    def _take_over(self, calls: Iterable[Call]) -> None:
+        """Let calls that never ran, of a deployment that is gone, wait here."""
+        for call in calls:
+            self._orders = call.order = self._orders + 1
+            call.holder = self
+            self._line.append(call)
+        self._pump()
 
     def _after_loss(self, call: Call, link: Link) -> None:
         cause = ""
@@ -332,11 +368,3 @@ class Dispatcher:
             if not self._idle.done():
                 self._idle.set_result(None)
             self._idle = None
-
-    def _forget_gauges(self) -> None:
-        """Take this deployment out of the metrics, once: the same labels may have another owner later."""
-        if self._gauges:
-            self._gauges = False
-            for metric in (IN_FLIGHT, QUEUED):
-                with contextlib.suppress(KeyError):
-                    metric.remove(self.application, self.deployment)

@@ -35,7 +35,7 @@ def process_failure(ending: str, tail: str) -> Failure:
     """Return what to tell of a process that ended, as `ending` says, without saying why; `tail` is what it printed."""
     last = tail.rstrip().rpartition("\n")[2].strip()
     message = f"{ending}; it printed last: {last}" if last else ending
-    return Failure(one_line(message), "import_path", "the worker's log has all that it printed", tail)
+    return Failure(one_line(message), "import_path", "meshctl logs NAME --previous has what it printed", tail)
 
 
 def directory_problem(field: str, path: str, why: str) -> Problem:

@@ -292,6 +292,19 @@ def more_than(codes: Counter[int], count: int) -> bool:
     return codes[200] > count
 
 
+async def test_who_waits_while_the_ingress_gets_another_name_is_served(path: DataPath) -> None:
+    await path.serve("brief", ongoing=1, queued=-1)
+    old = path.replica
+    await path.gateways.publish(Routed(ongoing=1, queued=-1))
+    asked = [asyncio.ensure_future(path.get()) for _ in range(3)]
+    asked.append(asyncio.ensure_future(path.post(content=b"body")))
+    await path.until_queued(4)
+    endpoints = ((old.replica_id, old.address),)
+    await path.gateways.publish(Routed(deployment="Renamed", ongoing=1, queued=0, endpoints=endpoints))
+    assert [(await answer).status_code for answer in asked] == [200] * 4
+    await path.until_free()
+
+
 async def test_limits_change_under_load(path: DataPath) -> None:
     replica = await path.serve("brief", ongoing=1, queued=-1)
     endpoints = ((replica.replica_id, replica.address),)

@@ -111,6 +111,8 @@ def test_the_way_back_is_to_what_served_and_was_other() -> None:
     assert story.target() == 4, "and forth again"
     story.accept("m:bad").fail()
     assert story.target() == 4, "what serves is the goal again"
+    story.be(hold_on_failure=True, plan=Plan(6, ApplicationConfig("app", import_path="m:bad")))
+    assert story.target() == 5, "what is held is left for what serves"
     assert story.target(2) == 2
     with pytest.raises(NotFound, match="no revision 9; known are 1, 2, 3, 4, 5, 6"):
         story.target(9)
@@ -123,6 +125,17 @@ def test_a_call_that_is_repeated_is_known() -> None:
     assert not is_repeated(story.history, story.application, "y")
     assert not is_repeated(story.history, replace(story.application, revision=2), "x")
     assert not is_repeated(Story().accept("m:a").history, story.application, "")
+
+
+def test_what_served_is_not_pushed_out_by_what_failed() -> None:
+    story = Story()
+    for code in "abcdefg":
+        story.accept(f"m:{code}").serve()
+    for _ in range(2 * REVISIONS_MAX):
+        story.accept("m:bad").fail()
+    assert len(story.history.revisions) == REVISIONS_MAX
+    assert [r.revision for r in story.history.revisions if r.served] == [3, 4, 5, 6, 7]
+    assert story.target() == 6 and story.target(3) == 3
 
 
 def test_history_is_bounded_in_number_and_bytes() -> None:

@@ -106,6 +106,24 @@ def test_the_route_and_ingress_change_when_the_new_ingress_can_answer() -> None:
     assert [d.name for d in routed(world).deployments] == ["Front"]
 
 
+def test_a_new_ingress_gets_requests_once_there_are_as_many_of_it() -> None:
+    world = World("w1")
+    world.apply(config(num_replicas=3))
+    world.settle()
+    world.code = lambda c: built("Front", num_replicas=2)
+    world.apply(config(code="m:new"))
+    world.settle(start=False)
+    one, two = (i for i, r in world.replicas.items() if r.deployment == "Front")
+    world.set_state(one, ReplicaState.READY)
+    assert routed(world).ingress == "Echo", "one replica is not what two should bear"
+    for each in (i for i, r in world.replicas.items() if r.deployment == "Echo"):
+        world.set_state(each, ReplicaState.BACKOFF)
+    assert routed(world).ingress == "Front", "one is more than none"
+    world.set_state(one, ReplicaState.BACKOFF)
+    world.set_state(two, ReplicaState.BACKOFF)
+    assert routed(world).ingress == "Echo"
+
+
 def test_orders_are_whole_and_leave_out_what_is_to_stop() -> None:
     world = World("w1", "w2")
     world.apply(config(num_replicas=4, max_ongoing_requests=7))

@@ -219,6 +219,18 @@ def test_reasons_of_what_was_rolled_back_or_held() -> None:
     assert reasons(world)[0] is Reason.HELD
 
 
+def test_a_held_deployment_is_shown_beside_what_serves() -> None:
+    world = World("w1")
+    world.apply(config())
+    world.settle()
+    world.code = lambda c: built("Front")
+    world.apply(config(code="m:bad"))
+    world.applications["app"] = replace(world.applications["app"], hold_on_failure=True)
+    world.settle(broken=lambda spec: spec.config.import_path == "m:bad")
+    told = {d.name: (d.state, len(d.replicas)) for d in status(world).deployments}
+    assert told == {"Echo": (DeploymentState.HEALTHY, 1), "Front": (DeploymentState.UPDATING, 1)}
+
+
 def test_reasons_come_from_the_replicas_that_lack() -> None:
     world = World("w1")
     world.apply(config())

@@ -270,6 +270,33 @@ async def test_without_a_replica_ever_again_whoever_waits_or_comes_back_is_told(
         played.submit()
 
 
+async def test_who_waits_for_a_deployment_that_goes_is_served_by_its_successor(played: Played) -> None:
+    (link,) = played.replicas("a")
+    running, held, gone = played.submit(), played.submit(method="POST", body_follows=True), played.submit()
+    old, played.dispatcher = played.dispatcher, Dispatcher("default", "New", Limits(1, 0), OPEN, Clock())
+    (new,) = played.replicas("b", limits=Limits(1, 0))
+    own = played.submit()
+    old.retire("gone", played.dispatcher)
+    assert (old.queued, played.dispatcher.queued) == (0, 2), "admitted once, they are not shed"
+    assert failure(held) is None and failure(gone) is None and failure(running) is None
+    old.cancel(gone)
+    assert gone.ended and played.dispatcher.queued == 1, "given up where it was submitted"
+    played.answer(own)
+    assert held.link is new
+    await held.granted()
+    old.open(held, b"body", end=True)
+    assert played.sent(new) == [held]
+    del link._calls[running.number]
+    old.rejected(link, running, pb.REFUSAL_DRAINING)
+    assert played.dispatcher.queued == 1 and old.in_flight == 0, "it never ran: it waits there too"
+    played.answer(held)
+    assert played.sent(new) == [running]
+    old.cancel(running)
+    played.answer(running)
+    await old.drain()
+    await old.close("the test is over")
+
+
 async def test_drain_ends_with_the_last_call(played: Played) -> None:
     (link,) = played.replicas("a")
     first, second = played.submit(), played.submit()
