@@ -1,9 +1,9 @@
 """Steady load on gateways, over HTTP and gRPC in turn, from a process of its own: `with Load([...]) as load: ...`.
 
 Requests begin by a schedule that waits for nothing (an open loop), and each is timed from when it was due. HTTP runs on
-connections that are kept, as a browser or a pool does it. A request that surely never ran (refused, closed before an
-answer, UNAVAILABLE) is sent again, to another gateway, and counted as retried; whatever else is not answered with 200
-or OK has failed.
+connections that are kept, as a browser or a pool does it. A request that no gateway took (the connection is refused, or
+closed before anything of an answer) is sent again, to another gateway, and counted as retried; whatever else is not
+answered with 200 or OK has failed, and so has what a gateway itself answers with UNAVAILABLE.
 
 As a process it writes a line of JSON for each line that it reads: what happened since the last "window".
 """
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 RETRIES_MAX = 20
+_PORT = re.compile(r":[0-9]+")
 RETRY_S = 0.05
 TIMEOUT_S = 30.0
 TICK_S = 0.01
@@ -36,7 +38,8 @@ class Window:
     """What happened to requests between two looks. Times are milliseconds since each was due."""
 
     requests: int = 0
-    retried: int = 0
+    retried: dict[str, int] = field(default_factory=dict)
+    """How often one had to be sent again, and why."""
     failed: dict[str, int] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     """How often each answer came, such as "http one"."""
@@ -55,7 +58,7 @@ class Window:
     def __str__(self) -> str:
         failed = f", {sum(self.failed.values())} FAILED" if self.failed else ", 0 failed"
         times = f"p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms, max {self.max_ms:.0f} ms"
-        return f"{self.requests} requests, {self.rate:.0f}/s{failed}, {self.retried} retried, {times}"
+        return f"{self.requests} requests, {self.rate:.0f}/s{failed}, {sum(self.retried.values())} retried, {times}"
 
 
 class Load:
@@ -124,6 +127,7 @@ class _Client:
         self._times: list[float] = []
         self._since = self._last = self._loop.time()
         self._running: set[asyncio.Task[None]] = set()
+        self._retried: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._answers: Counter[str] = Counter()
 
@@ -148,7 +152,8 @@ class _Client:
         """Return what happened since the last reset."""
         now, times = self._loop.time(), sorted(self._times)
         window = self._window
-        window.seconds, window.failed, window.answers = now - self._since, dict(self._failed), dict(self._answers)
+        window.seconds, window.retried = now - self._since, dict(self._retried)
+        window.failed, window.answers = dict(self._failed), dict(self._answers)
         if times:
             window.p50_ms, window.max_ms = times[len(times) // 2] * 1000, times[-1] * 1000
             window.p99_ms = times[int(len(times) * 0.99)] * 1000
@@ -157,7 +162,7 @@ class _Client:
     def reset(self) -> None:
         """Count anew."""
         self._window, self._times, self._since = Window(), [], self._loop.time()
-        self._failed, self._answers = Counter(), Counter()
+        self._retried, self._failed, self._answers = Counter(), Counter(), Counter()
 
     async def _request(self, number: int, due: float) -> None:
         try:
@@ -174,9 +179,11 @@ class _Client:
             try:
                 answer = await call(MESSAGE, timeout=TIMEOUT_S)
             except self._error as error:
-                if error.code() is not self._unavailable or attempt == RETRIES_MAX - 1:
-                    raise RuntimeError(f"{error.code().name} {error.details()}") from None
-                await self._again()
+                told = f"{error.code().name} {error.details()}"
+                by_gateway = "x-request-id" in dict(error.trailing_metadata() or ())
+                if error.code() is not self._unavailable or by_gateway or attempt == RETRIES_MAX - 1:
+                    raise RuntimeError(told) from None
+                await self._again(f"grpc {told}")
             else:
                 return f"grpc {answer[2:].decode()}"
         raise AssertionError
@@ -189,11 +196,11 @@ class _Client:
             except (_NeverRan, ConnectionRefusedError) as error:
                 if attempt == RETRIES_MAX - 1:
                     raise RuntimeError(repr(error)) from None
-                await self._again()
+                await self._again(f"http {error!r}")
         raise AssertionError
 
-    async def _again(self) -> None:
-        self._window.retried += 1
+    async def _again(self, why: str) -> None:
+        self._retried[_PORT.sub("", why)[:200]] += 1
         await asyncio.sleep(RETRY_S)
 
     async def _get(self, address: str) -> str:
