@@ -41,6 +41,36 @@ REFUSAL_DRAINING: Refusal.ValueType  # 2
 """The replica takes no new calls; no Offer will follow."""
 Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
+class _FailureKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_KIND_UNSPECIFIED: _FailureKind.ValueType  # 0
+    FAILURE_KIND_HANDLER: _FailureKind.ValueType  # 1
+    """User code raised."""
+    FAILURE_KIND_OVERLOADED: _FailureKind.ValueType  # 2
+    """It did not handle that a deployment which it called refused the call, for a limit was reached."""
+    FAILURE_KIND_UNAVAILABLE: _FailureKind.ValueType  # 3
+    """The same, for no replica could ever serve."""
+    FAILURE_KIND_DEADLINE_EXCEEDED: _FailureKind.ValueType  # 4
+    """The same, for the time was over."""
+
+class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper):
+    """What clients are told of a handler that raised."""
+
+FAILURE_KIND_UNSPECIFIED: FailureKind.ValueType  # 0
+FAILURE_KIND_HANDLER: FailureKind.ValueType  # 1
+"""User code raised."""
+FAILURE_KIND_OVERLOADED: FailureKind.ValueType  # 2
+"""It did not handle that a deployment which it called refused the call, for a limit was reached."""
+FAILURE_KIND_UNAVAILABLE: FailureKind.ValueType  # 3
+"""The same, for no replica could ever serve."""
+FAILURE_KIND_DEADLINE_EXCEEDED: FailureKind.ValueType  # 4
+"""The same, for the time was over."""
+Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
+
 @_typing.final
 class PipeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -121,6 +151,9 @@ class Open(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     GRPC_FIELD_NUMBER: _builtins.int
     IDEMPOTENT_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    WEBSOCKET_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     raw_path: _builtins.bytes
     """Path as the client sent it, percent-encoded, without the query."""
@@ -148,6 +181,12 @@ class Open(_message.Message):
     """Running it twice does no harm: the replica may start it before it says so. Any other call starts only once its
     Accepted was written, so that a caller which saw none knows that it never ran.
     """
+    handle: _builtins.bool
+    """A call of a handle: `method` is the name of a method of the instance, "__call__" among them."""
+    websocket: _builtins.bool
+    """A WebSocket's handshake."""
+    model_id: _builtins.str
+    """Which of the replica's models it is for (multiplexing); empty: none."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Header names (lower case) and values in turn."""
@@ -170,10 +209,13 @@ class Open(_message.Message):
         client: _builtins.str = ...,
         grpc: _builtins.bool = ...,
         idempotent: _builtins.bool = ...,
+        handle: _builtins.bool = ...,
+        websocket: _builtins.bool = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "data", b"data", "end", b"end", "grpc", b"grpc", "headers", b"headers", "http_version", b"http_version", "idempotent", b"idempotent", "method", b"method", "offer", b"offer", "query", b"query", "raw_path", b"raw_path", "request_id", b"request_id", "root_path", b"root_path", "scheme", b"scheme", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "data", b"data", "end", b"end", "grpc", b"grpc", "handle", b"handle", "headers", b"headers", "http_version", b"http_version", "idempotent", b"idempotent", "method", b"method", "model_id", b"model_id", "offer", b"offer", "query", b"query", "raw_path", b"raw_path", "request_id", b"request_id", "root_path", b"root_path", "scheme", b"scheme", "timeout_ms", b"timeout_ms", "websocket", b"websocket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -286,6 +328,7 @@ class ResponseFrame(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
     TRAILERS_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     done: _builtins.bool
     """The call is over and its slot is free."""
@@ -307,6 +350,10 @@ class ResponseFrame(_message.Message):
     def trailers(self) -> Global___Trailers:
         """The end of a gRPC call's answer."""
 
+    @_builtins.property
+    def models(self) -> Global___Models:
+        """Call 0: which models this replica has loaded now; sent after each change, and first of all if there are any."""
+
     def __init__(
         self,
         *,
@@ -320,12 +367,13 @@ class ResponseFrame(_message.Message):
         window: Global___Window | None = ...,
         offer: Global___Offer | None = ...,
         trailers: Global___Trailers | None = ...,
+        models: Global___Models | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "data", b"data", "failed", b"failed", "head", b"head", "kind", b"kind", "offer", b"offer", "rejected", b"rejected", "trailers", b"trailers", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "data", b"data", "failed", b"failed", "head", b"head", "kind", b"kind", "models", b"models", "offer", b"offer", "rejected", b"rejected", "trailers", b"trailers", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "data", b"data", "done", b"done", "failed", b"failed", "head", b"head", "kind", b"kind", "offer", b"offer", "rejected", b"rejected", "trailers", b"trailers", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "data", b"data", "done", b"done", "failed", b"failed", "head", b"head", "kind", b"kind", "models", b"models", "offer", b"offer", "rejected", b"rejected", "trailers", b"trailers", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "rejected", "head", "data", "failed", "window", "offer", "trailers"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "rejected", "head", "data", "failed", "window", "offer", "trailers", "models"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -441,24 +489,62 @@ Global___Trailers: _TypeAlias = Trailers  # noqa: Y015
 
 @_typing.final
 class Failed(_message.Message):
-    """The handler raised. The text is for logs, never for the client."""
+    """The handler raised."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
+    RAISED_FIELD_NUMBER: _builtins.int
     message: _builtins.str
+    """For logs, never for the client of the application."""
+    kind: Global___FailureKind.ValueType
+    detail: _builtins.str
+    """Of every kind but FAILURE_KIND_HANDLER: what clients may be told, such as which deployment was overloaded."""
+    retry_after_s: _builtins.float
+    """Of FAILURE_KIND_OVERLOADED."""
+    raised: _builtins.str
+    """For handles: the class of what was raised, as "module.Name"."""
     def __init__(
         self,
         *,
         message: _builtins.str = ...,
+        kind: Global___FailureKind.ValueType = ...,
+        detail: _builtins.str = ...,
+        retry_after_s: _builtins.float = ...,
+        raised: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "message", b"message", "raised", b"raised", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Failed: _TypeAlias = Failed  # noqa: Y015
+
+@_typing.final
+class Models(_message.Message):
+    """Ids of models, those used last at the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        model_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_ids", b"model_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Models: _TypeAlias = Models  # noqa: Y015
 
 @_typing.final
 class Offer(_message.Message):

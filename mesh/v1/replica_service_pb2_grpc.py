@@ -82,6 +82,14 @@ class ReplicaServiceServicer:
         Its answer always has a Head, and ends with Trailers: in Head itself where the answer is whole, else in a frame
         of their own, which stands for the Data with `end`.
 
+        A call of a handle is of one deployment by another, by the name of a Python method. Its body is one message, the
+        arguments; its answer one message, what was returned, or one for each item that was yielded. Each is framed as those
+        of a gRPC call are, and holds values in the encoding of mesh/serving/encoding.py.
+
+        A WebSocket travels as a call whose body has a message for each message of the socket, in either direction, framed
+        in the same way: the flag is 1 for text, 2 for binary, and 3 for a close (two bytes of code, big-endian, then the
+        reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
+
         Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
         did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has
         ended.
