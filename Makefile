@@ -50,7 +50,8 @@ test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages;
 	$(PYTEST) -q -n 4 --dist worksteal
 
 .PHONY: test-all
-test-all: debian-packages test .venv/deploy.stamp ## The tests, and those that need more (Debian's etcd, curl, node, helm …)
+test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, node, helm …)
+	$(PYTEST) -q -n 4 --dist worksteal -m "not soak"
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
 	$(PYTEST) -q clients
 	$(PYTEST) -q deploy/tests

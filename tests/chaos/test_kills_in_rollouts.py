@@ -103,7 +103,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=[] if seed < QUICK else [pytest.mark.soak]) for seed in range(SEEDS)]
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.long if seed < QUICK else pytest.mark.soak]) for seed in range(SEEDS)],
 )
 def test_a_rollout_survives_its_control_plane(cluster: Cluster, seed: int) -> None:
     chance = random.Random(seed)

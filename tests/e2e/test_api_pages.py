@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.support.library_example import LIBRARY, config
 from tests.support.mesh_process import MeshProcess
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def get(mesh: MeshProcess, path: str) -> httpx.Response:

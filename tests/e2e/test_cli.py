@@ -32,8 +32,6 @@ from tests.support.mesh_process import (
 
 Write = Callable[[str, str], Path]
 
-pytestmark = pytest.mark.timeout(120)
-
 ECHO = """\
 import mesh
 
@@ -471,6 +469,7 @@ BAD_CONFIGS = [
 ]
 
 
+@pytest.mark.long
 def test_a_bad_config_changes_nothing(mesh: MeshProcess, echo: Path) -> None:
     before = pids(mesh)
     for text, message in BAD_CONFIGS:
@@ -559,6 +558,7 @@ BAD_APPLICATIONS = [
 ]
 
 
+@pytest.mark.long
 def test_code_that_cannot_run_is_told_with_its_line_and_changes_nothing(
     mesh: MeshProcess, echo: Path, write: Write
 ) -> None:

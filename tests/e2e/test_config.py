@@ -14,8 +14,6 @@ from tests.support.mesh_process import MeshProcess, meshctl
 
 Write = Callable[[str, str], Path]
 
-pytestmark = pytest.mark.timeout(120)
-
 CODE = """\
 import os
 
@@ -44,6 +42,7 @@ def make(args):
 """
 
 
+@pytest.mark.long
 def test_build_deploy_config_deploy_changes_nothing(mesh: MeshProcess, write: Write, tmp_path: Path) -> None:
     write("shop.py", CODE)
     built = meshctl("build", "shop:app", "shop:make", "-o", "mesh.yaml", cwd=tmp_path)

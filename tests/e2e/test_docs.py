@@ -12,8 +12,6 @@ import pytest
 from mesh.cli.config_file import here, parse
 from tests.support.mesh_process import EXAMPLES, FREE_PORTS, ROOT, MeshProcess, environment, eventually
 
-pytestmark = pytest.mark.timeout(120)
-
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
 
@@ -82,6 +80,7 @@ def test_the_tour_of_the_readme() -> None:
         assert_shown(first, mesh, ROOT)
 
 
+@pytest.mark.long
 def test_deploying_as_the_readme_does(tmp_path: Path) -> None:
     _, deploying, wrong, _ = consoles(README)
     (tmp_path / "examples").symlink_to(EXAMPLES)
@@ -105,6 +104,7 @@ def test_the_readme_shows_the_examples_as_they_are() -> None:
     assert rule in (EXAMPLES / "library/library/v1/library.proto").read_text()
 
 
+@pytest.mark.long
 def test_a_new_grpc_service_as_in_the_guide(tmp_path: Path) -> None:
     compiling, using = consoles(GUIDE)
     (tmp_path / "greet/v1").mkdir(parents=True)

@@ -9,11 +9,10 @@ import pytest
 from tests.support.console import BLOCK, run, shop, started, steady, steps
 from tests.support.mesh_process import ROOT
 
-pytestmark = pytest.mark.timeout(240)
-
 GUIDE = (ROOT / "docs" / "production.md").read_text()
 
 
+@pytest.mark.long
 def test_every_command_says_what_the_guide_shows(tmp_path: Path) -> None:
     directory = shop(tmp_path)
     with started(tmp_path) as mesh:

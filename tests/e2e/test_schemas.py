@@ -17,8 +17,6 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tests.support.mesh_process import MeshProcess, Result, eventually
 from tests.unit.transcode.stubs import compile_protos
 
-pytestmark = pytest.mark.timeout(180)
-
 PROTO = """\
 syntax = "proto3";
 package shop.v1;
@@ -159,6 +157,7 @@ def test_a_route_of_another_application_is_refused(mesh: MeshProcess, shop: Shop
     assert moved.code == 0, moved.stderr
 
 
+@pytest.mark.long
 def test_descriptors_that_are_too_large_are_refused(mesh: MeshProcess, shop: Shop, channel: grpc.Channel) -> None:
     chance = random.Random(1)
     names = ("".join(chance.choices(string.ascii_letters + string.digits, k=900)) for _ in range(500))
@@ -197,6 +196,7 @@ def _refund(channel: grpc.Channel) -> str:
         return ""
 
 
+@pytest.mark.long
 def test_json_options_restart_nothing(mesh: MeshProcess, shop: Shop) -> None:
     shop.write("plain")
     assert shop.deploy(mesh, shop="plain").code == 0

@@ -198,6 +198,7 @@ def test_a_process_with_another_token_goes_on_trying(secured: Secured, role: str
         assert "the-token" not in process.stderr
 
 
+@pytest.mark.long
 def test_the_token_changes_while_all_runs(secured: Secured) -> None:
     old = written(secured.directory / "old", FIRST)
     before = secured.replicas()

@@ -23,8 +23,6 @@ from mesh.v1 import ingress_service_pb2 as pb
 from mesh.v1.ingress_service_pb2_grpc import IngressServiceStub
 from tests.support.mesh_process import FREE_PORTS, MeshProcess, eventually
 
-pytestmark = pytest.mark.timeout(240)
-
 REPEATS = 50
 DETAIL = "Request dropped due to backpressure (num_queued_requests=2, max_queued_requests=2)."
 CODE = """\

@@ -19,8 +19,6 @@ from mesh.gateway.reflectionrpc import reflection_pb2 as v1
 from tests.support.calls_service import CALLS, Calls, calls_schema, serving
 from tests.support.mesh_process import Result, command, environment
 
-pytestmark = pytest.mark.timeout(90)
-
 OPENED = asyncio.subprocess.PIPE
 
 

@@ -68,6 +68,14 @@ async def only(call: Any) -> Any:
     return messages[0]
 
 
+def is_of_the_client(error: grpc.aio.AioRpcError) -> bool:
+    """Whether grpc.aio put its own status in the place of ours.
+
+    It does so if an answer comes while it still sends a message of a stream: sending fails, and it looks no further.
+    """
+    return (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+
 def check_shed(error: grpc.aio.AioRpcError) -> None:
     assert (error.code(), error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, DETAIL)
     told = trailers(error)
@@ -94,7 +102,9 @@ async def test_of_nine_at_once_four_are_served_and_five_are_shed(path: NativePat
         shed = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]
         answered = [outcome.text for outcome in outcomes if not isinstance(outcome, BaseException)]
         assert (len(answered), len(shed)) == (4, 5)
-        for error in shed:
+        told = [error for error in shed if method == "Unary" or not is_of_the_client(error)]
+        assert told
+        for error in told:
             check_shed(error)
         await path.gateways.idle()
     assert max(map(int, path.events("most "))) == 2

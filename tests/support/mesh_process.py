@@ -82,7 +82,7 @@ def meshctl(
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def eventually(condition: Callable[[], T | None], *, what: str, timeout: float = 15.0) -> T:
+def eventually(condition: Callable[[], T | None], *, what: str, timeout: float = 30.0) -> T:
     """Return the first true value of `condition`, asked again and again; fail the test past `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:
