@@ -1,7 +1,7 @@
-"""Which call the running code serves, so that what it logs says so.
+"""Which call the running code serves: what its log lines say of it, and what `mesh.serving` may know of it.
 
-Owns the context variable. Nothing is computed for a call that logs nothing. Set by `handler` and `grpc_calls`, read by
-the replica's log formatter.
+Nothing is computed for a call that logs nothing. Set by `handler` and `grpc_calls`, read by the replica's log
+formatter.
 """
 
 from __future__ import annotations
@@ -9,30 +9,47 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Mapping
-from contextvars import ContextVar
 
-from mesh.pipe.callee import ServedCall
+from mesh.clock import SYSTEM
+from mesh.pipe.served_call import ServedCall
+from mesh.serving import current_request
+from mesh.serving.current_request import CurrentRequest, Place
 
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
-# Not the call itself: code that outlives it, such as a task it started, keeps the context.
-_current: ContextVar[tuple[str, weakref.ref[ServedCall]] | None] = ContextVar("mesh_current_call", default=None)
 
-
-def enter(call: ServedCall) -> None:
+def enter(call: ServedCall, place: Place) -> None:
     """From here on, the code of this task or context serves `call`."""
-    _current.set((call.head.request_id, weakref.ref(call)))
+    head = call.head
+    timeout_ms = head.timeout_ms
+    current_request.enter(
+        CurrentRequest(
+            place,
+            request_id=head.request_id,
+            deadline=SYSTEM.monotonic() + timeout_ms / 1000 if timeout_ms else None,
+            model_id=head.model_id,
+            # Not the call itself: code that outlives it, such as a task it started, keeps the context.
+            source=weakref.ref(call),
+            watch_end=_watch_end,
+        )
+    )
 
 
 def fields() -> Mapping[str, str]:
     """Return what a log line says of its call: request_id, and trace_id if the client sent one."""
-    if (current := _current.get()) is None:
+    request = current_request.current()
+    if request is None or not request.request_id:
         return {}
-    request_id, reference = current
-    found = {"request_id": request_id}
-    if (call := reference()) is not None and (trace_id := _trace_id(call)):
+    found = {"request_id": request.request_id}
+    call = request.source() if request.source is not None else None
+    if call is not None and (trace_id := _trace_id(call)):
         found["trace_id"] = trace_id
     return found
+
+
+def _watch_end(request: CurrentRequest) -> bool:
+    call = request.source() if request.source is not None else None
+    return call is not None and call.when_over(request.end)
 
 
 def _trace_id(call: ServedCall) -> str:

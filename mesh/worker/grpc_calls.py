@@ -16,8 +16,9 @@ from typing import Any
 import grpc
 
 from mesh.lifecycle import Tasks
-from mesh.pipe.callee import ServedCall
 from mesh.pipe.messages import BadFraming
+from mesh.pipe.served_call import ServedCall
+from mesh.serving.current_request import Place
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.transcode.collect import behavior, is_async
 from mesh.v1 import replica_service_pb2 as pb
@@ -40,8 +41,7 @@ class GrpcCalls:
 
     def __init__(
         self,
-        application: str,
-        deployment: str,
+        place: Place,
         methods: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
         threads: Threads,
     ) -> None:
@@ -49,7 +49,8 @@ class GrpcCalls:
         self._threads = threads
         self._tasks = Tasks()
         self._closing = False
-        labels = (application, deployment)
+        self._place = place
+        labels = (place.application, place.deployment)
         self._ok = REPLICA_REQUESTS.labels(*labels, "ok").inc
         self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
         self._cancelled = REPLICA_REQUESTS.labels(*labels, "cancelled").inc
@@ -64,7 +65,7 @@ class GrpcCalls:
         await self._tasks.cancel()
 
     async def _serve(self, call: ServedCall) -> None:
-        current_call.enter(call)
+        current_call.enter(call, self._place)
         method = self._methods.get(call.head.raw_path)
         if method is None:
             path = call.head.raw_path.decode("utf-8", "replace")[:200]

@@ -18,8 +18,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from mesh.errors import MeshError
-from mesh.pipe.callee import ServedCall
 from mesh.pipe.messages import Messages, framed
+from mesh.pipe.served_call import ServedCall
 from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker.grpc_metadata import Metadatum, checked, flattened, received
 from mesh.worker.raised import text_of, traceback_of

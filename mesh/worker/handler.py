@@ -21,7 +21,8 @@ from starlette.responses import Response
 from starlette.types import Message, Scope
 
 from mesh.lifecycle import Tasks
-from mesh.pipe.callee import ServedCall
+from mesh.pipe.served_call import ServedCall
+from mesh.serving.current_request import Place
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.raised import text_of, traceback_of
@@ -40,14 +41,15 @@ log = logging.getLogger("mesh.replica")
 class Handler:
     """Calls `target`, an instance or a function, for HTTP-shaped calls."""
 
-    def __init__(self, application: str, deployment: str, target: Callable[..., Any], threads: Threads) -> None:
+    def __init__(self, place: Place, target: Callable[..., Any], threads: Threads) -> None:
         self._target = target
         self._takes_request = _takes_request(target)
         self._async = _is_async(target)
         self._tasks = Tasks()
         self._threads = threads
         self._loop = asyncio.get_running_loop()
-        labels = (application, deployment)
+        self._place = place
+        labels = (place.application, place.deployment)
         self._ok = REPLICA_REQUESTS.labels(*labels, "ok").inc
         self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
         self._cancelled = REPLICA_REQUESTS.labels(*labels, "cancelled").inc
@@ -63,7 +65,7 @@ class Handler:
         await self._tasks.cancel()
 
     async def _serve_async(self, call: ServedCall) -> None:
-        current_call.enter(call)
+        current_call.enter(call, self._place)
         try:
             if call.cancelled:  # before its first step
                 self._ended_cancelled(call)
@@ -81,7 +83,7 @@ class Handler:
     def _serve_sync(self, call: ServedCall) -> Callable[[], object]:
         try:
             context = contextvars.copy_context()
-            context.run(current_call.enter, call)
+            context.run(current_call.enter, call, self._place)
             arguments = (Request(scope(call), call_receive(call)),) if self._takes_request else ()
             future = self._loop.run_in_executor(self._threads, _run, context, self._target, arguments)
         except Exception as error:
@@ -113,7 +115,7 @@ class Handler:
         return cancel
 
     async def _finish_sync(self, call: ServedCall, result: Any) -> None:
-        current_call.enter(call)
+        current_call.enter(call, self._place)
         try:
             await self._answer(call, result)
         except asyncio.CancelledError:

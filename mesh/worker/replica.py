@@ -26,8 +26,11 @@ from mesh.credentials import Credentials
 from mesh.errors import MeshError, UserCodeError
 from mesh.liveness import pings_served
 from mesh.model import DeploymentSettings, ReplicaSpec
-from mesh.pipe.callee import Callee, ServedCall
+from mesh.pipe.callee import Callee
+from mesh.pipe.served_call import ServedCall
 from mesh.security import Security
+from mesh.serving import current_request
+from mesh.serving.current_request import CurrentRequest, Place
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
@@ -58,15 +61,14 @@ SERVER_OPTIONS = (
 class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
     """`ReplicaService` over one instance of user code."""
 
-    def __init__(self, spec: ReplicaSpec, instance: Instance) -> None:
+    def __init__(self, spec: ReplicaSpec, instance: Instance, place: Place) -> None:
         settings = spec.settings
         self.settings = settings
         self.health = Health(spec.deployment, instance.target)
         self._instance = instance
         self._threads = Threads(settings.max_ongoing_requests, thread_name_prefix=spec.deployment)
-        labels = (spec.application, spec.deployment)
-        self._methods = GrpcCalls(*labels, instance.methods, self._threads)
-        self._handler = Handler(*labels, instance.target, self._threads) if callable(instance.target) else None
+        self._methods = GrpcCalls(place, instance.methods, self._threads)
+        self._handler = Handler(place, instance.target, self._threads) if callable(instance.target) else None
         self.callee = Callee(settings.max_ongoing_requests, self._serve)
         gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
         gauge.set_function(lambda: self.callee.slots.ongoing)
@@ -139,9 +141,12 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
     """Construct the instance, listen until told to stop, drain. Returns the exit code."""
     spec, host = launched.spec, launched.host
     credentials = Credentials(launched.security)
+    place = Place(spec.application, spec.deployment, asyncio.get_running_loop())
+    # Constructors and hooks serve no request, but they run here.
+    current_request.enter(CurrentRequest(place))
     instance = construct(spec)
     await instance.reconfigure(spec.settings.user_config_json)
-    replica = Replica(spec, instance)
+    replica = Replica(spec, instance, place)
     server = connection.server(credentials, SERVER_OPTIONS)
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -20,11 +20,12 @@ from mesh.credentials import OPEN
 from mesh.errors import MeshError
 from mesh.lifecycle import Tasks
 from mesh.pipe.call import Call
-from mesh.pipe.callee import Callee, ServedCall
+from mesh.pipe.callee import Callee
 from mesh.pipe.dispatch import Dispatcher, Limits
 from mesh.pipe.link import Link
 from mesh.pipe.messages import BadFraming, Messages, framed, sole
 from mesh.pipe.outbox import Outbox
+from mesh.pipe.served_call import ServedCall
 from mesh.transcode.refusals import RequestRefused
 from mesh.transcode.streams import LineSplitter
 from mesh.v1 import replica_service_pb2 as pb

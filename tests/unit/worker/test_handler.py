@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from mesh.pipe.callee import Callee
 from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WINDOW_BYTES
+from mesh.serving.current_request import Place
 from mesh.worker import current_call
 from mesh.worker.handler import Handler
 from mesh.worker.threads import Threads
@@ -31,7 +32,7 @@ class Served:
 
     def __init__(self, target: Callable[..., Any], *, limit: int = 4) -> None:
         self.threads = Threads(limit)
-        self.handler = Handler("default", "Test", target, self.threads)
+        self.handler = Handler(Place("default", "Test"), target, self.threads)
         self.callee = Callee(limit, self.handler.serve)
         self.caller = ScriptedCaller(self.callee)
 
