@@ -45,6 +45,8 @@ class Problem:
     field: str
     message: str
     hint: str = ""
+    refused: bool = False
+    """Well written, and not done: what it asks for is not safe."""
 
 
 class InvalidConfig(MeshError):

@@ -264,6 +264,8 @@ class Application:
     """Rollouts stand still: what was lost is restored, nothing else is started or stopped."""
     hold_on_failure: bool = False
     """A revision that fails is left as it is, beside what serves, and not rolled back."""
+    pinned_env: RuntimeEnv | None = None
+    """`config.runtime_env` as an earlier build pinned it, for a revision that goes back to what ran then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +284,8 @@ class Revision:
     served: bool = False
     """It was once wholly ready."""
     request_id: str = ""
+    resolved_env: RuntimeEnv | None = None
+    """`config.runtime_env` as its build pinned it; None: nothing was pinned."""
 
 
 @dataclass(frozen=True, slots=True)

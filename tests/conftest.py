@@ -6,9 +6,14 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 
+import hypothesis
 import pytest
 
 from mesh import lifecycle
+
+hypothesis.settings.register_profile("mesh", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("mesh")
+"""How long an example takes says more of the machine than of the code."""
 
 _FACTORY = lifecycle.loop_factory() or asyncio.new_event_loop
 """One for all: with another one for each test, what a module's tests share would be made anew for each."""

@@ -164,7 +164,7 @@ class _Reader:
         problems = (*place_problems(env, at=at), *requirement_problems(env.pip, at=f"{at}.pip"))
         for problem in (*problems, *env_vars_problems(env, at=f"{at}.env_vars")):
             if problem.field not in known:
-                values.fault(problem.field, problem.message, problem.hint)
+                values.noted(problem)
         return env
 
     def _pip(self, value: object, at: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     OK = 0
     FAILED = 1
     USAGE = 2
-    """Wrong use of the command line, or an invalid config."""
+    """Wrong use of the command line, or an invalid config; not: one that is valid but not safe."""
     NOT_FOUND = 3
     CONFLICT = 4
     UNREACHABLE = 5
@@ -49,6 +49,8 @@ def exit_code(error: BaseException) -> ExitCode:
     """Return the exit code that stands for `error`."""
     if isinstance(error, ApplicationsFailed) and error.rolled_back:
         return ExitCode.ROLLED_BACK
+    if isinstance(error, InvalidConfig) and all(problem.refused for problem in error.problems):
+        return ExitCode.FAILED
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
 
 

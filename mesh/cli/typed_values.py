@@ -25,7 +25,11 @@ class Values:
 
     def fault(self, field: str, message: str, hint: str = "") -> None:
         """Note what is wrong with a field, at the place of its value."""
-        self.faults.append(Fault(self._document.place(field), Problem(field, message, hint)))
+        self.noted(Problem(field, message, hint))
+
+    def noted(self, problem: Problem) -> None:
+        """Note a problem at the place of its field's value."""
+        self.faults.append(Fault(self._document.place(problem.field), problem))
 
     def mapping(
         self, value: object, at: str, known: Sequence[str] | None, *, level: str | None = None

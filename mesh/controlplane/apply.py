@@ -169,8 +169,10 @@ def _updated(before: Application, config: ApplicationConfig, applied_at: float, 
     if before.failure and before.serving is not None:
         # What serves is what the next revision is compared with: a restart that failed is not asked for any more.
         restarts = before.serving.restarts
+    same_env = config.runtime_env == before.config.runtime_env and config.code_version == before.config.code_version
     return replace(
         before,
+        pinned_env=before.pinned_env if same_env else None,
         config=config,
         revision=before.revision + 1,
         plan=plan,

@@ -110,6 +110,9 @@ def _present(application: Application) -> tuple[ApplicationConfig, int]:
 
 def _with_outcome(revision: Revision, application: Application) -> Revision:
     number = revision.revision
+    for plan in (application.serving, application.plan):
+        if plan is not None and plan.revision == number:
+            revision = replace(revision, resolved_env=plan.resolved_env)
     if application.serving is not None and number == application.serving.revision:
         return replace(revision, outcome=RevisionOutcome.SERVING, served=True, message="")
     if number != application.revision:

@@ -1,9 +1,9 @@
 """What a build pinned of a runtime environment: the bytes behind a URL that has no digest, the versions of packages.
 
 Owns when pins hold: from the first build of an environment on, for as long as the config asks for the same one. So
-all replicas run the same code wherever they are, and a revision that changes something else does not bring other code
-along. What never served pins nothing: who mends it deploys the same config again. Pure. Called by `builds`, `execute`
-and `publish`.
+all replicas run the same code wherever they are, a revision that changes something else brings no other code along, and
+a rollback brings back the code that ran then. What never served pins nothing: who mends it deploys the same config
+again. Pure. Called by `builds`, `execute` and `publish`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def pinned_config(plan: Plan) -> ApplicationConfig:
 def known(application: Application) -> RuntimeEnv | None:
     """Return the pins that an earlier build made for what the config asks for now; None if there are none."""
     wanted = application.config
+    if application.pinned_env is not None:
+        return application.pinned_env
     for plan in (application.plan, application.serving):
         same = plan is not None and plan.config.runtime_env == wanted.runtime_env
         if plan is not None and same and plan.config.code_version == wanted.code_version:

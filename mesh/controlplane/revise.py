@@ -57,7 +57,12 @@ class Revising:
                 _goal(stored, before)
             revision = rollback_target(stored.history, before, to_revision)
             target[:] = [revision.revision]
-            return self._applied(stored, revision.config)
+            return tuple(
+                replace(item, application=replace(item.application, pinned_env=revision.resolved_env))
+                if item.name == application and item.application is not None
+                else item
+                for item in self._applied(stored, revision.config)
+            )
 
         def why() -> Why:
             return Why(RevisionCause.ROLLBACK, f"to revision {target[0]}", options.request_id)

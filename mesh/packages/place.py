@@ -51,6 +51,10 @@ class PlaceError(MeshError):
     """A text names no place that code may come from."""
 
 
+class PlaceRefused(PlaceError):
+    """A text names a place, but by a way that is not safe."""
+
+
 @dataclass(frozen=True, slots=True)
 class InPlace:
     """A directory on the workers, used as it lies there. `path` is absolute."""
@@ -109,7 +113,7 @@ def parse(text: str) -> Place:
     scheme, rest = found[1].lower(), text[found.end() :]
     if scheme in _REFUSED:
         why, hint = _REFUSED[scheme]
-        raise PlaceError(f"{scheme}: {why}", hint=hint)
+        raise PlaceRefused(f"{scheme}: {why}", hint=hint)
     parser = _PARSERS.get(scheme)
     if parser is None:
         raise PlaceError(f"{_shown(scheme)} is no scheme that code comes by", hint=_FORMS)
@@ -175,7 +179,7 @@ def place_problems(env: RuntimeEnv, *, at: str) -> Iterator[Problem]:
         try:
             parse(text)
         except PlaceError as error:
-            yield Problem(f"{at}.{field}", error.message, error.hint)
+            yield Problem(f"{at}.{field}", error.message, error.hint, refused=isinstance(error, PlaceRefused))
 
 
 def _local(scheme: str, rest: str) -> InPlace:

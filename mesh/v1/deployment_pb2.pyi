@@ -993,6 +993,7 @@ class Application(_message.Message):
     RESTARTS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     HOLD_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    PINNED_ENV_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Counts accepted changes, from 1."""
     deleting: _builtins.bool
@@ -1036,6 +1037,10 @@ class Application(_message.Message):
     def restarts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Deployments that somebody asked to restart, and the revision at which: part of what their versions are made of."""
 
+    @_builtins.property
+    def pinned_env(self) -> Global___RuntimeEnv:
+        """config.runtime_env as an earlier build of it pinned it, for a revision that goes back to what ran then."""
+
     def __init__(
         self,
         *,
@@ -1052,10 +1057,11 @@ class Application(_message.Message):
         restarts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         paused: _builtins.bool = ...,
         hold_on_failure: _builtins.bool = ...,
+        pinned_env: Global___RuntimeEnv | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "failure", b"failure", "plan", b"plan", "serving", b"serving"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "failure", b"failure", "pinned_env", b"pinned_env", "plan", b"plan", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "awaits", b"awaits", "config", b"config", "deleting", b"deleting", "failure", b"failure", "hold_on_failure", b"hold_on_failure", "leaving", b"leaving", "paused", b"paused", "plan", b"plan", "restarts", b"restarts", "revision", b"revision", "serving", b"serving", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at", b"applied_at", "awaits", b"awaits", "config", b"config", "deleting", b"deleting", "failure", b"failure", "hold_on_failure", b"hold_on_failure", "leaving", b"leaving", "paused", b"paused", "pinned_env", b"pinned_env", "plan", b"plan", "restarts", b"restarts", "revision", b"revision", "serving", b"serving", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

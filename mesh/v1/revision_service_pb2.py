@@ -26,7 +26,7 @@ from mesh.v1 import deployment_pb2 as mesh_dot_v1_dot_deployment__pb2
 from mesh.v1 import deployment_service_pb2 as mesh_dot_v1_dot_deployment__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emesh/v1/revision_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\x1a mesh/v1/deployment_service.proto\"\xf4\x01\n\x08Revision\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.mesh.v1.ApplicationConfig\x12\x13\n\x0b\x61\x63\x63\x65pted_at\x18\x03 \x01(\x01\x12%\n\x05\x63\x61use\x18\x04 \x01(\x0e\x32\x16.mesh.v1.RevisionCause\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12)\n\x07outcome\x18\x06 \x01(\x0e\x32\x18.mesh.v1.RevisionOutcome\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0e\n\x06served\x18\x08 \x01(\x08\x12\x12\n\nrequest_id\x18\t \x01(\t\"7\n\x0fRevisionHistory\x12$\n\trevisions\x18\x01 \x03(\x0b\x32\x11.mesh.v1.Revision\"+\n\x14ListRevisionsRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"=\n\x15ListRevisionsResponse\x12$\n\trevisions\x18\x01 \x03(\x0b\x32\x11.mesh.v1.Revision\"Q\n\rChangeOptions\x12\x11\n\tsupersede\x18\x01 \x01(\x08\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"d\n\x0fRollbackRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x13\n\x0bto_revision\x18\x02 \x01(\x04\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.mesh.v1.ChangeOptions\"D\n\x10RollbackResponse\x12\x30\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.AppliedApplication\"\xbe\x01\n\x0cScaleRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12<\n\x0cnum_replicas\x18\x02 \x03(\x0b\x32&.mesh.v1.ScaleRequest.NumReplicasEntry\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.mesh.v1.ChangeOptions\x1a\x32\n\x10NumReplicasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"A\n\rScaleResponse\x12\x30\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.AppliedApplication\"c\n\x0eRestartRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65ployments\x18\x02 \x03(\t\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.mesh.v1.ChangeOptions\"C\n\x0fRestartResponse\x12\x30\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.AppliedApplication\"7\n\x10SetPausedRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"%\n\x11SetPausedResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x9d\x01\n\rRevisionCause\x12\x1e\n\x1aREVISION_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15REVISION_CAUSE_DEPLOY\x10\x01\x12\x1b\n\x17REVISION_CAUSE_ROLLBACK\x10\x02\x12\x18\n\x14REVISION_CAUSE_SCALE\x10\x03\x12\x1a\n\x16REVISION_CAUSE_RESTART\x10\x04*\xeb\x01\n\x0fRevisionOutcome\x12 \n\x1cREVISION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREVISION_OUTCOME_DEPLOYING\x10\x01\x12\x1c\n\x18REVISION_OUTCOME_SERVING\x10\x02\x12\x1d\n\x19REVISION_OUTCOME_REPLACED\x10\x03\x12\x1b\n\x17REVISION_OUTCOME_FAILED\x10\x04\x12\x1f\n\x1bREVISION_OUTCOME_SUPERSEDED\x10\x05\x12\x1b\n\x17REVISION_OUTCOME_PAUSED\x10\x06\x32\xdc\x02\n\x0fRevisionService\x12N\n\rListRevisions\x12\x1d.mesh.v1.ListRevisionsRequest\x1a\x1e.mesh.v1.ListRevisionsResponse\x12?\n\x08Rollback\x12\x18.mesh.v1.RollbackRequest\x1a\x19.mesh.v1.RollbackResponse\x12\x36\n\x05Scale\x12\x15.mesh.v1.ScaleRequest\x1a\x16.mesh.v1.ScaleResponse\x12<\n\x07Restart\x12\x17.mesh.v1.RestartRequest\x1a\x18.mesh.v1.RestartResponse\x12\x42\n\tSetPaused\x12\x19.mesh.v1.SetPausedRequest\x1a\x1a.mesh.v1.SetPausedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emesh/v1/revision_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\x1a mesh/v1/deployment_service.proto\"\x9f\x02\n\x08Revision\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.mesh.v1.ApplicationConfig\x12\x13\n\x0b\x61\x63\x63\x65pted_at\x18\x03 \x01(\x01\x12%\n\x05\x63\x61use\x18\x04 \x01(\x0e\x32\x16.mesh.v1.RevisionCause\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12)\n\x07outcome\x18\x06 \x01(\x0e\x32\x18.mesh.v1.RevisionOutcome\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0e\n\x06served\x18\x08 \x01(\x08\x12\x12\n\nrequest_id\x18\t \x01(\t\x12)\n\x0cresolved_env\x18\n \x01(\x0b\x32\x13.mesh.v1.RuntimeEnv\"7\n\x0fRevisionHistory\x12$\n\trevisions\x18\x01 \x03(\x0b\x32\x11.mesh.v1.Revision\"+\n\x14ListRevisionsRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\"=\n\x15ListRevisionsResponse\x12$\n\trevisions\x18\x01 \x03(\x0b\x32\x11.mesh.v1.Revision\"Q\n\rChangeOptions\x12\x11\n\tsupersede\x18\x01 \x01(\x08\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"d\n\x0fRollbackRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x13\n\x0bto_revision\x18\x02 \x01(\x04\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.mesh.v1.ChangeOptions\"D\n\x10RollbackResponse\x12\x30\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.AppliedApplication\"\xbe\x01\n\x0cScaleRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12<\n\x0cnum_replicas\x18\x02 \x03(\x0b\x32&.mesh.v1.ScaleRequest.NumReplicasEntry\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.mesh.v1.ChangeOptions\x1a\x32\n\x10NumReplicasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"A\n\rScaleResponse\x12\x30\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.AppliedApplication\"c\n\x0eRestartRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65ployments\x18\x02 \x03(\t\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.mesh.v1.ChangeOptions\"C\n\x0fRestartResponse\x12\x30\n\x0b\x61pplication\x18\x01 \x01(\x0b\x32\x1b.mesh.v1.AppliedApplication\"7\n\x10SetPausedRequest\x12\x13\n\x0b\x61pplication\x18\x01 \x01(\t\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"%\n\x11SetPausedResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04*\x9d\x01\n\rRevisionCause\x12\x1e\n\x1aREVISION_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15REVISION_CAUSE_DEPLOY\x10\x01\x12\x1b\n\x17REVISION_CAUSE_ROLLBACK\x10\x02\x12\x18\n\x14REVISION_CAUSE_SCALE\x10\x03\x12\x1a\n\x16REVISION_CAUSE_RESTART\x10\x04*\xeb\x01\n\x0fRevisionOutcome\x12 \n\x1cREVISION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREVISION_OUTCOME_DEPLOYING\x10\x01\x12\x1c\n\x18REVISION_OUTCOME_SERVING\x10\x02\x12\x1d\n\x19REVISION_OUTCOME_REPLACED\x10\x03\x12\x1b\n\x17REVISION_OUTCOME_FAILED\x10\x04\x12\x1f\n\x1bREVISION_OUTCOME_SUPERSEDED\x10\x05\x12\x1b\n\x17REVISION_OUTCOME_PAUSED\x10\x06\x32\xdc\x02\n\x0fRevisionService\x12N\n\rListRevisions\x12\x1d.mesh.v1.ListRevisionsRequest\x1a\x1e.mesh.v1.ListRevisionsResponse\x12?\n\x08Rollback\x12\x18.mesh.v1.RollbackRequest\x1a\x19.mesh.v1.RollbackResponse\x12\x36\n\x05Scale\x12\x15.mesh.v1.ScaleRequest\x1a\x16.mesh.v1.ScaleResponse\x12<\n\x07Restart\x12\x17.mesh.v1.RestartRequest\x1a\x18.mesh.v1.RestartResponse\x12\x42\n\tSetPaused\x12\x19.mesh.v1.SetPausedRequest\x1a\x1a.mesh.v1.SetPausedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,38 +35,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCALEREQUEST_NUMREPLICASENTRY']._loaded_options = None
   _globals['_SCALEREQUEST_NUMREPLICASENTRY']._serialized_options = b'8\001'
-  _globals['_REVISIONCAUSE']._serialized_start=1297
-  _globals['_REVISIONCAUSE']._serialized_end=1454
-  _globals['_REVISIONOUTCOME']._serialized_start=1457
-  _globals['_REVISIONOUTCOME']._serialized_end=1692
+  _globals['_REVISIONCAUSE']._serialized_start=1340
+  _globals['_REVISIONCAUSE']._serialized_end=1497
+  _globals['_REVISIONOUTCOME']._serialized_start=1500
+  _globals['_REVISIONOUTCOME']._serialized_end=1735
   _globals['_REVISION']._serialized_start=104
-  _globals['_REVISION']._serialized_end=348
-  _globals['_REVISIONHISTORY']._serialized_start=350
-  _globals['_REVISIONHISTORY']._serialized_end=405
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=407
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=450
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=452
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=513
-  _globals['_CHANGEOPTIONS']._serialized_start=515
-  _globals['_CHANGEOPTIONS']._serialized_end=596
-  _globals['_ROLLBACKREQUEST']._serialized_start=598
-  _globals['_ROLLBACKREQUEST']._serialized_end=698
-  _globals['_ROLLBACKRESPONSE']._serialized_start=700
-  _globals['_ROLLBACKRESPONSE']._serialized_end=768
-  _globals['_SCALEREQUEST']._serialized_start=771
-  _globals['_SCALEREQUEST']._serialized_end=961
-  _globals['_SCALEREQUEST_NUMREPLICASENTRY']._serialized_start=911
-  _globals['_SCALEREQUEST_NUMREPLICASENTRY']._serialized_end=961
-  _globals['_SCALERESPONSE']._serialized_start=963
-  _globals['_SCALERESPONSE']._serialized_end=1028
-  _globals['_RESTARTREQUEST']._serialized_start=1030
-  _globals['_RESTARTREQUEST']._serialized_end=1129
-  _globals['_RESTARTRESPONSE']._serialized_start=1131
-  _globals['_RESTARTRESPONSE']._serialized_end=1198
-  _globals['_SETPAUSEDREQUEST']._serialized_start=1200
-  _globals['_SETPAUSEDREQUEST']._serialized_end=1255
-  _globals['_SETPAUSEDRESPONSE']._serialized_start=1257
-  _globals['_SETPAUSEDRESPONSE']._serialized_end=1294
-  _globals['_REVISIONSERVICE']._serialized_start=1695
-  _globals['_REVISIONSERVICE']._serialized_end=2043
+  _globals['_REVISION']._serialized_end=391
+  _globals['_REVISIONHISTORY']._serialized_start=393
+  _globals['_REVISIONHISTORY']._serialized_end=448
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=450
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=493
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=495
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=556
+  _globals['_CHANGEOPTIONS']._serialized_start=558
+  _globals['_CHANGEOPTIONS']._serialized_end=639
+  _globals['_ROLLBACKREQUEST']._serialized_start=641
+  _globals['_ROLLBACKREQUEST']._serialized_end=741
+  _globals['_ROLLBACKRESPONSE']._serialized_start=743
+  _globals['_ROLLBACKRESPONSE']._serialized_end=811
+  _globals['_SCALEREQUEST']._serialized_start=814
+  _globals['_SCALEREQUEST']._serialized_end=1004
+  _globals['_SCALEREQUEST_NUMREPLICASENTRY']._serialized_start=954
+  _globals['_SCALEREQUEST_NUMREPLICASENTRY']._serialized_end=1004
+  _globals['_SCALERESPONSE']._serialized_start=1006
+  _globals['_SCALERESPONSE']._serialized_end=1071
+  _globals['_RESTARTREQUEST']._serialized_start=1073
+  _globals['_RESTARTREQUEST']._serialized_end=1172
+  _globals['_RESTARTRESPONSE']._serialized_start=1174
+  _globals['_RESTARTRESPONSE']._serialized_end=1241
+  _globals['_SETPAUSEDREQUEST']._serialized_start=1243
+  _globals['_SETPAUSEDREQUEST']._serialized_end=1298
+  _globals['_SETPAUSEDRESPONSE']._serialized_start=1300
+  _globals['_SETPAUSEDRESPONSE']._serialized_end=1337
+  _globals['_REVISIONSERVICE']._serialized_start=1738
+  _globals['_REVISIONSERVICE']._serialized_end=2086
 # @@protoc_insertion_point(module_scope)

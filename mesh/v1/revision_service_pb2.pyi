@@ -92,6 +92,7 @@ class Revision(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SERVED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESOLVED_ENV_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     accepted_at: _builtins.float
     """Unix time in seconds."""
@@ -109,6 +110,10 @@ class Revision(_message.Message):
     def config(self) -> _deployment_pb2.ApplicationConfig:
         """As it was accepted."""
 
+    @_builtins.property
+    def resolved_env(self) -> _deployment_pb2.RuntimeEnv:
+        """config.runtime_env as its build pinned it; absent: nothing was pinned. A rollback runs what ran then."""
+
     def __init__(
         self,
         *,
@@ -121,10 +126,11 @@ class Revision(_message.Message):
         message: _builtins.str = ...,
         served: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        resolved_env: _deployment_pb2.RuntimeEnv | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "resolved_env", b"resolved_env"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "cause", b"cause", "config", b"config", "detail", b"detail", "message", b"message", "outcome", b"outcome", "request_id", b"request_id", "revision", b"revision", "served", b"served"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_at", b"accepted_at", "cause", b"cause", "config", b"config", "detail", b"detail", "message", b"message", "outcome", b"outcome", "request_id", b"request_id", "resolved_env", b"resolved_env", "revision", b"revision", "served", b"served"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

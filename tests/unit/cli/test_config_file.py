@@ -504,3 +504,4 @@ def test_places_of_code_are_left_as_they_are_and_judged() -> None:
         config_file.parse(head + "    working_dir: file:///srv/app\n", path="m.yaml", surroundings=Surroundings("/d"))
     fault = caught.value.faults[0]
     assert (fault.place.line, fault.problem.field) == (4, "applications[0].runtime_env.working_dir")
+    assert fault.problem.refused

@@ -203,6 +203,8 @@ def test_a_number_that_no_enum_has_is_shown() -> None:
     ("error", "code"),
     [
         (InvalidConfig((Problem("x", "y"),)), ExitCode.USAGE),
+        (InvalidConfig((Problem("x", "y", refused=True),)), ExitCode.FAILED),
+        (InvalidConfig((Problem("x", "y", refused=True), Problem("x", "y"))), ExitCode.USAGE),
         (NotFound("x"), ExitCode.NOT_FOUND),
         (Conflict("x"), ExitCode.CONFLICT),
         (Unreachable("x"), ExitCode.UNREACHABLE),

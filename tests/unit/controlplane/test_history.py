@@ -15,6 +15,7 @@ from mesh.model import (
     RevisionCause,
     RevisionHistory,
     RevisionOutcome,
+    RuntimeEnv,
 )
 
 
@@ -57,6 +58,21 @@ class Story:
     def target(self, to_revision: int = 0) -> int:
         assert self.application is not None
         return rollback_target(self.history, self.application, to_revision).revision
+
+
+def test_what_a_build_pinned_is_kept_for_a_rollback() -> None:
+    story = Story().accept("m:a").serve()
+    assert story.application is not None
+    pinned = RuntimeEnv(working_dir="local:///one")
+    plan = Plan(1, story.application.config, resolved_env=pinned)
+    story.be(plan=plan, serving=plan).accept("m:b").serve().accept("m:c").serve()
+    assert story.application is not None
+    kept = {r.revision: r.resolved_env for r in told(story.history, story.application)}
+    assert kept == {1: pinned, 2: None, 3: None}
+    assert (
+        rollback_target(decode_history("key", encode_history(story.history)), story.application, 1).resolved_env
+        == pinned
+    )
 
 
 def test_what_becomes_of_revisions() -> None:

@@ -72,6 +72,20 @@ def test_pins_hold_for_all_replicas_and_while_the_environment_is_the_same() -> N
     assert not first & set(world.replicas)
 
 
+def test_a_revision_that_goes_back_runs_what_ran_then() -> None:
+    world = World("w1")
+    world.pins = lambda env: replace(PINNED, working_dir=TWO)
+    world.apply(wanted())
+    world.settle()
+    world.apply(replace(wanted(), code_version="2"))
+    back = world.applications["app"]
+    world.applications["app"] = replace(back, pinned_env=PINNED)
+    world.settle()
+    assert [spec.config.runtime_env for spec in world.workers["w1"].specs.values()] == [PINNED]
+    world.apply(replace(wanted(), code_version="3"))
+    assert world.applications["app"].pinned_env is None
+
+
 def test_a_revision_that_never_served_pins_nothing() -> None:
     world = World("w1")
     world.pins = lambda env: PINNED
