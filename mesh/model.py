@@ -67,28 +67,6 @@ class Change(IntEnum):
     DELETED = 4
 
 
-class RevisionCause(IntEnum):
-    """Why a revision was made."""
-
-    UNSPECIFIED = 0
-    DEPLOY = 1
-    ROLLBACK = 2
-    SCALE = 3
-    RESTART = 4
-
-
-class RevisionOutcome(IntEnum):
-    """What became of a revision."""
-
-    UNSPECIFIED = 0
-    DEPLOYING = 1
-    SERVING = 2
-    REPLACED = 3
-    FAILED = 4
-    SUPERSEDED = 5
-    PAUSED = 6
-
-
 @dataclass(frozen=True, slots=True)
 class RuntimeEnv:
     """What surrounds a replica's code. The forms of a place are those of the message."""
@@ -266,33 +244,6 @@ class Application:
     """A revision that fails is left as it is, beside what serves, and not rolled back."""
     pinned_env: RuntimeEnv | None = None
     """`config.runtime_env` as an earlier build pinned it, for a revision that goes back to what ran then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One accepted revision of an application, as its history has it."""
-
-    revision: int = 0
-    config: ApplicationConfig = ApplicationConfig()
-    accepted_at: float = 0.0
-    cause: RevisionCause = RevisionCause.UNSPECIFIED
-    detail: str = ""
-    """More of the cause, for people."""
-    outcome: RevisionOutcome = RevisionOutcome.UNSPECIFIED
-    message: str = ""
-    """Why it failed, in one line."""
-    served: bool = False
-    """It was once wholly ready."""
-    request_id: str = ""
-    resolved_env: RuntimeEnv | None = None
-    """`config.runtime_env` as its build pinned it; None: nothing was pinned."""
-
-
-@dataclass(frozen=True, slots=True)
-class RevisionHistory:
-    """Revisions of one application, the oldest first."""
-
-    revisions: tuple[Revision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

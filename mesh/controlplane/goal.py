@@ -42,7 +42,8 @@ from mesh.controlplane.validate import (
     options_problems,
 )
 from mesh.errors import Conflict, InvalidConfig, NotFound, Problem, Unreachable
-from mesh.model import Application, ApplicationConfig, Cors, RevisionHistory
+from mesh.model import Application, ApplicationConfig, Cors
+from mesh.revision import RevisionHistory
 from mesh.serving.cors import cors_problems
 from mesh.serving.options import nearest, shown
 from mesh.v1 import deployment_pb2, deployment_service_pb2

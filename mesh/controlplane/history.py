@@ -13,7 +13,8 @@ from mesh.controlplane.apply import goal
 from mesh.controlplane.limits import bounded_line
 from mesh.controlplane.rollout import is_held
 from mesh.errors import NotFound
-from mesh.model import Application, ApplicationConfig, Revision, RevisionCause, RevisionHistory, RevisionOutcome
+from mesh.model import Application, ApplicationConfig
+from mesh.revision import Revision, RevisionCause, RevisionHistory, RevisionOutcome
 from mesh.serving.options import shown
 
 REVISIONS_MAX = 20

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from mesh import model, wire
 from mesh.controlplane.store import VALUE_BYTES_MAX, Item
 from mesh.errors import Unreachable
+from mesh.revision import RevisionHistory
 from mesh.v1 import deployment_pb2, event_pb2, revision_service_pb2
 
 APPLICATIONS = "applications/"
@@ -68,7 +69,7 @@ def history_key(name: str) -> str:
     return HISTORY + name
 
 
-def encode_history(history: model.RevisionHistory) -> bytes:
+def encode_history(history: RevisionHistory) -> bytes:
     """Return revisions as they are stored: as many of them, the newest, as there is room for."""
     message = wire.to_proto(history, revision_service_pb2.RevisionHistory)
     while len(message.revisions) > 1 and message.ByteSize() > HISTORY_BYTES_MAX:
@@ -76,9 +77,9 @@ def encode_history(history: model.RevisionHistory) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def decode_history(key: str, value: bytes) -> model.RevisionHistory:
+def decode_history(key: str, value: bytes) -> RevisionHistory:
     """Return stored revisions. Raises Unreachable if the value cannot be read."""
-    return _mapped(key, _decoded(key, value, revision_service_pb2.RevisionHistory), model.RevisionHistory)
+    return _mapped(key, _decoded(key, value, revision_service_pb2.RevisionHistory), RevisionHistory)
 
 
 def encode_application(application: model.Application) -> bytes:

@@ -18,7 +18,8 @@ from mesh.controlplane.records import application_key, encode_application
 from mesh.controlplane.term import Term
 from mesh.controlplane.validate import apply_problems
 from mesh.errors import InvalidConfig, NotFound, Problem
-from mesh.model import Application, ApplicationConfig, Change, Revision, RevisionCause
+from mesh.model import Application, ApplicationConfig, Change
+from mesh.revision import Revision, RevisionCause
 from mesh.serving.options import DEPLOYMENT_OPTIONS, nearest, shown
 from mesh.v1 import deployment_pb2
 from mesh.v1.revision_service_pb2 import ChangeOptions

@@ -7,16 +7,8 @@ import pytest
 from mesh.controlplane.history import REVISIONS_MAX, Why, is_repeated, noted, rollback_target, told
 from mesh.controlplane.records import HISTORY_BYTES_MAX, decode_history, encode_history
 from mesh.errors import NotFound
-from mesh.model import (
-    Application,
-    ApplicationConfig,
-    Failure,
-    Plan,
-    RevisionCause,
-    RevisionHistory,
-    RevisionOutcome,
-    RuntimeEnv,
-)
+from mesh.model import Application, ApplicationConfig, Failure, Plan, RuntimeEnv
+from mesh.revision import RevisionCause, RevisionHistory, RevisionOutcome
 
 
 class Story:
