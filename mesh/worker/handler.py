@@ -143,7 +143,7 @@ class Handler:
         return True
 
     def _answer_response(self, call: ServedCall, result: Response) -> bool:
-        headers = _headers(result.raw_headers)
+        headers = answer_headers(result.raw_headers)
         if not call.answer(result.status_code, headers, bytes(result.body)):
             return False
         self._ok()
@@ -189,7 +189,7 @@ class Handler:
         call.done()
 
     def _failed(self, call: ServedCall, error: BaseException) -> None:
-        if call.cancelled and isinstance(error, _LEFT):
+        if call.cancelled and isinstance(error, LEFT):
             self._ended_cancelled(call)
             return
         self._error()
@@ -203,11 +203,11 @@ class Handler:
         call.done()
 
 
-class _ClientGone(OSError):
+class Gone(OSError):
     """What ASGI's `send` raises when nobody reads any more. Starlette makes a ClientDisconnect of it."""
 
 
-_LEFT = (_ClientGone, ClientDisconnect)
+LEFT = (Gone, ClientDisconnect)
 """What ends a handler whose client left while it answered. It is no failure, and clients must not fill the log."""
 
 
@@ -279,16 +279,16 @@ def call_send(call: ServedCall) -> Callable[[Message], Any]:
     async def send(message: Message) -> None:
         nonlocal complete
         if message["type"] == "http.response.start":
-            call.start(message["status"], _headers(message.get("headers", ())))
+            call.start(message["status"], answer_headers(message.get("headers", ())))
         elif message["type"] == "http.response.body" and not complete:
             complete = not message.get("more_body", False)
             if not await call.write(bytes(message.get("body", b"")), end=complete) and not complete:
-                raise _ClientGone("the client went away")
+                raise Gone("the client went away")
 
     return send
 
 
-def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+def answer_headers(pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     """Return an answer's headers, names and values in turn, without what its Connection header names.
 
     Names go in lower case whatever user code wrote: the gateway knows by them what may not pass.

@@ -1,7 +1,7 @@
 """The one instance of user code in a replica: constructs it and hands it its user_config.
 
-Owns the hooks that user classes may have (`__call__`, `reconfigure`). Never answers requests: `handler` does.
-Called by `replica`.
+Owns the hooks that user classes may have (`__call__`, `reconfigure`), and which ASGI application answers for it. Never
+answers requests: `handler` and `asgi_calls` do. Called by `replica`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from typing import Any
 
 from mesh.errors import UserCodeError
 from mesh.model import ReplicaSpec
+from mesh.serving.asgi import AsgiApplication, hosted
 from mesh.serving.options import option_field
 from mesh.transcode.collect import collect, handlers
+from mesh.worker.asgi_routes import bind_methods
 from mesh.worker.user_code import load_application, user_error
 
 
 class Instance:
-    """User code that is ready to be called: `target`, if it is callable, for HTTP; `methods` for gRPC."""
+    """User code that is ready to be called: `asgi`, else `target`, if it is callable, for HTTP; `methods` for gRPC."""
 
     def __init__(
         self, deployment: str, target: Any, field: str = "import_path", methods: Mapping[str, Any] | None = None
     ) -> None:
         """`field` is what sets the user_config, as a path in the application's config."""
         self.target = target
+        self.asgi: AsgiApplication | None = None
+        """The application that an ingress answers HTTP by."""
         self.methods = methods or {}
         """grpcio's handler of each method by "/package.Service/Method"."""
         self._deployment = deployment
@@ -69,7 +73,8 @@ def construct(spec: ReplicaSpec) -> Instance:
     except (Exception, SystemExit) as error:
         raise user_error(error) from None
     collected = collect(target)
-    if collected is None and not callable(made):
+    application = hosted(target)
+    if collected is None and application is None and not callable(made):
         text = f"{spec.deployment} has no __call__ method and is no gRPC servicer, so it cannot answer requests"
         raise UserCodeError(text, hint=f"give {spec.deployment} a method __call__(self, request)")
     methods = {
@@ -77,4 +82,8 @@ def construct(spec: ReplicaSpec) -> Instance:
         for service in (collected.services if collected is not None else ())
         for name, handler in handlers(made, service).items()
     }
-    return Instance(spec.deployment, made, field, methods)
+    instance = Instance(spec.deployment, made, field, methods)
+    if application is not None:
+        bind_methods(application, made)
+        instance.asgi = application
+    return instance

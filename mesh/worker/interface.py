@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from mesh.errors import UserCodeError
 from mesh.model import Interface
+from mesh.serving.asgi import hosted
 from mesh.transcode.collect import collect, descriptor_set_paths
 from mesh.transcode.descriptor_set import SchemaError
 from mesh.transcode.packed import PACKED_BYTES_MAX, SET_BYTES_MAX
@@ -36,7 +37,7 @@ def interface_of(target: object) -> Interface:
             f"the descriptors of its gRPC services have {len(packed)} bytes compressed; {PACKED_BYTES_MAX} are allowed"
         )
         raise UserCodeError(text, hint="serve fewer services, or move unused messages to files of their own")
-    return Interface(not collected.serves_http, services, packed)
+    return Interface(not (collected.serves_http or hosted(target)), services, packed)
 
 
 def _comments(target: object) -> Iterator[bytes]:

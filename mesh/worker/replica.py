@@ -35,6 +35,7 @@ from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
 from mesh.worker import current_call
+from mesh.worker.asgi_calls import AsgiCalls, allow_threads
 from mesh.worker.failures import failure_of
 from mesh.worker.grpc_calls import GrpcCalls
 from mesh.worker.handler import Handler
@@ -48,6 +49,8 @@ log = logging.getLogger("mesh.replica")
 LOAD_REPORT_S = 1.0
 HEALTH_AGAIN_S_MAX = 1.0
 """Seconds between the checks before it is ready: its callers wait for it."""
+SHUTDOWN_S = 1.0
+"""Seconds for an application's shutdown after the last request, if the drain took all of its time."""
 STOP_S = 1.0
 """Seconds for the last answers to leave when the process ends."""
 SERVER_OPTIONS = (
@@ -68,10 +71,22 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self._instance = instance
         self._threads = Threads(settings.max_ongoing_requests, thread_name_prefix=spec.deployment)
         self._methods = GrpcCalls(place, instance.methods, self._threads)
+        self._asgi = AsgiCalls(place, instance.asgi) if instance.asgi is not None else None
         self._handler = Handler(place, instance.target, self._threads) if callable(instance.target) else None
         self.callee = Callee(settings.max_ongoing_requests, self._serve)
         gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
         gauge.set_function(lambda: self.callee.slots.ongoing)
+
+    async def begin(self) -> None:
+        """Get ready to serve. Raises UserCodeError if the application's startup failed."""
+        allow_threads(self.settings.max_ongoing_requests)
+        if self._asgi is not None:
+            await self._asgi.lifespan.start()
+
+    async def end(self) -> None:
+        """Run the application's shutdown, once nothing is served any more."""
+        if self._asgi is not None:
+            await self._asgi.lifespan.stop()
 
     async def Pipe(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: D102
         await self.callee.serve_pipe(context)
@@ -86,6 +101,7 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
             return replica_service_pb2.ConfigureResponse(failure=failure)
         self.settings = settings
         self._threads.resize(self.settings.max_ongoing_requests)
+        allow_threads(self.settings.max_ongoing_requests)
         self.callee.resize(self.settings.max_ongoing_requests)
         return replica_service_pb2.ConfigureResponse()
 
@@ -97,6 +113,8 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
     async def close(self) -> None:
         """Cancel what still runs and end the pipes."""
         await self._methods.close()
+        if self._asgi is not None:
+            await self._asgi.close()
         if self._handler is not None:
             await self._handler.close()
         self._threads.close()
@@ -105,6 +123,8 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
     def _serve(self, call: ServedCall) -> Callable[[], object]:
         if call.head.grpc:
             return self._methods.serve(call)
+        if self._asgi is not None:
+            return self._asgi.serve(call)
         if self._handler is not None:
             return self._handler.serve(call)
         # The gateway knows what a deployment serves; it asked by an older snapshot.
@@ -147,6 +167,7 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
     instance = construct(spec)
     await instance.reconfigure(spec.settings.user_config_json)
     replica = Replica(spec, instance, place)
+    await replica.begin()
     server = connection.server(credentials, SERVER_OPTIONS)
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -169,8 +190,12 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
     # The worker knows, unless the signal was not its own.
     status.send(state="draining")
     await health.enter_graceful_shutdown()
-    async with lifecycle.deadline(replica.settings.graceful_shutdown_timeout_s, "running requests"):
+    clock = asyncio.get_running_loop().time
+    ends = clock() + replica.settings.graceful_shutdown_timeout_s
+    async with lifecycle.deadline(ends - clock(), "running requests"):
         await replica.callee.drain()
+    async with lifecycle.deadline(max(SHUTDOWN_S, ends - clock()), "the application's shutdown"):
+        await replica.end()
     await tasks.cancel()
     await replica.close()
     await server.stop(STOP_S)

@@ -75,6 +75,10 @@ class DataPath:
             return [line[len(kind) :].strip() for line in lines if line.startswith(kind)]
         return []
 
+    def forget_events(self) -> None:
+        """Forget what handlers noted so far."""
+        (self.directory / "events").unlink(missing_ok=True)
+
     async def until_event(self, line: str) -> None:
         """Wait until a handler has noted `line`."""
         await until(lambda: line in self.events(), f"{line!r} is noted: {self.events()[-20:]}")
@@ -108,9 +112,11 @@ def _free(replica: ReplicaProcess) -> Callable[[], Awaitable[bool]]:
 
 
 @contextlib.asynccontextmanager
-async def data_path(directory: Path, *, gateways: int = 1, **settings: Any) -> AsyncIterator[DataPath]:
+async def data_path(
+    directory: Path, *, gateways: int = 1, code: Path = HANDLERS, **settings: Any
+) -> AsyncIterator[DataPath]:
     """Make a `DataPath` whose user code is a copy of `handlers`, with nothing running yet but the gateways."""
-    shutil.copy(HANDLERS, directory / "handlers.py")
+    shutil.copy(code, directory / "handlers.py")
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with Gateways(gateways, **settings) as running, httpx.AsyncClient(timeout=30, limits=limits) as client:
         path = DataPath(directory, running, client)
