@@ -296,4 +296,4 @@ asgi_api = mesh.asgi(api, name="Handler").bind()
 asgi_bare = mesh.asgi(bare, name="Handler").bind()
 asgi_mute = mesh.asgi(mute, name="Handler").bind()
 asgi_broken = mesh.asgi(FastAPI(lifespan=broken_lifespan), name="Handler").bind()
-counter = Counter.bind(start=7)
+counter = Counter.bind(start=7)  # type: ignore[attr-defined]
