@@ -28,6 +28,8 @@ log = logging.getLogger("mesh.worker")
 
 LEADER_S = 3.0
 """Seconds for which a worker that was told to end looks for a leader to tell."""
+_TOLD_MAX = 20
+"""Causes of failure that are logged before somebody answers."""
 _OPTIONS = (
     *pings(),
     ("grpc.enable_http_proxy", 0),
@@ -70,6 +72,8 @@ class Agent:
         self._draining = False
         self._left = False
         self._news = asyncio.Event()
+        self._told: set[str] = set()
+        """What was logged of failures since the last session."""
         self.welcomed = False
         """Whether a leader has ever taken this worker."""
 
@@ -83,7 +87,7 @@ class Agent:
         """Keep a session with whoever leads, until told to leave or cancelled."""
         search = LeaderSearch(self._control)
         while not self._left:
-            address, rounds = search.address, search.rounds
+            address = search.address
             began = self._clock.monotonic()
             try:
                 leader = await self._connect(address)
@@ -93,8 +97,7 @@ class Agent:
                 self._log_end(address, ended.reason)
                 search.lost(ended.leader, stood=self._clock.monotonic() - began > STOOD_S)
             except Unreachable as error:
-                level = logging.WARNING if rounds == 0 else logging.DEBUG
-                log.log(level, "control plane %s; trying again", error.message)
+                self._log_failure(error.message)
                 search.failed()
             if search.round_over:
                 await asyncio.sleep(RECONNECT.pause_s(max(0, search.rounds - 1), self._clock.random))
@@ -127,6 +130,13 @@ class Agent:
         if self._stream is not None:
             await self._stream.leave()
 
+    def _log_failure(self, message: str) -> None:
+        """Say why there is no session: each cause once. The first need not be the one that stays."""
+        news = message not in self._told and len(self._told) < _TOLD_MAX
+        if news:
+            self._told.add(message)
+        log.log(logging.WARNING if news else logging.DEBUG, "control plane %s; trying again", message)
+
     def _log_end(self, address: str, reason: str) -> None:
         level = logging.DEBUG if self._left else logging.WARNING
         log.log(level, "session with the control plane %s ended: %s", address, reason)
@@ -150,6 +160,7 @@ class Agent:
             stream = Stream(call, heart, said, self._duties, stub)
             stream.draining, stream.heard = self._draining, self._news.set
             self.welcomed, self._stream = True, stream
+            self._told.clear()
             self._news.set()
             try:
                 reason = await stream.run()
