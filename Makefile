@@ -6,6 +6,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 DEBIAN_PACKAGES := etcd-server curl systemd tini
+GO_PACKAGES := golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev \
+    protoc-gen-go protoc-gen-go-grpc
+JAVA_PACKAGES := protobuf-compiler protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java libnetty-java \
+    libgoogle-gson-java libperfmark-java libgeronimo-annotation-1.3-spec-java
+DEBIAN_PACKAGES += $(GO_PACKAGES) $(JAVA_PACKAGES)
 NODE_PACKAGES := nodejs npm
 
 .DEFAULT_GOAL := help
@@ -50,7 +55,7 @@ test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages;
 	$(PYTEST) -q -n 4 --dist worksteal
 
 .PHONY: test-all
-test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, node, helm …)
+test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, node, Go, Java, helm …)
 	$(PYTEST) -q -n 4 --dist worksteal -m "not soak"
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
 	$(PYTEST) -q clients
@@ -65,9 +70,10 @@ soak: .venv/dev.stamp ## Long runs: deploys under steady load, processes killed 
 	$(PYTEST) -m soak --timeout 1200
 
 .PHONY: debian-packages
-debian-packages: # node may come from elsewhere; what counts is that it is there
+debian-packages: # node and javac may come from elsewhere; what counts is that they are there
 	@missing=$$(dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || echo $(DEBIAN_PACKAGES)); \
 	{ command -v node && command -v npm; } >/dev/null || missing="$$missing $(NODE_PACKAGES)"; \
+	command -v javac >/dev/null || missing="$$missing default-jdk-headless"; \
 	[ -z "$$missing" ] || \
 	    { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
 	      apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
