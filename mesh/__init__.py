@@ -6,19 +6,27 @@ used, for this module runs before meshctl can see to Ctrl-C.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from mesh.errors import MeshError
+    from mesh.errors import BackPressureError, MeshError, RemoteError, RequestTimeout
     from mesh.serving.asgi import asgi, ingress
     from mesh.serving.deployment import Application, Deployment, deployment
+    from mesh.serving.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseStream, get_handle
     from mesh.serving.sse import ServerSentEvent, sse
 
 __all__ = [
     "Application",
+    "BackPressureError",
     "Deployment",
+    "DeploymentHandle",
+    "DeploymentResponse",
+    "DeploymentResponseStream",
     "MeshError",
+    "RemoteError",
+    "RequestTimeout",
     "ServerSentEvent",
     "__version__",
     "asgi",
     "deployment",
+    "get_handle",
     "ingress",
     "sse",
 ]
@@ -27,11 +35,18 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Application": "mesh.serving.deployment",
+    "BackPressureError": "mesh.errors",
     "Deployment": "mesh.serving.deployment",
+    "DeploymentHandle": "mesh.serving.handle",
+    "DeploymentResponse": "mesh.serving.handle",
+    "DeploymentResponseStream": "mesh.serving.handle",
     "MeshError": "mesh.errors",
+    "RemoteError": "mesh.errors",
+    "RequestTimeout": "mesh.errors",
     "ServerSentEvent": "mesh.serving.sse",
     "asgi": "mesh.serving.asgi",
     "deployment": "mesh.serving.deployment",
+    "get_handle": "mesh.serving.handle",
     "ingress": "mesh.serving.asgi",
     "sse": "mesh.serving.sse",
 }

@@ -8,13 +8,20 @@ MeshError
 ├── Unreachable        the other side did not answer
 ├── Unauthenticated    the other side wants to know who calls, and was not told, or wrongly
 ├── DeadlineExceeded   it took longer than it may
+│   └── RequestTimeout     the same, of a call by handle
 ├── DeployFailed       user code could not be built or started
 │   └── EnvironmentFailed  what it needs around it could not be fetched or built
 ├── UserCodeError      user code raised; carries the text of its traceback
 ├── Overloaded         a limit is reached: the request was refused and never ran
+│   └── BackPressureError  the same, of a call by handle
 ├── Unavailable        no replica could ever serve it
 ├── ReplicaLost        the replica went away while it ran the request
-└── HandlerFailed      the handler raised while it ran the request
+├── HandlerFailed      the handler raised while it ran the request
+│   ├── RemoteError        the same, of a call by handle
+│   └── CallRefused        a gRPC method that was called by handle ended with another status than OK
+├── HandleMisused      a handle was used as it cannot be
+├── EncodingFailed     a value cannot travel between deployments
+└── DecodingFailed     what came between deployments is no value here
 
 Owns the tree and nothing else. Foreign exceptions are mapped to it at the edge where they arise; each tier
 has one place that turns it into a status (gateway/answer.py, controlplane/rpc_errors.py, cli/fail.py).
@@ -88,6 +95,10 @@ class DeadlineExceeded(MeshError):
     """It took longer than it may."""
 
 
+class RequestTimeout(DeadlineExceeded, TimeoutError):
+    """A call by handle took longer than it, or the request that made it, may."""
+
+
 class DeployFailed(MeshError):
     """User code could not be built or started."""
 
@@ -125,6 +136,20 @@ class Overloaded(MeshError):
         self.retry_after_s = retry_after_s
 
 
+class BackPressureError(Overloaded):
+    """A deployment that was called by handle refused the call, for a limit was reached; it never ran.
+
+    Not handled, it tells the client of the whole the same: 503 or RESOURCE_EXHAUSTED, with this deployment's name.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after_s: float = 1.0, application: str = "", deployment: str = ""
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.application = application
+        self.deployment = deployment
+
+
 class Unavailable(MeshError):
     """No replica could ever serve it, or the process is going down."""
 
@@ -134,4 +159,49 @@ class ReplicaLost(MeshError):
 
 
 class HandlerFailed(MeshError):
-    """The handler raised while it ran the request. The message is for logs, never for the client."""
+    """The handler raised while it ran the request. The message is for logs, never for the client.
+
+    `raised` is the class of what it raised, as "module.Name", where that is known.
+    """
+
+    def __init__(self, message: str, *, raised: str = "") -> None:
+        super().__init__(message)
+        self.raised = raised
+
+
+class RemoteError(HandlerFailed):
+    """Code of a deployment that was called by handle raised.
+
+    `raised` is the class of what it raised, as "module.Name"; the deployment's own log has the traceback.
+    """
+
+    def __init__(self, message: str, *, raised: str = "", application: str = "", deployment: str = "") -> None:
+        super().__init__(message, raised=raised)
+        self.application = application
+        self.deployment = deployment
+
+
+class CallRefused(HandlerFailed):
+    """A gRPC method that was called by handle ended with a status other than OK.
+
+    `code` is the number of the status, `details` what the method said.
+    """
+
+    def __init__(self, message: str, *, code: int, details: str, application: str = "", deployment: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+        self.application = application
+        self.deployment = deployment
+
+
+class HandleMisused(MeshError, RuntimeError):
+    """A handle, or the response of a call, was used as it cannot be there."""
+
+
+class EncodingFailed(MeshError, TypeError):
+    """A value cannot travel between deployments. The message tells where it stands."""
+
+
+class DecodingFailed(MeshError, ValueError):
+    """What came between deployments is no value here: a class of it is not loaded, or it is broken."""

@@ -1,7 +1,7 @@
-"""DiscoveryService: the snapshots that gateways route by.
+"""DiscoveryService: the snapshots that gateways and callers by handles route by.
 
-Owns the stream of each gateway. Keeps nothing back and nothing pending: a gateway that is slow gets the newest
-snapshot, not each one. Called by grpc; made by `server`.
+Owns the stream of each. Keeps nothing back and nothing pending: one that is slow gets the newest snapshot, not each.
+Called by grpc; made by `server`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import TypeAlias
 import grpc
 
 from mesh import wire
-from mesh.controlplane.bell import wait_until
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.streams import PeerGone, read, write
-from mesh.controlplane.term import Term
+from mesh.controlplane.term import Sent, Subscriber, Term
 from mesh.lifecycle import Tasks
 from mesh.liveness import TAKE_OFFICE_S
 from mesh.model import Generation
@@ -53,52 +52,56 @@ class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
             first = await read(context, FIRST_TIMEOUT_S)
         except TimeoutError:
             first = None
-        if first is None or not first.gateway_id:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a gateway says its id first")
+        if first is None or bool(first.gateway_id) == bool(first.caller_id):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a gateway or caller says its id first")
         term = await self._loop.acting(TAKE_OFFICE_S)
         if term is None:
             await self._redirect(context)
             return
-        number = term.open_gateway(first.gateway_id)
+        name = first.gateway_id or first.caller_id
+        number = term.subscribe(Subscriber(first.gateway_id, first.caller_id))
+        term.acknowledge(number, wire.from_proto(first.serving, Generation), first.applications)
         gone = asyncio.Event()
         tasks = Tasks(on_failure=lambda _: gone.set())
         try:
-            tasks.spawn(self._receive(term, number, first, context, gone), name=f"gateway-{first.gateway_id}")
-            sending = tasks.spawn(self._send(term, context), name=f"snapshots-{first.gateway_id}")
+            tasks.spawn(self._receive(term, number, first, context, gone), name=f"subscriber-{name}")
+            sending = tasks.spawn(self._send(term, number, context), name=f"snapshots-{name}")
             sending.add_done_callback(lambda _: gone.set())
             await gone.wait()
         finally:
-            term.close_gateway(number)
+            term.unsubscribe(number)
             await tasks.cancel()
         if term.over:
             await self._redirect(context)
 
-    async def _send(self, term: Term, context: _Context) -> None:
+    async def _send(self, term: Term, number: int, context: _Context) -> None:
         """Send the newest snapshot whenever there is one, and signs of life in between."""
         message = StreamSnapshotsResponse(welcome=Welcome(heartbeat_interval_s=self._interval_s))
-        sent: StreamSnapshotsResponse | None = None
+        sent: Sent | None = None
         while not term.over:
             try:
                 await write(context, message, WRITE_TIMEOUT_S)
             except TimeoutError:
-                log.warning("a gateway did not accept a message within %g s", WRITE_TIMEOUT_S)
+                log.warning("a gateway or caller did not accept a message within %g s", WRITE_TIMEOUT_S)
                 return
             except PeerGone:
                 return
-            ticket = term.published.ticket()
-            if term.snapshot is sent and not term.over:
-                await wait_until(ticket, self._interval_s)
-            if term.snapshot is not None and term.snapshot is not sent:
-                message = sent = term.snapshot
-            else:
-                message = StreamSnapshotsResponse(heartbeat=Heartbeat())
+            message = StreamSnapshotsResponse(heartbeat=Heartbeat())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    while not term.over:
+                        ticket = term.published.ticket()
+                        if (news := term.news(number, sent)) is not None:
+                            sent, message = news
+                            break
+                        await ticket.wait()
 
     async def _receive(
         self, term: Term, number: int, first: StreamSnapshotsRequest, context: _Context, gone: asyncio.Event
     ) -> None:
         request: StreamSnapshotsRequest | None = first
         while request is not None:
-            term.acknowledge(number, wire.from_proto(request.serving, Generation))
+            term.acknowledge(number, wire.from_proto(request.serving, Generation), request.applications)
             request = await read(context, None)
         gone.set()
 

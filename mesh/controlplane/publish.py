@@ -50,6 +50,8 @@ class RoutedDeployment:
     interface: Interface = field(default_factory=Interface)
     """What all of the endpoints answer to."""
     json: JsonOptions = field(default_factory=JsonOptions)
+    internal: bool = False
+    """It is called by handles only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Snapshot:
     request_timeout_s: float = 0.0
     cors: Cors | None = None
     """Every field set."""
+    asked: tuple[str, ...] = ()
+    """For a caller by handles: what it had asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +171,17 @@ def _routed(application: Application, endpoints: Mapping[str, list[Replica]]) ->
                 endpoints=tuple(Endpoint(replica.replica_id, replica.status.address) for replica in endpoints[name]),
                 interface=_interface_in_force(application, spec, endpoints[name]),
                 json=spec.settings.json,
+                internal=_is_internal(application, name),
             )
             for name, spec in specs.items()
         ),
     )
+
+
+def _is_internal(application: Application, name: str) -> bool:
+    """Whether no gateway has anything to send to a deployment, by any plan that may have replicas."""
+    specs = (spec for each in plans(application) for spec in each.deployments if spec.name == name)
+    return not any(spec.ingress or spec.interface.services for spec in specs)
 
 
 def _is_inside(application: RoutedApplication, others: Iterable[RoutedApplication]) -> bool:

@@ -1,14 +1,17 @@
 """One term of office: all that a leader knows and has told, from the day it took office until it lost it.
 
-Owns the mirror, the registry, the builds and the streams of workers and gateways; a new term starts from the
-store alone. Never decides and never does I/O: `loop` drives it, `sessions` and `discovery` feed it, `api` reads it.
+Owns the mirror, the registry, the builds and the streams of workers, gateways and callers by handles; a new term starts
+from the store alone. Never decides and never does I/O: `loop` drives it, `sessions` and `discovery` feed it, `api`
+reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from mesh import wire
 from mesh.controlplane import drain, publish, status
@@ -17,6 +20,7 @@ from mesh.controlplane.builds import Builds
 from mesh.controlplane.chronicle import Chronicle
 from mesh.controlplane.happenings import View
 from mesh.controlplane.mirror import Mirror
+from mesh.controlplane.parts import APPLICATIONS_MAX, Parts
 from mesh.controlplane.placement import Placement
 from mesh.controlplane.reconcile import Desired, Observed, counted, seen
 from mesh.controlplane.records import decode_events
@@ -74,11 +78,19 @@ class Outbox:
 
 
 @dataclass(slots=True)
-class GatewayStream:
-    """One gateway's stream and what it serves from, as it said."""
+class Subscriber:
+    """The stream of one gateway, or of one caller by handles, and what it routes by, as it said."""
 
-    gateway_id: str
+    gateway_id: str = ""
+    caller_id: str = ""
+    """In place of `gateway_id`: the id of a replica, or of another process."""
+    applications: frozenset[str] = frozenset()
+    """Of a caller by handles: what it asks for."""
     serving: Generation = field(default_factory=Generation)
+
+
+Sent = tuple[Generation, frozenset[str]]
+"""What a subscriber was last sent: since when that is as it is, and what it had asked for."""
 
 
 class Term:
@@ -99,7 +111,7 @@ class Term:
         self.chronicle = Chronicle(logs, View(dict(mirror.applications), dict(mirror.replicas), expected))
         self.outboxes: dict[int, Outbox] = {}
         """By number of the session."""
-        self.gateways: dict[int, GatewayStream] = {}
+        self.subscribers: dict[int, Subscriber] = {}
         self.snapshot: StreamSnapshotsResponse | None = None
         self.changed = Bell()
         """Rings when there may be something to reconcile."""
@@ -115,6 +127,7 @@ class Term:
         self._streams = 0
         self._routed: publish.Snapshot | None = None
         self._routed_at = Generation()
+        self._parts = Parts()
 
     @property
     def desired(self) -> Desired:
@@ -147,26 +160,59 @@ class Term:
         self.registry.disconnected(worker_id, session, now=now)
         self.changed.ring()
 
-    def open_gateway(self, gateway_id: str) -> int:
-        """Note a gateway's stream and return its number."""
+    @property
+    def gateways(self) -> tuple[Subscriber, ...]:
+        """The streams of gateways."""
+        return tuple(each for each in self.subscribers.values() if each.gateway_id)
+
+    def subscribe(self, subscriber: Subscriber) -> int:
+        """Note the stream of a gateway, or of a caller by handles, and return its number."""
         self._streams += 1
-        self.gateways[self._streams] = GatewayStream(gateway_id)
-        self.reported.ring()
-        self.changed.ring()
+        self.subscribers[self._streams] = subscriber
+        if subscriber.gateway_id:
+            self.reported.ring()
+            self.changed.ring()
         return self._streams
 
-    def acknowledge(self, number: int, serving: Generation) -> None:
-        """A gateway said what it routes by."""
-        if (stream := self.gateways.get(number)) is not None and stream.serving != serving:
-            stream.serving = serving
-            self.reported.ring()
+    def acknowledge(self, number: int, serving: Generation, applications: Iterable[str] = ()) -> None:
+        """A subscriber said what it routes by, and, if it calls by handles, what it asks for."""
+        if (subscriber := self.subscribers.get(number)) is None:
+            return
+        if subscriber.caller_id and (asked := frozenset(islice(applications, APPLICATIONS_MAX))) != (
+            subscriber.applications
+        ):
+            subscriber.applications = asked
+            self.published.ring()
+        if subscriber.serving != serving:
+            subscriber.serving = serving
+            if subscriber.gateway_id:
+                self.reported.ring()
             self._look_at_withdrawals()
 
-    def close_gateway(self, number: int) -> None:
-        """A gateway's stream ended."""
-        self.gateways.pop(number, None)
-        self.reported.ring()
-        self.changed.ring()
+    def unsubscribe(self, number: int) -> None:
+        """A subscriber's stream ended."""
+        subscriber = self.subscribers.pop(number, None)
+        if subscriber is not None and subscriber.gateway_id:
+            self.reported.ring()
+            self.changed.ring()
+        else:
+            self._look_at_withdrawals()
+
+    def news(self, number: int, sent: Sent | None) -> tuple[Sent, StreamSnapshotsResponse] | None:
+        """Return what a subscriber is to be sent, after what it was `sent` last; None if it knows all."""
+        subscriber = self.subscribers.get(number)
+        if subscriber is None or self.snapshot is None:
+            return None
+        if subscriber.gateway_id:
+            now = (self._routed_at, frozenset[str]())
+            return (now, self.snapshot) if now != sent else None
+        asked = subscriber.applications
+        now = (self._parts.changed(asked), asked)
+        if now == sent:
+            return None
+        part = publish.Snapshot(self._routed_at, self._parts.of(asked), asked=tuple(sorted(asked)))
+        message = wire.to_proto(part, discovery_service_pb2.Snapshot)
+        return now, StreamSnapshotsResponse(snapshot=message)
 
     def publish(self, now: float) -> None:
         """Tell gateways and workers what changed for them; a replica is stopped once no gateway sends it anything.
@@ -179,6 +225,8 @@ class Term:
         if routed != self._routed:
             self._routed = routed
             self._routed_at = self._next_generation()
+            asked = {name for each in self.subscribers.values() for name in each.applications}
+            self._parts.note(routed, self._routed_at, asked)
             numbered = replace(routed, generation=self._routed_at)
             message = wire.to_proto(numbered, discovery_service_pb2.Snapshot)
             self.snapshot = StreamSnapshotsResponse(snapshot=message)
@@ -203,7 +251,22 @@ class Term:
         """Return the replicas that are to stop, run, and may still be called by a gateway."""
         stopping = (i for i, r in replicas.items() if r.stopping and r.status.state is ReplicaState.READY)
         self.withdrawals.note(stopping, self._routed_at, now)
-        return self.withdrawals.held([stream.serving for stream in self.gateways.values()], now)
+        return self.withdrawals.held([self._routes_by(each) for each in self._confirming(replicas)], now)
+
+    def _confirming(self, replicas: dict[str, Replica]) -> Iterable[Subscriber]:
+        """Return who has to confirm a snapshot: all but replicas that are to stop themselves.
+
+        What those may still send to a replica that stops is refused before it runs, and goes elsewhere.
+        """
+        for each in self.subscribers.values():
+            if (replica := replicas.get(each.caller_id)) is None or not replica.stopping:
+                yield each
+
+    def _routes_by(self, subscriber: Subscriber) -> Generation:
+        """Return the snapshot that a subscriber routes by. What did not change for it, it need not be told."""
+        if subscriber.caller_id and subscriber.serving >= self._parts.changed(subscriber.applications):
+            return self._routed_at
+        return subscriber.serving
 
     def _look_at_withdrawals(self) -> None:
         if self.withdrawals:
@@ -228,7 +291,7 @@ class Term:
             workers={w.worker_id: w.state for w in workers},
             leaving=frozenset(w.worker_id for w in observed.workers.values() if w.leaving),
             building=frozenset((build.application, build.revision, build.worker_id) for build in running),
-            gateways=frozenset(stream.gateway_id for stream in self.gateways.values()),
+            gateways=frozenset(stream.gateway_id for stream in self.gateways),
         )
         if self.chronicle.look(view, wall):
             self.noted.ring()
@@ -242,8 +305,8 @@ class Term:
             applications=status.applications_status(self.desired, observed, lost),
             workers=status.workers_status(self.desired, observed, now=now, wall=wall),
             leader=leader,
-            gateways=len({stream.gateway_id for stream in self.gateways.values()}),
-            gateways_behind=sum(stream.serving != self._routed_at for stream in self.gateways.values()),
+            gateways=len({stream.gateway_id for stream in self.gateways}),
+            gateways_behind=sum(stream.serving != self._routed_at for stream in self.gateways),
         )
 
     def replica_counts(self, *, now: float) -> dict[tuple[str, str, str], int]:

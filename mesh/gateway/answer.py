@@ -92,8 +92,10 @@ class Outcome:
 
 OUTCOMES: dict[type[errors.MeshError], Outcome] = {
     errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", "Service Unavailable", "OVERLOADED"),
+    errors.BackPressureError: Outcome(503, "RESOURCE_EXHAUSTED", "Service Unavailable", "OVERLOADED"),
     errors.Unavailable: Outcome(503, "UNAVAILABLE", "Service Unavailable", "NO_REPLICA"),
     errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", "Gateway Timeout", "DEADLINE_EXCEEDED"),
+    errors.RequestTimeout: Outcome(504, "DEADLINE_EXCEEDED", "Gateway Timeout", "DEADLINE_EXCEEDED"),
     errors.ReplicaLost: Outcome(502, "UNAVAILABLE", "Bad Gateway", "REPLICA_LOST"),
     errors.HandlerFailed: Outcome(500, "INTERNAL", "Internal Server Error", "HANDLER_FAILED"),
     errors.NotFound: Outcome(404, "UNIMPLEMENTED", "Not Found", "NO_SUCH_ROUTE"),

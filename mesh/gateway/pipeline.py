@@ -133,6 +133,8 @@ class Pipeline:
         for application in snapshot.applications:
             prefix = application.route_prefix.rstrip("/")
             for deployment in application.deployments:
+                if deployment.internal:  # others call it by handles; a pipe to it would stand idle
+                    continue
                 key = (application.name, deployment.name)
                 dispatcher = wanted[key] = self._dispatcher(key, application, deployment)
                 if (schema := self._interfaces.schema(deployment)) is not None:

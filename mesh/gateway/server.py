@@ -8,12 +8,12 @@ import dataclasses
 from collections.abc import Callable
 
 from mesh.clock import Clock
-from mesh.gateway.discovery import Discovery
 from mesh.gateway.grpc_front import GrpcFront
 from mesh.gateway.http_front import HttpFront
 from mesh.gateway.http_server import HttpServer
 from mesh.gateway.pipeline import Pipeline
 from mesh.lifecycle import Tasks, deadline, tune_collector
+from mesh.pipe.discovery import Discovery
 from mesh.settings import GatewaySettings
 from mesh.v1 import discovery_service_pb2 as pb
 
@@ -34,7 +34,7 @@ class Gateway:
         gateway_id = settings.gateway_id or f"gateway-{clock.token(8)}"
         self.settings = dataclasses.replace(settings, gateway_id=gateway_id)
         self.pipeline = Pipeline(self.settings, clock)
-        self._discovery = Discovery(self.settings, self.pipeline.credentials, clock, self._apply)
+        self._discovery = Discovery(settings.control, self._says, self.pipeline.credentials, clock, self._apply)
         self._front = HttpFront(self.pipeline)
         self._http = HttpServer(self._front, self.settings)
         self._grpc = GrpcFront(self.pipeline)
@@ -61,6 +61,9 @@ class Gateway:
         self._tasks.spawn(self._discovery.run(), name="discovery")
         self._tasks.spawn(self._open(), name="open")
         tune_collector()
+
+    def _says(self) -> pb.StreamSnapshotsRequest:
+        return pb.StreamSnapshotsRequest(gateway_id=self.settings.gateway_id)
 
     def _apply(self, snapshot: pb.Snapshot) -> bool:
         applied = self.pipeline.apply(snapshot)

@@ -63,6 +63,7 @@ class Callee:
             if hold_s := self._standstill.hold_s(clock()):
                 # If the caller gave this replica up meanwhile, another runs these calls; the pipe's end cancels us.
                 await asyncio.sleep(hold_s)
+            pipe.heard_at = clock()
             pipe.receive(message.frames)
 
     def tick(self) -> None:
@@ -111,6 +112,8 @@ class ServedPipe:
     def __init__(self, callee: Callee, context: Any) -> None:
         self.callee = callee
         self.closed = False
+        self.heard_at = 0.0
+        """When the last message came, by the loop's clock."""
         self._context = context
         self._calls: dict[int, ServedCall] = {}
         self._unacknowledged: dict[int, None] = {}

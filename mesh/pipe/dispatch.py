@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from mesh.clock import Clock
 from mesh.credentials import Credentials
-from mesh.errors import HandlerFailed, MeshError, Overloaded, ReplicaLost, Unavailable
+from mesh.errors import MeshError, Overloaded, ReplicaLost, Unavailable
 from mesh.lifecycle import Tasks
 from mesh.pipe.admission import DrainRate, Line
 from mesh.pipe.balance import Balance
 from mesh.pipe.call import Call
+from mesh.pipe.failures import error_of
 from mesh.pipe.link import Link
 from mesh.pipe.retry import RetryBudget
 from mesh.telemetry import IN_FLIGHT, QUEUED, REPEATED, SHED, LineLimit
@@ -282,10 +283,10 @@ class Dispatcher:
         self._drain_rate.add()
         self._free(link)
 
-    def failed(self, link: Link, call: Call, message: str) -> None:
+    def failed(self, link: Link, call: Call, told: pb.Failed) -> None:
         """The handler raised."""
         if not call.ended:
-            call.fail(HandlerFailed(message))
+            call.fail(error_of(told))
 
     # How it does it.
 

@@ -61,7 +61,7 @@ class LinkEvents(Protocol):
     def done(self, link: Link, call: Call) -> None:
         """A call is over and its slot is free."""
 
-    def failed(self, link: Link, call: Call, message: str) -> None:
+    def failed(self, link: Link, call: Call, told: pb.Failed) -> None:
         """A call's handler raised."""
 
 
@@ -220,7 +220,7 @@ class Link:
                 events.rejected(self, call, frame.rejected.refusal)
                 continue
             elif kind == "failed":
-                events.failed(self, call, frame.failed.message)
+                events.failed(self, call, frame.failed)
             if frame.done:
                 del self._calls[number]
                 events.done(self, call)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from mesh.pipe.failures import failed
 from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
 from mesh.pipe.outbox import FRAMES_MAX
 from mesh.v1 import replica_service_pb2 as pb
@@ -18,17 +19,27 @@ if TYPE_CHECKING:
     from mesh.pipe.callee import ServedPipe
 
 
+class Cancellable(Protocol):
+    """A call that can be given up."""
+
+    def cancel(self) -> None:
+        """Give it up."""
+
+
 class ServedCall:
     """One call as the replica sees it: its head, its body, and its answer. Made and ended by the pipe."""
 
     __slots__ = (
         "__weakref__",
+        "_arrived",
         "_cancel",
         "_number",
         "_over",
         "_pipe",
+        "_started",
         "_when_over",
         "body",
+        "calls",
         "cancelled",
         "head",
         "window",
@@ -44,7 +55,20 @@ class ServedCall:
         self._over = False
         self._cancel: Callable[[], object] | None = None
         self._when_over: list[Callable[[], object]] | None = None
+        self._arrived = pipe.heard_at
+        self._started = False
+        self.calls: set[Cancellable] | None = None
+        """Calls that its handler made of other deployments and that are not over: if it is cancelled, so are they."""
         self.body.feed(head.data, head.end)
+
+    def time_left_s(self, now: float) -> float | None:
+        """Return the seconds that are left for its answer at `now`, by the loop's clock; None: it is not bounded.
+
+        Once an answer that is streamed has begun, only its progress is, and that is its caller's affair.
+        """
+        if not self.head.timeout_ms or self._started or self._over:
+            return None
+        return self._arrived + self.head.timeout_ms / 1000 - now
 
     def begin(self) -> None:
         """Start the handler, unless the call was cancelled before that."""
@@ -57,6 +81,8 @@ class ServedCall:
         if self._over or self.cancelled:
             return
         self.cancelled = True
+        for each in tuple(self.calls or ()):
+            each.cancel()
         self.window.close()
         self.body.fail(asyncio.CancelledError())
         if self._cancel is None:
@@ -124,6 +150,7 @@ class ServedCall:
     def start(self, status: int, headers: list[bytes], compression: int = 0) -> None:
         """Send the head of an answer; its body follows by `write`. Raises ValueError if it is too large for a frame."""
         size = _head_bytes(headers)
+        self._started = True
         self._pipe.answering(self._number)
         head = pb.Head(status=status, headers=headers, compression=compression)
         self._put(pb.ResponseFrame(call=self._number, head=head), size)
@@ -145,10 +172,10 @@ class ServedCall:
                 self._pipe.outbox.put_data(frame, len(piece))
         return True
 
-    def fail(self, message: str) -> None:
-        """End the call: the handler raised."""
+    def fail(self, message: str, error: BaseException | None = None) -> None:
+        """End the call: the handler raised `error`. `message` is what logs say of it."""
         self.window.close()
-        self._finish(pb.ResponseFrame(call=self._number, done=True, failed=pb.Failed(message=message)), 0)
+        self._finish(pb.ResponseFrame(call=self._number, done=True, failed=failed(message, error)), 0)
 
     def finish_grpc(self, trailers: pb.Trailers) -> None:
         """End a gRPC call whose head was sent."""

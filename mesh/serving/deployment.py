@@ -12,6 +12,7 @@ from typing import Any, overload
 
 from mesh.errors import InvalidConfig, Problem
 from mesh.model import BuiltDeployment, DeploymentConfig
+from mesh.serving.graph import TooDeep, found, replaced
 from mesh.serving.options import as_fields, joined_json, name_problem, option_problems
 
 Target = Callable[..., Any]
@@ -43,9 +44,13 @@ class Deployment:
         raise TypeError(f"deployment {self.name!r} is not called directly; use {self.name}.bind(...) and run it")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Application:
-    """A bound deployment: what an import path names."""
+    """A bound deployment: what an import path names.
+
+    Arguments of `bind` that are bound deployments themselves, alone or within containers, are deployments of the same
+    application; the constructor gets handles in their place. The same object twice is one deployment.
+    """
 
     deployment: Deployment
     args: tuple[Any, ...] = ()
@@ -53,11 +58,47 @@ class Application:
 
     def bound(self) -> dict[str, Application]:
         """Return each bound deployment by name, the ingress first. Raises InvalidConfig."""
-        for value in (*self.args, *self.kwargs.values()):
-            if isinstance(value, Application):
-                text = f"argument {value.deployment.name!r} of {self.deployment.name!r}.bind() is a deployment"
-                raise InvalidConfig((Problem("", text, "composition of deployments is not available yet"),))
-        return {self.deployment.name: self}
+        names = {self.deployment.name: self}
+        pending = [self]
+        while pending:
+            parent = pending.pop(0)
+            for child in parent._children():
+                name = child.deployment.name
+                first = names.get(name)
+                if first is None:
+                    names[name] = child
+                    pending.append(child)
+                    continue
+                if first is child:
+                    continue
+                if first.deployment.target is child.deployment.target:
+                    text = f"deployment {name!r} is bound twice, each time to something of its own"
+                else:
+                    text = f"two different deployments are called {name!r}"
+                hint = f'give one of them another name, as in .options(name="{name}2").bind(...), or bind it once'
+                raise InvalidConfig((Problem("", text, hint),))
+        return names
+
+    def arguments(self, handle: Callable[[str], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the constructor's arguments, with `handle(name)` in the place of each bound deployment."""
+
+        def by(child: Application) -> Any:
+            return handle(child.deployment.name)
+
+        args, kwargs = replaced((self.args, dict(self.kwargs)), Application, by)
+        return args, kwargs
+
+    def _children(self) -> list[Application]:
+        where = f"an argument of {self.deployment.name!r}.bind()"
+        try:
+            inside = list(found((self.args, dict(self.kwargs)), (Application, Deployment)))
+        except TooDeep as error:
+            raise InvalidConfig((Problem("", f"{where} is {error}", "bind less to it"),)) from None
+        for each in inside:
+            if isinstance(each, Deployment):
+                text = f"{where} is the deployment {each.name!r}, which is not bound"
+                raise InvalidConfig((Problem("", text, f"write {each.name}.bind(...) there"),))
+        return inside
 
     def built(self) -> tuple[BuiltDeployment, ...]:
         """Return what a build reports of this application."""

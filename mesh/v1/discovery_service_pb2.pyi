@@ -26,18 +26,28 @@ class StreamSnapshotsRequest(_message.Message):
 
     GATEWAY_ID_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
+    CALLER_ID_FIELD_NUMBER: _builtins.int
+    APPLICATIONS_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
+    caller_id: _builtins.str
+    """In place of gateway_id: the id of a replica, or of another process, that calls by handles."""
     @_builtins.property
     def serving(self) -> _deployment_pb2.Generation: ...
+    @_builtins.property
+    def applications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a caller by handles: what its snapshots are to hold. All that it wants, in every message."""
+
     def __init__(
         self,
         *,
         gateway_id: _builtins.str = ...,
         serving: _deployment_pb2.Generation | None = ...,
+        caller_id: _builtins.str = ...,
+        applications: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway_id", b"gateway_id", "serving", b"serving"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "caller_id", b"caller_id", "gateway_id", b"gateway_id", "serving", b"serving"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,6 +95,7 @@ class Snapshot(_message.Message):
     APPLICATIONS_FIELD_NUMBER: _builtins.int
     REQUEST_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     CORS_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     request_timeout_s: _builtins.float
     """Seconds, from http_options of the goal state; 0: the gateway's own setting holds."""
     @_builtins.property
@@ -95,6 +106,10 @@ class Snapshot(_message.Message):
     def cors(self) -> _deployment_pb2.Cors:
         """From http_options of the goal state, every field set; absent: pages of other origins may read no answer."""
 
+    @_builtins.property
+    def asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a caller by handles: the applications that it had asked for. Those that are not in `applications` do not exist."""
+
     def __init__(
         self,
         *,
@@ -102,10 +117,11 @@ class Snapshot(_message.Message):
         applications: _abc.Iterable[Global___RoutedApplication] | None = ...,
         request_timeout_s: _builtins.float = ...,
         cors: _deployment_pb2.Cors | None = ...,
+        asked: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cors", b"cors", "generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "cors", b"cors", "generation", b"generation", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "asked", b"asked", "cors", b"cors", "generation", b"generation", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,11 +175,14 @@ class RoutedDeployment(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     max_ongoing_requests: _builtins.int
     max_queued_requests: _builtins.int
     request_timeout_s: _builtins.float
     """0: the snapshot's holds."""
+    internal: _builtins.bool
+    """Gateways never send it anything: it is called by handles only."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]: ...
     @_builtins.property
@@ -184,10 +203,11 @@ class RoutedDeployment(_message.Message):
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         interface: _deployment_pb2.Interface | None = ...,
         json: _deployment_pb2.JsonOptions | None = ...,
+        internal: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "json", b"json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "interface", b"interface", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "interface", b"interface", "internal", b"internal", "json", b"json", "max_ongoing_requests", b"max_ongoing_requests", "max_queued_requests", b"max_queued_requests", "name", b"name", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

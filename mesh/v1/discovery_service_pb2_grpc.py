@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DiscoveryServiceStub:
-    """Where gateways learn what to route to.
+    """Where gateways, and replicas that call other deployments by handles, learn what to route to.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,11 @@ class DiscoveryServiceStub:
 
 
 class DiscoveryServiceServicer:
-    """Where gateways learn what to route to.
+    """Where gateways, and replicas that call other deployments by handles, learn what to route to.
     """
 
     def StreamSnapshots(self, request_iterator, context):
-        """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
+        """One stream per process. The gateway speaks first, with its id and the generation it serves
         from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
         A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
         sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
@@ -55,6 +55,8 @@ class DiscoveryServiceServicer:
         intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
         and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
         learns by HTTP/2 pings.)
+        A caller by handles does as a gateway does; `gateway` above means either. It names the applications it calls, again
+        when there are more, and gets snapshots of these only, without interfaces, and only when something of them changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +79,7 @@ def add_DiscoveryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DiscoveryService:
-    """Where gateways learn what to route to.
+    """Where gateways, and replicas that call other deployments by handles, learn what to route to.
     """
 
     @staticmethod

@@ -27,14 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DiscoveryServiceStub:
-    """Where gateways learn what to route to."""
+    """Where gateways, and replicas that call other deployments by handles, learn what to route to."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DiscoveryServiceAsyncStub: ...
     StreamSnapshots: _grpc.StreamStreamMultiCallable[_discovery_service_pb2.StreamSnapshotsRequest, _discovery_service_pb2.StreamSnapshotsResponse]
-    """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
+    """One stream per process. The gateway speaks first, with its id and the generation it serves
     from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
     A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
     sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
@@ -42,15 +42,17 @@ class DiscoveryServiceStub:
     intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
     and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
     learns by HTTP/2 pings.)
+    A caller by handles does as a gateway does; `gateway` above means either. It names the applications it calls, again
+    when there are more, and gets snapshots of these only, without interfaces, and only when something of them changed.
     """
 
 @_typing.type_check_only
 class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
-    """Where gateways learn what to route to."""
+    """Where gateways, and replicas that call other deployments by handles, learn what to route to."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamSnapshots: _aio.StreamStreamMultiCallable[_discovery_service_pb2.StreamSnapshotsRequest, _discovery_service_pb2.StreamSnapshotsResponse]  # type: ignore[assignment]
-    """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
+    """One stream per process. The gateway speaks first, with its id and the generation it serves
     from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
     A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
     sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
@@ -58,10 +60,12 @@ class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
     intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
     and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
     learns by HTTP/2 pings.)
+    A caller by handles does as a gateway does; `gateway` above means either. It names the applications it calls, again
+    when there are more, and gets snapshots of these only, without interfaces, and only when something of them changed.
     """
 
 class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Where gateways learn what to route to."""
+    """Where gateways, and replicas that call other deployments by handles, learn what to route to."""
 
     @_abc_1.abstractmethod
     def StreamSnapshots(
@@ -69,7 +73,7 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_discovery_service_pb2.StreamSnapshotsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_discovery_service_pb2.StreamSnapshotsResponse], _abc.AsyncIterator[_discovery_service_pb2.StreamSnapshotsResponse]]:
-        """One stream per gateway process. The gateway speaks first, with its id and the generation it serves
+        """One stream per process. The gateway speaks first, with its id and the generation it serves
         from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
         A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
         sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
@@ -77,6 +81,8 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
         intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
         and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane
         learns by HTTP/2 pings.)
+        A caller by handles does as a gateway does; `gateway` above means either. It names the applications it calls, again
+        when there are more, and gets snapshots of these only, without interfaces, and only when something of them changed.
         """
 
 def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -56,6 +56,8 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     """The same, for no replica could ever serve."""
     FAILURE_KIND_DEADLINE_EXCEEDED: _FailureKind.ValueType  # 4
     """The same, for the time was over."""
+    FAILURE_KIND_REPLICA_LOST: _FailureKind.ValueType  # 5
+    """The same, for its replica went away while it ran the call."""
 
 class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper):
     """What clients are told of a handler that raised."""
@@ -69,6 +71,8 @@ FAILURE_KIND_UNAVAILABLE: FailureKind.ValueType  # 3
 """The same, for no replica could ever serve."""
 FAILURE_KIND_DEADLINE_EXCEEDED: FailureKind.ValueType  # 4
 """The same, for the time was over."""
+FAILURE_KIND_REPLICA_LOST: FailureKind.ValueType  # 5
+"""The same, for its replica went away while it ran the call."""
 Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
 
 @_typing.final
@@ -498,6 +502,8 @@ class Failed(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     RAISED_FIELD_NUMBER: _builtins.int
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """For logs, never for the client of the application."""
     kind: Global___FailureKind.ValueType
@@ -507,6 +513,11 @@ class Failed(_message.Message):
     """Of FAILURE_KIND_OVERLOADED."""
     raised: _builtins.str
     """For handles: the class of what was raised, as "module.Name"."""
+    application: _builtins.str
+    """Of every kind but FAILURE_KIND_HANDLER: the application and the deployment that the call was meant for which was
+    refused, lost or late.
+    """
+    deployment: _builtins.str
     def __init__(
         self,
         *,
@@ -515,10 +526,12 @@ class Failed(_message.Message):
         detail: _builtins.str = ...,
         retry_after_s: _builtins.float = ...,
         raised: _builtins.str = ...,
+        application: _builtins.str = ...,
+        deployment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "message", b"message", "raised", b"raised", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "detail", b"detail", "kind", b"kind", "message", b"message", "raised", b"raised", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

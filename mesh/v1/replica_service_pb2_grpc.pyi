@@ -61,7 +61,9 @@ class ReplicaServiceStub:
 
     A call of a handle is of one deployment by another, by the name of a Python method. Its body is one message, the
     arguments; its answer one message, what was returned, or one for each item that was yielded. Each is framed as those
-    of a gRPC call are, and holds values in the encoding of mesh/serving/encoding.py.
+    of a gRPC call are, and holds values in the encoding of mesh/serving/encoding.py. The Head's status is 200 where one
+    value was returned and 206 where items were yielded; it is 0, and Trailers end the answer, where the method is one
+    of a gRPC service.
 
     A WebSocket travels as a call whose body has a message for each message of the socket, in either direction, framed
     in the same way: the flag is 1 for text, 2 for binary, and 3 for a close (two bytes of code, big-endian, then the
@@ -111,7 +113,9 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
 
     A call of a handle is of one deployment by another, by the name of a Python method. Its body is one message, the
     arguments; its answer one message, what was returned, or one for each item that was yielded. Each is framed as those
-    of a gRPC call are, and holds values in the encoding of mesh/serving/encoding.py.
+    of a gRPC call are, and holds values in the encoding of mesh/serving/encoding.py. The Head's status is 200 where one
+    value was returned and 206 where items were yielded; it is 0, and Trailers end the answer, where the method is one
+    of a gRPC service.
 
     A WebSocket travels as a call whose body has a message for each message of the socket, in either direction, framed
     in the same way: the flag is 1 for text, 2 for binary, and 3 for a close (two bytes of code, big-endian, then the
@@ -164,7 +168,9 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A call of a handle is of one deployment by another, by the name of a Python method. Its body is one message, the
         arguments; its answer one message, what was returned, or one for each item that was yielded. Each is framed as those
-        of a gRPC call are, and holds values in the encoding of mesh/serving/encoding.py.
+        of a gRPC call are, and holds values in the encoding of mesh/serving/encoding.py. The Head's status is 200 where one
+        value was returned and 206 where items were yielded; it is 0, and Trailers end the answer, where the method is one
+        of a gRPC service.
 
         A WebSocket travels as a call whose body has a message for each message of the socket, in either direction, framed
         in the same way: the flag is 1 for text, 2 for binary, and 3 for a close (two bytes of code, big-endian, then the

@@ -8,7 +8,6 @@ Called by `replica`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 import anyio
@@ -23,7 +22,7 @@ from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.handler import LEFT, Gone, answer_headers, scope
 from mesh.worker.lifespan import Lifespan
-from mesh.worker.raised import text_of, traceback_of
+from mesh.worker.raised import log_raised, text_of
 
 LISTENER_S = 1.0
 """Seconds for an application that waits for `http.disconnect` to end by itself; any other is cancelled at once."""
@@ -31,8 +30,6 @@ _THREADS_MIN = 40
 """What anyio starts with."""
 _STOCK_500 = b"Internal Server Error"
 """Starlette's words for what raised. mesh's own say more: the request id, and which deployment was overloaded."""
-
-log = logging.getLogger("mesh.replica")
 
 
 def allow_threads(count: int) -> None:
@@ -114,11 +111,9 @@ class AsgiCalls:
             call.done()
             return
         self._error()
-        text = text_of(error)
-        fields = {"request_id": call.head.request_id, "traceback": traceback_of(error)}
-        log.error("application raised: %s", text, extra=fields)
+        text = log_raised(call, error, "application")
         if not exchange.answered:
-            call.fail(text)
+            call.fail(text, error)
             return
         try:
             await exchange.finish()

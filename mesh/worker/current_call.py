@@ -35,6 +35,18 @@ def enter(call: ServedCall, place: Place) -> None:
     )
 
 
+def served() -> ServedCall | None:
+    """Return the call that the running code serves, or None: there is none, or it is gone."""
+    request = current_request.current()
+    return request.source() if request is not None and request.source is not None else None
+
+
+def request_id() -> str:
+    """Return the id of the request that the running code serves, or "". Code that outlives its call has it still."""
+    request = current_request.current()
+    return request.request_id if request is not None else ""
+
+
 def fields() -> Mapping[str, str]:
     """Return what a log line says of its call: request_id, and trace_id if the client sent one."""
     request = current_request.current()

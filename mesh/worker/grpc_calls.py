@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,12 +23,10 @@ from mesh.transcode.collect import behavior, is_async
 from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker import current_call
 from mesh.worker.grpc_context import Aborted, AsyncContext, BadMessage, CallGone, CallState, SyncContext
-from mesh.worker.raised import text_of, traceback_of
+from mesh.worker.raised import log_raised
 from mesh.worker.threads import Threads
 
 _UNIMPLEMENTED, _INVALID = grpc.StatusCode.UNIMPLEMENTED.value[0], grpc.StatusCode.INVALID_ARGUMENT.value[0]
-
-log = logging.getLogger("mesh.replica")
 
 
 class GrpcCalls:
@@ -99,7 +96,7 @@ class GrpcCalls:
             if state.refused:
                 # The status that the code set counts, also when it raised then, as generated methods do.
                 if not isinstance(error, (Aborted, NotImplementedError)):
-                    self._log(call, error)
+                    log_raised(call, error, "method")
                 await state.finish(unary=False)
                 self._ok()
                 return
@@ -114,12 +111,7 @@ class GrpcCalls:
         if isinstance(error, BadFraming):
             call.fail(error.message)
         else:
-            self._log(call, error)
-            call.fail(text_of(error))
-
-    def _log(self, call: ServedCall, error: BaseException) -> None:
-        fields = {"request_id": call.head.request_id, "traceback": traceback_of(error)}
-        log.error("method raised: %s", text_of(error), extra=fields)
+            call.fail(log_raised(call, error, "method"), error)
 
     async def _run_sync(self, method: _Method, state: CallState) -> Any:
         """Run a sync method in a thread and wait until it has returned, whatever the client does meanwhile."""

@@ -10,8 +10,8 @@ import asyncio
 import contextvars
 import inspect
 import json
-import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -25,7 +25,7 @@ from mesh.pipe.served_call import ServedCall
 from mesh.serving.current_request import Place
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
-from mesh.worker.raised import text_of, traceback_of
+from mesh.worker.raised import log_raised
 from mesh.worker.threads import Threads
 
 _TEXT = [b"content-type", b"text/plain; charset=utf-8"]
@@ -34,8 +34,6 @@ _JSON = [b"content-type", b"application/json"]
 
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 """`json.dumps` makes a new encoder at each call. NaN is not JSON: it raises ValueError."""
-
-log = logging.getLogger("mesh.replica")
 
 
 class Handler:
@@ -193,10 +191,8 @@ class Handler:
             self._ended_cancelled(call)
             return
         self._error()
-        text = text_of(error)
-        fields = {"request_id": call.head.request_id, "traceback": traceback_of(error)}
-        log.error("handler raised: %s", text, extra=fields)
-        call.fail(text)
+        text = log_raised(call, error, "handler")
+        call.fail(text, error)
 
     def _ended_cancelled(self, call: ServedCall) -> None:
         self._cancelled()
@@ -207,8 +203,11 @@ class Gone(OSError):
     """What ASGI's `send` raises when nobody reads any more. Starlette makes a ClientDisconnect of it."""
 
 
-LEFT = (Gone, ClientDisconnect)
-"""What ends a handler whose client left while it answered. It is no failure, and clients must not fill the log."""
+LEFT = (Gone, ClientDisconnect, CancelledError)
+"""What ends a handler whose client left while it answered, or waited for another deployment.
+
+It is no failure, and clients must not fill the log.
+"""
 
 
 class _Raised:

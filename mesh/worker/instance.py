@@ -14,6 +14,7 @@ from typing import Any
 from mesh.errors import UserCodeError
 from mesh.model import ReplicaSpec
 from mesh.serving.asgi import AsgiApplication, hosted
+from mesh.serving.handle import get_handle
 from mesh.serving.options import option_field
 from mesh.transcode.collect import collect, handlers
 from mesh.worker.asgi_routes import bind_methods
@@ -64,17 +65,23 @@ class Instance:
 
 def construct(spec: ReplicaSpec) -> Instance:
     """Import the application and make this deployment's instance. Raises UserCodeError or InvalidConfig."""
-    bound = load_application(spec.config).bound()[spec.deployment]
+    deployments = load_application(spec.config).bound()
+    if (bound := deployments.get(spec.deployment)) is None:
+        text = f"the code has no deployment {spec.deployment!r} any more; it has {', '.join(deployments)}"
+        raise UserCodeError(text, hint="deploy again, so that the application is built anew")
     target, field = bound.deployment.target, option_field(spec.config, spec.deployment, "user_config")
     if not isinstance(target, type):
         return Instance(spec.deployment, target, field)
+    args, kwargs = bound.arguments(lambda name: get_handle(spec.application, name))
     try:
-        made = target(*bound.args, **bound.kwargs)
+        made = target(*args, **kwargs)
     except (Exception, SystemExit) as error:
         raise user_error(error) from None
     collected = collect(target)
     application = hosted(target)
-    if collected is None and application is None and not callable(made):
+    # One that is not the ingress may be called by handles only.
+    is_ingress = spec.deployment == next(iter(deployments))
+    if collected is None and application is None and not callable(made) and is_ingress:
         text = f"{spec.deployment} has no __call__ method and is no gRPC servicer, so it cannot answer requests"
         raise UserCodeError(text, hint=f"give {spec.deployment} a method __call__(self, request)")
     methods = {

@@ -1,9 +1,10 @@
 """How a worker and the processes it launches (replicas, builds) talk: stdin, then the status descriptor.
 
 stdin carries messages of the form [4-byte big-endian length][bytes]: a build gets one, what to build; a replica two,
-what to run and where its credentials are. It stays open while the parent lives: its end of file is the parent's
-death. The status descriptor carries what the child has to say. Owns the child side of that and the framing. Never
-imports grpc. Called by the build, the replica and, for the framing, the worker's processes.
+what to run and what is around it (where its credentials and the control plane are). It stays open while the parent
+lives: its end of file is the parent's death. The status descriptor carries what the child has to say. Owns the child
+side of that and the framing. Never imports grpc. Called by the build, the replica and, for the framing, the worker's
+processes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 
 from mesh.errors import Unreachable
-from mesh.security import Security
+from mesh.security import NO_SECURITY, Security
 
 LENGTH_BYTES = 4
 _CHUNK_BYTES = 64 * 1024
@@ -25,14 +26,23 @@ def framed(payload: bytes) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def security_message(security: Security) -> bytes:
-    """Return the message that tells a replica where its credentials are. It has no secret in it: it names files."""
-    return json.dumps(dataclasses.asdict(security)).encode()
+@dataclasses.dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around a replica. There is no secret in it: it names files."""
 
+    security: Security = NO_SECURITY
+    control: tuple[str, ...] = ()
+    """host:port of each control plane."""
 
-def security_of(message: bytes) -> Security:
-    """Return what the parent said in `security_message`."""
-    return Security(**json.loads(message))
+    def message(self) -> bytes:
+        """Return the message that tells a replica of it."""
+        return json.dumps({"security": dataclasses.asdict(self.security), "control": self.control}).encode()
+
+    @classmethod
+    def of(cls, message: bytes) -> Surroundings:
+        """Return what the parent said in `message`."""
+        told = json.loads(message)
+        return cls(Security(**told["security"]), tuple(told["control"]))
 
 
 def take_stdin() -> int:

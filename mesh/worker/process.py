@@ -22,9 +22,8 @@ from typing import cast
 from mesh import settings
 from mesh.errors import DeployFailed, InvalidConfig
 from mesh.lifecycle import Tasks
-from mesh.security import Security
 from mesh.worker.failures import directory_problem
-from mesh.worker.launch import framed, security_message
+from mesh.worker.launch import Surroundings, framed
 from mesh.worker.watchdog import Watchdog
 
 _READ_TIMEOUT_S = 1.0
@@ -44,8 +43,8 @@ class Launch:
     """The interpreter; "": that of this process."""
     working_dir: str = ""
     env_vars: Mapping[str, str] = field(default_factory=dict)
-    security: Security | None = None
-    """For a process that listens: where its credentials are, in a second message."""
+    surroundings: Surroundings | None = None
+    """For a process that listens, in a second message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +255,7 @@ def _environment(python: str) -> dict[str, str]:
 def _messages(launch: Launch | Program) -> bytes:
     if isinstance(launch, Program):
         return b""
-    second = framed(security_message(launch.security)) if launch.security is not None else b""
+    second = framed(launch.surroundings.message()) if launch.surroundings is not None else b""
     return framed(launch.payload) + second
 
 

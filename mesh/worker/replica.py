@@ -1,7 +1,7 @@
 """The replica process: one instance of one deployment behind a gRPC listener.
 
 `python -m mesh.worker.replica --status-fd N --parent PID --host HOST`, started by the supervisor, which sends a
-length-prefixed ReplicaSpec on stdin, then where the credentials are, and keeps stdin open as the lifeline. Owns the
+length-prefixed ReplicaSpec on stdin, then what is around it, and keeps stdin open as the lifeline. Owns the
 process's life: construct, listen, report, drain, exit. Never talks to the control plane.
 """
 
@@ -22,13 +22,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from mesh import connection, lifecycle, wire
+from mesh.clock import SYSTEM
 from mesh.credentials import Credentials
 from mesh.errors import MeshError, UserCodeError
 from mesh.liveness import pings_served
 from mesh.model import DeploymentSettings, ReplicaSpec
 from mesh.pipe.callee import Callee
 from mesh.pipe.served_call import ServedCall
-from mesh.security import Security
 from mesh.serving import current_request
 from mesh.serving.current_request import CurrentRequest, Place
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
@@ -38,10 +38,12 @@ from mesh.worker import current_call
 from mesh.worker.asgi_calls import AsgiCalls, allow_threads
 from mesh.worker.failures import failure_of
 from mesh.worker.grpc_calls import GrpcCalls
+from mesh.worker.handle_calls import HandleCalls
 from mesh.worker.handler import Handler
+from mesh.worker.handles import Handles
 from mesh.worker.health import Health
 from mesh.worker.instance import Instance, construct
-from mesh.worker.launch import read_message, security_of, take_stdin
+from mesh.worker.launch import Surroundings, read_message, take_stdin
 from mesh.worker.threads import Threads
 
 log = logging.getLogger("mesh.replica")
@@ -73,6 +75,7 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self._methods = GrpcCalls(place, instance.methods, self._threads)
         self._asgi = AsgiCalls(place, instance.asgi) if instance.asgi is not None else None
         self._handler = Handler(place, instance.target, self._threads) if callable(instance.target) else None
+        self._by_handles = HandleCalls(place, instance.target, self._threads)
         self.callee = Callee(settings.max_ongoing_requests, self._serve)
         gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
         gauge.set_function(lambda: self.callee.slots.ongoing)
@@ -113,6 +116,7 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
     async def close(self) -> None:
         """Cancel what still runs and end the pipes."""
         await self._methods.close()
+        await self._by_handles.close()
         if self._asgi is not None:
             await self._asgi.close()
         if self._handler is not None:
@@ -121,6 +125,8 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self.callee.close()
 
     def _serve(self, call: ServedCall) -> Callable[[], object]:
+        if call.head.handle:
+            return self._by_handles.serve(call)
         if call.head.grpc:
             return self._methods.serve(call)
         if self._asgi is not None:
@@ -138,10 +144,10 @@ def _nothing() -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Launched:
-    """What the worker said: what to run, where the credentials are, which address to listen on."""
+    """What the worker said: what to run, what is around it, which address to listen on."""
 
     spec: ReplicaSpec
-    security: Security
+    surroundings: Surroundings
     host: str
 
 
@@ -160,10 +166,12 @@ class Status:
 async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int:
     """Construct the instance, listen until told to stop, drain. Returns the exit code."""
     spec, host = launched.spec, launched.host
-    credentials = Credentials(launched.security)
+    credentials = Credentials(launched.surroundings.security)
     place = Place(spec.application, spec.deployment, asyncio.get_running_loop())
     # Constructors and hooks serve no request, but they run here.
     current_request.enter(CurrentRequest(place))
+    handles = Handles(spec.replica_id, launched.surroundings.control, credentials, SYSTEM)
+    handles.install()
     instance = construct(spec)
     await instance.reconfigure(spec.settings.user_config_json)
     replica = Replica(spec, instance, place)
@@ -198,6 +206,7 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
         await replica.end()
     await tasks.cancel()
     await replica.close()
+    await handles.close()
     await server.stop(STOP_S)
     admin.stop()
     return 0
@@ -234,12 +243,12 @@ def main() -> None:
     os.set_inheritable(arguments.status_fd, False)
     lifeline = take_stdin()
     spec = wire.from_proto(deployment_pb2.ReplicaSpec.FromString(read_message(lifeline)), ReplicaSpec)
-    security = security_of(read_message(lifeline))
+    surroundings = Surroundings.of(read_message(lifeline))
     lifecycle.bind_to_parent(arguments.parent, lifeline)
     configure_logs("replica", LogSettings(format=arguments.log_format), current_call.fields)
     status = Status(arguments.status_fd)
     try:
-        code = lifecycle.run(lambda stop: serve(Launched(spec, security, arguments.host), status, stop))
+        code = lifecycle.run(lambda stop: serve(Launched(spec, surroundings, arguments.host), status, stop))
     except MeshError as error:
         status.send(state="failed", **dataclasses.asdict(failure_of(error)))
         sys.exit(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mesh import wire
@@ -21,7 +21,9 @@ from mesh.reasons import Reason
 from mesh.v1 import deployment_pb2
 from mesh.worker import env_vars
 from mesh.worker.environments.environment import Environment
+from mesh.worker.environments.prepare import Environments
 from mesh.worker.failures import cut_front, process_failure
+from mesh.worker.launch import Surroundings
 from mesh.worker.logs.keeper import Keeper, ProcessLog
 from mesh.worker.logs.lines import Source
 from mesh.worker.output import Output
@@ -36,6 +38,17 @@ _TAIL_LINES = 10
 _DETAILS_CHARS_MAX = 3000
 """Of a replica's failure: it goes with each report."""
 _CONFIGURE_AGAIN = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the replicas of one worker have in common."""
+
+    watchdog: Watchdog
+    environments: Environments
+    keeper: Keeper
+    control: tuple[str, ...] = ()
+    """host:port of each control plane."""
 
 
 class Events(Protocol):
@@ -93,7 +106,7 @@ class Running:
         self._probing: asyncio.Task[None] | None = None
         self._configuring: asyncio.Task[None] | None = None
 
-    def start(self, environment: Environment, host: str, watchdog: Watchdog, keeper: Keeper) -> int:
+    def start(self, environment: Environment, host: str, shared: Shared) -> int:
         """Start the process in an environment that is ready; return its id. Raises DeployFailed or InvalidConfig."""
         runtime_env = environment.runtime_env
         spec = replace(self._spec, config=replace(self._spec.config, runtime_env=runtime_env))
@@ -104,10 +117,10 @@ class Running:
             python=environment.python,
             working_dir=runtime_env.working_dir,
             env_vars=env_vars.resolved(runtime_env),
-            security=self._credentials.security,
+            surroundings=Surroundings(self._credentials.security, shared.control),
         )
-        self._child = Child(launch, watchdog, on_output=self._printed, on_status=self._hear)
-        self._kept = keeper.open(Source(self._spec.application, self._spec.deployment, self.replica_id))
+        self._child = Child(launch, shared.watchdog, on_output=self._printed, on_status=self._hear)
+        self._kept = shared.keeper.open(Source(self._spec.application, self._spec.deployment, self.replica_id))
         return self._child.pid
 
     def terminate(self) -> None:

@@ -23,8 +23,9 @@ from mesh.worker.builds import Builds
 from mesh.worker.environments.assembly import environments
 from mesh.worker.logs.keeper import Keeper
 from mesh.worker.logs.sender import LogSender
+from mesh.worker.running import Shared
 from mesh.worker.stream import Duties
-from mesh.worker.supervisor import Shared, Supervisor
+from mesh.worker.supervisor import Supervisor
 from mesh.worker.watchdog import Watchdog
 
 _HOST_CHARS_MAX = 50
@@ -54,7 +55,7 @@ class Worker:
         self._environments = environments(settings, credentials, self._watchdog, clock)
         self._keeper = Keeper(settings.log_dir, clock)
         self._log_sender = LogSender(self._keeper)
-        shared = Shared(self._watchdog, self._environments, self._keeper)
+        shared = Shared(self._watchdog, self._environments, self._keeper, settings.control)
         self._supervisor = Supervisor(settings.host, credentials, clock, shared, self._changed)
         builds = Builds(self._environments, self._watchdog, clock)
         duties = Duties(self._supervisor, builds, self._log_sender)

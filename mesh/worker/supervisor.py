@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 
 from mesh import lifecycle
 from mesh.clock import Clock
@@ -20,26 +19,15 @@ from mesh.model import DeploymentSettings, Failure, Generation, ReplicaSpec, Rep
 from mesh.telemetry import REPLICA_CRASHES, REPLICA_STARTS
 from mesh.worker.environments.environment import in_place
 from mesh.worker.environments.listener import Listener
-from mesh.worker.environments.prepare import Environments, Prepared
+from mesh.worker.environments.prepare import Prepared
 from mesh.worker.failures import failure_of
-from mesh.worker.logs.keeper import Keeper
 from mesh.worker.output import KEPT_PER_SECOND_MAX, Output
-from mesh.worker.running import Running, bounded
+from mesh.worker.running import Running, Shared, bounded
 from mesh.worker.session import Abandon, Action, Configure, Kill, Prepare, Roster, Start, Terminate
-from mesh.worker.watchdog import Watchdog
 
 log = logging.getLogger("mesh.worker")
 
 _STOP_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the replicas of one worker have in common."""
-
-    watchdog: Watchdog
-    environments: Environments
-    keeper: Keeper
 
 
 class Supervisor:
@@ -56,8 +44,7 @@ class Supervisor:
         self._host = host
         self._credentials = credentials
         self._clock = clock
-        self._keeper = shared.keeper
-        self._watchdog = shared.watchdog
+        self._shared = shared
         self._changed = changed
         self._environments = shared.environments
         self._roster = Roster(clock.random, shared.environments.timeout_s)
@@ -248,7 +235,7 @@ class Supervisor:
         environment = prepared.environment if prepared is not None else in_place(spec.config.runtime_env)
         assert environment is not None
         try:
-            pid = running.start(environment, self._host, self._watchdog, self._keeper)
+            pid = running.start(environment, self._host, self._shared)
         except (DeployFailed, InvalidConfig) as error:
             self._exited(running, spec, failure_of(error))
             return

@@ -27,7 +27,7 @@ from mesh.model import ApplicationConfig, DeploymentSettings, ReplicaSpec, Runti
 from mesh.security import Security
 from mesh.v1 import deployment_pb2, replica_service_pb2
 from mesh.v1.replica_service_pb2_grpc import ReplicaServiceStub
-from mesh.worker.launch import framed, security_message
+from mesh.worker.launch import Surroundings, framed
 
 READY_SECONDS = 30.0
 END_SECONDS = 15.0
@@ -46,7 +46,9 @@ class ReplicaProcess:
         deployment: str,
         settings: DeploymentSettings,
         application: str = "default",
+        control: tuple[str, ...] = (),
     ) -> None:
+        self.control = control
         self.replica_id = f"{deployment}-{next(_numbers)}"
         self.address = ""
         self.admin_address = ""
@@ -102,7 +104,7 @@ class ReplicaProcess:
         os.close(child_status)
         assert self._process.stdin is not None
         self._process.stdin.write(framed(wire.to_proto(self.spec, deployment_pb2.ReplicaSpec).SerializeToString()))
-        self._process.stdin.write(framed(security_message(Security())))
+        self._process.stdin.write(framed(Surroundings(Security(), self.control).message()))
         self._process.stdin.flush()
         try:
             said = json.loads(await _line(status))

@@ -52,7 +52,7 @@ def test_pings_are_rarer_than_servers_take_them() -> None:
     ("module", "name"),
     [
         ("mesh.pipe.link", "CHANNEL_OPTIONS"),
-        ("mesh.gateway.discovery", "CHANNEL_OPTIONS"),
+        ("mesh.pipe.discovery", "CHANNEL_OPTIONS"),
         ("mesh.worker.agent", "_OPTIONS"),
         ("mesh.worker.replica_client", "_OPTIONS"),
         ("mesh.worker.replica", "SERVER_OPTIONS"),
@@ -70,7 +70,7 @@ def test_every_connection_within_the_mesh_is_pinged(module: str, name: str) -> N
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("mesh.gateway.discovery", "CHANNEL_OPTIONS"),
+        ("mesh.pipe.discovery", "CHANNEL_OPTIONS"),
         ("mesh.worker.agent", "_OPTIONS"),
         ("mesh.controlplane.forward", "OPTIONS"),
         ("mesh.cli.client", "_OPTIONS"),

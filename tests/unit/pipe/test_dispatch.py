@@ -239,7 +239,7 @@ async def test_a_call_that_ends_without_a_whole_answer_fails(played: Played) -> 
 async def test_what_the_handler_raised_ends_the_call_and_done_frees_the_slot(played: Played) -> None:
     (link,) = played.replicas("a")
     call = played.submit()
-    played.dispatcher.failed(link, call, "ValueError")
+    played.dispatcher.failed(link, call, pb.Failed(message="ValueError"))
     assert isinstance(failure(call), HandlerFailed) and played.dispatcher.in_flight == 1
     del link._calls[call.number]
     played.dispatcher.done(link, call)

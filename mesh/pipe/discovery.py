@@ -1,14 +1,15 @@
-"""The gateway's stream to the control plane: snapshots in, acknowledgements out.
+"""The stream of a gateway, or of a caller by handles, to the control plane: snapshots in, acknowledgements out.
 
-Owns finding the leader and reconnecting. While no control plane answers, the gateway serves from what it has.
-Called by `server`; hands each snapshot to `pipeline`.
+Owns finding the leader and reconnecting. While no control plane answers, calls go by what is known.
+Called by the gateway's server and by `worker/handles.py`, which put each snapshot in force.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from mesh.errors import Unreachable
 from mesh.leader_search import LeaderSearch
 from mesh.liveness import ANSWER_TIMEOUT_S, RECONNECT, STOOD_S, pings, silence_limit_s
 from mesh.model import Generation
-from mesh.settings import MESSAGE_BYTES_MAX, GatewaySettings
+from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2
 from mesh.v1 import discovery_service_pb2 as pb
 from mesh.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
@@ -36,7 +37,7 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
-log = logging.getLogger("mesh.gateway")
+log = logging.getLogger("mesh.discovery")
 
 
 @dataclass(slots=True)
@@ -53,12 +54,17 @@ class Discovery:
 
     def __init__(
         self,
-        settings: GatewaySettings,
+        control: Sequence[str],
+        says: Callable[[], pb.StreamSnapshotsRequest],
         credentials: Credentials,
         clock: Clock,
         apply: Callable[[pb.Snapshot], bool],
     ) -> None:
-        self._settings = settings
+        """`says` returns who this is and what it wants; `apply` puts a snapshot in force, unless it is an old one."""
+        self._control = tuple(control)
+        self._says = says
+        self._stream: Any = None
+        self._writing = asyncio.Lock()
         self._credentials = credentials
         self._clock = clock
         self._apply = apply
@@ -68,7 +74,7 @@ class Discovery:
 
     async def run(self) -> None:
         """Follow the leader's snapshots until cancelled."""
-        search = LeaderSearch(self._settings.control)
+        search = LeaderSearch(self._control)
         while True:
             began = self._clock.monotonic()
             ended = await self._follow(search.address)
@@ -81,9 +87,16 @@ class Discovery:
             if not search.round_over:
                 continue
             if search.rounds == _WARN_AFTER:
-                tried = ",".join(self._settings.control)
+                tried = ",".join(self._control)
                 log.warning("no control plane leads or answers; serving from the last snapshot", extra={"tried": tried})
             await asyncio.sleep(RECONNECT.pause_s(max(0, search.rounds - 1), self._clock.random))
+
+    async def say_again(self) -> None:
+        """Tell the control plane at once that something else is wanted; without a stream the next one tells it."""
+        if (stream := self._stream) is not None:
+            # A stream that breaks is noticed by whoever reads it.
+            with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, TimeoutError):
+                await self._say(stream, ANSWER_TIMEOUT_S)
 
     async def _follow(self, address: str) -> _Ended:
         """Read one stream to its end."""
@@ -105,6 +118,7 @@ class Discovery:
             log.exception("snapshot not applied", extra={"control": address})
             ended.heard = False
         finally:
+            self._stream = None
             await opened.close()
         return ended
 
@@ -122,8 +136,8 @@ class Discovery:
     async def _read(self, stream: Any, ended: _Ended) -> None:
         """Follow one stream. Raises TimeoutError when it is silent: a leader that is frozen keeps its connections."""
         limit_s = ANSWER_TIMEOUT_S
-        async with asyncio.timeout(limit_s):
-            await stream.write(self._acknowledgement())
+        await self._say(stream, limit_s)
+        self._stream = stream
         while True:
             async with asyncio.timeout(limit_s):
                 message = await stream.read()
@@ -140,11 +154,12 @@ class Discovery:
                     ended.heard = True
                     if self._apply(message.snapshot):
                         self._serving = wire.from_proto(message.snapshot.generation, Generation)
-                    async with asyncio.timeout(limit_s):
-                        await stream.write(self._acknowledgement())
+                    await self._say(stream, limit_s)
 
-    def _acknowledgement(self) -> Any:
-        request = pb.StreamSnapshotsRequest(gateway_id=self._settings.gateway_id)
-        if self._serving is not None:
-            request.serving.CopyFrom(wire.to_proto(self._serving, deployment_pb2.Generation))
-        return request
+    async def _say(self, stream: Any, limit_s: float) -> None:
+        """Tell what is wanted, and what is routed by."""
+        async with asyncio.timeout(limit_s), self._writing:
+            request = self._says()
+            if self._serving is not None:
+                request.serving.CopyFrom(wire.to_proto(self._serving, deployment_pb2.Generation))
+            await stream.write(request)

@@ -1,0 +1,186 @@
+"""Runs methods of a deployment for calls by handles: decodes arguments, calls, and encodes what comes back.
+
+Owns which methods may be called and what a return value means. Knows nothing of slots or of the wire: it gets
+`ServedCall`s and ends each exactly once. Called by `replica`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from starlette.concurrency import iterate_in_threadpool
+
+from mesh.errors import DecodingFailed, HandleMisused
+from mesh.lifecycle import Tasks
+from mesh.pipe.flow import CHUNK_BYTES
+from mesh.pipe.messages import Assembly, BadFraming, pieces, sole
+from mesh.pipe.served_call import ServedCall
+from mesh.serving import encoding
+from mesh.serving.current_request import Place
+from mesh.serving.handle import CALL
+from mesh.telemetry import REPLICA_REQUESTS
+from mesh.worker import current_call
+from mesh.worker.call_errors import RETURNED, YIELDED
+from mesh.worker.raised import log_raised
+from mesh.worker.threads import Threads
+
+
+class HandleCalls:
+    """Calls the methods of `target`, an instance or a function."""
+
+    def __init__(self, place: Place, target: Any, threads: Threads) -> None:
+        self._place = place
+        self._target = target
+        self._threads = threads
+        self._tasks = Tasks()
+        self._loop = asyncio.get_running_loop()
+        labels = (place.application, place.deployment)
+        self._ok = REPLICA_REQUESTS.labels(*labels, "ok").inc
+        self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
+        self._cancelled = REPLICA_REQUESTS.labels(*labels, "cancelled").inc
+
+    def serve(self, call: ServedCall) -> Callable[[], object]:
+        """Start `call` and return what cancels it."""
+        running = _Running()
+        running.task = self._tasks.spawn(self._serve(call, running), name="call")
+        return running.cancel
+
+    async def close(self) -> None:
+        """Cancel what runs. Threads of sync methods are left to end by themselves."""
+        await self._tasks.cancel()
+
+    async def _serve(self, call: ServedCall, running: _Running) -> None:
+        current_call.enter(call, self._place)
+        try:
+            if call.cancelled:  # before its first step
+                raise asyncio.CancelledError
+            method = self._method(call.head.method)
+            args, kwargs = await _arguments(call)
+            result = await self._run(method, args, kwargs, running)
+            if call.cancelled:  # and the method took no notice
+                raise asyncio.CancelledError
+            await self._answer(call, result)
+            self._ok()
+        except BaseException as error:  # none of it may leave the event loop, nor keep the slot
+            if call.cancelled or isinstance(error, asyncio.CancelledError):
+                self._cancelled()
+                call.done()
+                return
+            self._error()
+            call.fail(log_raised(call, error, "method"), error)
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        """Return the method to call. Raises HandleMisused if there is none that handles may call."""
+        found: Any = self._target if name == CALL else getattr(self._target, name, None)
+        if (name.startswith("_") and name != CALL) or not callable(found):
+            known = [each for each in dir(self._target) if not each.startswith("_")][:20]
+            hint = f"it has {', '.join(known)}" if known else "call it by handle.remote(...)"
+            raise HandleMisused(f"deployment {self._place.deployment!r} has no method {name[:60]!r}", hint=hint)
+        method: Callable[..., Any] = found
+        return method
+
+    async def _run(self, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], running: _Running) -> Any:
+        called = method if inspect.isroutine(method) else type(method).__call__
+        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+            result = method(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+        context = contextvars.copy_context()
+        future = self._loop.run_in_executor(self._threads, _called, context, method, args, kwargs)
+        running.in_thread = True
+        try:
+            outcome = await future  # never cancelled: the slot stays taken until the thread has returned
+        finally:
+            running.in_thread = False
+        if isinstance(outcome, _Raised):
+            raise outcome.error
+        return await outcome if inspect.isawaitable(outcome) else outcome
+
+    async def _answer(self, call: ServedCall, result: Any) -> None:
+        if inspect.isasyncgen(result):
+            await _stream(call, result)
+        elif inspect.isgenerator(result):
+            await _stream(call, iterate_in_threadpool(result))
+        else:
+            cut = _encoded(result, "the returned value")
+            if len(cut) == 1 and call.answer(RETURNED, [], cut[0]):
+                return
+            call.start(RETURNED, [])
+            for i, piece in enumerate(cut, 1):
+                if not await call.write(piece, end=i == len(cut)):
+                    break
+            call.done()
+
+
+class _Running:
+    """A call that runs. A thread cannot be interrupted: it is cancelled when its thread has returned."""
+
+    __slots__ = ("in_thread", "task")
+
+    def __init__(self) -> None:
+        self.in_thread = False
+        self.task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        if self.task is not None and not self.in_thread:
+            self.task.cancel()
+
+
+class _Raised:
+    """What a sync method raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _called(context: contextvars.Context, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Call a sync method, in its thread."""
+    try:
+        return context.run(method, *args, **kwargs)
+    except BaseException as error:
+        return _Raised(error)
+
+
+async def _arguments(call: ServedCall) -> tuple[list[Any], dict[str, Any]]:
+    """Read a call's arguments. Raises DecodingFailed."""
+    message: bytes | bytearray | None = sole(call.head.data, encoding.MESSAGE_BYTES_MAX) if call.head.end else None
+    if message is None:
+        assembly, whole = Assembly(encoding.MESSAGE_BYTES_MAX), list[bytes | bytearray]()
+        try:
+            while data := await call.read():
+                whole += assembly.feed(data)
+            assembly.end()
+        except BadFraming as error:
+            raise DecodingFailed(error.message) from None
+        if len(whole) != 1:
+            raise DecodingFailed(f"{len(whole)} messages came; a call has one")
+        message = whole[0]
+    given = encoding.decode(message)
+    match given:
+        case [list(args), dict(kwargs)] if all(isinstance(name, str) for name in kwargs):
+            return args, kwargs
+    raise DecodingFailed("what came is no list of arguments")
+
+
+async def _stream(call: ServedCall, items: Any) -> None:
+    """Send items as their reader takes them; end the generator as soon as nobody reads."""
+    call.start(YIELDED, [])
+    try:
+        async for item in items:
+            for piece in _encoded(item, "the yielded item"):
+                if not await call.write(piece):
+                    raise asyncio.CancelledError
+    finally:
+        if hasattr(items, "aclose"):
+            await items.aclose()
+    await call.write(b"", end=True)
+    call.done()
+
+
+def _encoded(value: Any, named: str) -> list[bytes]:
+    return pieces(encoding.encode(value, named), CHUNK_BYTES)
