@@ -28,6 +28,7 @@ from mesh.gateway.openapi_page import OpenApiPage
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.rest_front import RestFront
 from mesh.gateway.traffic import Traffic
+from mesh.gateway.websocket_front import WebSocketFront
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
 from mesh.pipe.retry import IDEMPOTENT
 from mesh.transcode.router import NoSuchPath
@@ -37,7 +38,6 @@ _SELDOM_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _USUAL = frozenset({"POST", "PATCH"})
 _LAST = (BodyBroken, BodyTimeout, PayloadTooLarge, Unsupported)
 """After these a client may send what is no request: the rest of a body, or what was meant for a tunnel."""
-NO_WEBSOCKETS = "WebSockets are not served here"
 
 log = logging.getLogger("mesh.gateway")
 
@@ -49,6 +49,7 @@ class HttpFront:
         self._pipeline = pipeline
         self._settings = pipeline.settings
         self._traffic = Traffic("http", pipeline.clock)
+        self.sockets = WebSocketFront(pipeline, self._traffic)
         self._rest = RestFront(pipeline)
         self._openapi = OpenApiPage(pipeline)
         self._docs = docs_page.load()
@@ -60,7 +61,7 @@ class HttpFront:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection scope."""
         if scope["type"] != "http":
-            await self._refuse(scope, receive, send)
+            await self._serve_other(scope, receive, send)
             return
         if self.last and scope["http_version"].startswith("1"):
             send = _closing(send)
@@ -250,11 +251,11 @@ class HttpFront:
         await request.send({"type": "http.response.start", "status": status, "headers": headers})
         await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is not an HTTP request."""
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is not an HTTP request."""
         if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1011, "reason": NO_WEBSOCKETS})
+            self.entered += 1
+            await self.sockets.serve(scope, receive, send)
         elif scope["type"] == "lifespan":
             while (await receive())["type"] != "lifespan.shutdown":
                 await send({"type": "lifespan.startup.complete"})
@@ -308,7 +309,7 @@ def _check_unusual(scope: Scope, head: RequestHead) -> None:
     """Refuse what HTTP does not allow and what no handler should get. Raises InvalidConfig or Unsupported."""
     check_method(scope["method"])
     if head.websocket:
-        raise Unsupported(NO_WEBSOCKETS)
+        raise Unsupported("this is no handshake of a WebSocket that is served here")
     if not scope["raw_path"].startswith(b"/"):  # `OPTIONS *`, or something without a path
         raise InvalidConfig((Problem("path", "must start with '/'"),))
     if not head.host and scope["http_version"] == "1.1":

@@ -52,8 +52,7 @@ class HttpServer:
             interface=Interfaces.ASGINL,
             backlog=settings.backlog,
             log_enabled=False,
-            # An upgrade is a request like any other then, and the front can refuse it as one.
-            websockets=False,
+            websockets=True,
             http1_settings=HTTP1Settings(
                 header_read_timeout=int(settings.header_read_timeout_s * 1000),
                 max_buffer_size=max(settings.header_bytes_max * 2, 256 * 1024),

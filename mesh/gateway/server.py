@@ -21,6 +21,8 @@ WATCHERS_S = 0.5
 """Seconds for those who watch health to go by themselves once nothing else runs."""
 POLITE_S = 1.0
 """Seconds for busy clients to be told that they are to connect elsewhere, before idle connections are closed."""
+SOCKETS_S = 1.0
+"""Seconds before the end of the drain at which WebSockets that are open still are closed."""
 QUIET_S = 0.25
 """Seconds without a request after which they are all idle."""
 AGE_JITTER = 1.15
@@ -103,8 +105,12 @@ class Gateway:
 
     async def _end_http(self) -> None:
         """Close connections as their clients expect it: after an answer that said so, else while they are idle."""
+        clock = asyncio.get_running_loop().time
+        ends = clock() + self.settings.drain_timeout_s
         self._front.last = True
         await self._quiet(lambda: self._front.entered, POLITE_S)
+        await self._front.sockets.over(ends - clock() - SOCKETS_S)
+        # Not earlier: the server drops open sockets when it stops.
         await self._http.drain()
 
     async def _end_grpc(self) -> None:

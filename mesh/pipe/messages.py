@@ -40,13 +40,18 @@ def sole(data: bytes, bytes_max: int) -> bytes | None:
 class Messages:
     """Takes a body's bytes as they come and gives whole messages. Holds one message at most beside what was fed."""
 
-    __slots__ = ("_bytes_max", "_data", "_wanted", "plain")
+    __slots__ = ("_bytes_max", "_data", "_wanted", "flag", "plain")
+
+    FLAG_MAX = 1
+    """The largest flag that a message may have."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._data = bytearray()
         self._wanted = -1
         """Size of the message whose prefix was read; -1: a prefix is next."""
+        self.flag = 0
+        """Of the last message that `next` returned."""
         self.plain = False
         """Whether the last message that `next` returned is not to be compressed."""
 
@@ -58,7 +63,7 @@ class Messages:
         """Read the next message's prefix, if it is there. Raises BadFraming if the message is too large."""
         data = self._data
         if self._wanted < 0 and len(data) >= PREFIX_BYTES:
-            if data[0] > 1:
+            if data[0] > self.FLAG_MAX:
                 raise BadFraming(f"a message has the flag {data[0]}, which nobody sends here")
             self._wanted = int.from_bytes(data[_SIZE_AT:PREFIX_BYTES], "big")
             if self._wanted > self._bytes_max:
@@ -72,7 +77,8 @@ class Messages:
         if self._wanted < 0 or len(data) < end:
             return None
         message = bytes(data[PREFIX_BYTES:end])
-        self.plain = data[0] == 1
+        self.flag = data[0]
+        self.plain = self.flag == 1
         del data[:end]
         self._wanted = -1
         return message

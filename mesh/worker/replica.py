@@ -131,6 +131,9 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
             return self._methods.serve(call)
         if self._asgi is not None:
             return self._asgi.serve(call)
+        if call.head.websocket:
+            call.answer(501, [], b"")
+            return _nothing
         if self._handler is not None:
             return self._handler.serve(call)
         # The gateway knows what a deployment serves; it asked by an older snapshot.

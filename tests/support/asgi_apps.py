@@ -203,6 +203,87 @@ async def listens(request: Request) -> None:
     note("left by itself")
 
 
+@api.websocket("/echo")
+async def echo(websocket: WebSocket) -> None:
+    """Give back what comes, and note how it ended."""
+    offered = websocket.scope["subprotocols"]
+    await websocket.accept(subprotocol=offered[-1] if offered else None)
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            note(f"closed {message['code']}")
+            return
+        if message.get("text") == "close":
+            await websocket.close(4001, "bye")
+            note("after close")
+            return
+        if message.get("text") == "raise":
+            raise ValueError("the secret reason")
+        if message.get("text") == "return":
+            return
+        if message.get("text") == "seen":
+            scope = websocket.scope
+            seen = {key: scope[key] for key in ("path", "root_path", "scheme", "query_string", "type")}
+            names = [name.decode() for name, _ in scope["headers"]]
+            await websocket.send_json({**seen, "query_string": scope["query_string"].decode(), "names": names})
+            continue
+        if "text" in message:
+            await websocket.send_text(message["text"])
+        else:
+            await websocket.send_bytes(message["bytes"])
+
+
+@api.websocket("/raises-disconnect")
+async def raises_disconnect(websocket: WebSocket) -> None:
+    await websocket.accept()
+    note("accepted")
+    while True:
+        await websocket.receive_text()
+
+
+@api.websocket("/refused")
+async def refused(websocket: WebSocket, how: str) -> None:
+    if how == "close":
+        await websocket.close(1008)
+    elif how == "answer":
+        await websocket.send_denial_response(JSONResponse({"why": "no"}, status_code=401, headers={"x-why": "no"}))
+    elif how == "raise":
+        raise ValueError("the secret reason")
+    elif how == "wait":
+        await gate_open("never")
+
+
+@api.websocket("/floods")
+async def floods(websocket: WebSocket) -> None:
+    """Send as fast as the client reads."""
+    await websocket.accept()
+    number = 0
+    try:
+        while True:
+            await websocket.send_bytes(number.to_bytes(4, "big") + CHUNK)
+            note(f"made {number}")
+            number += 1
+    finally:
+        note("floods stop")
+
+
+@api.websocket("/deaf")
+async def deaf(websocket: WebSocket, gate: str) -> None:
+    """Read nothing until the gate opens, then all."""
+    await websocket.accept()
+    note("deaf")
+    try:
+        await gate_open(gate)
+    except asyncio.CancelledError:
+        note("deaf cancelled")
+        raise
+    count = 0
+    async for _ in websocket.iter_bytes():
+        count += 1
+        if count == 100:
+            await websocket.send_json(count)
+
+
 class Threads:
     lock = threading.Lock()
     now = 0

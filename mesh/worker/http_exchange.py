@@ -1,0 +1,135 @@
+"""One HTTP call as a hosted ASGI application's `receive` and `send` see it.
+
+Owns what ASGI promises an application of a request, and which of its answers counts when it raises. Called by
+`asgi_calls`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import Message
+
+from mesh.pipe.served_call import ServedCall
+from mesh.worker.handler import LEFT, Gone, answer_headers
+
+_STOCK_500 = b"Internal Server Error"
+"""Starlette's words for what raised. mesh's own say more: the request id, and which deployment was overloaded."""
+
+
+class HttpExchange:
+    """One call as ASGI's `receive` and `send` see it."""
+
+    def __init__(self, call: ServedCall) -> None:
+        self._call = call
+        self._read_all = False
+        self._left = asyncio.Event()
+        self._listeners = 0
+        self._told = False
+        """It was told that its client is gone."""
+        self._started = self._complete = False
+        self._held: tuple[list[bytes], bytes] | None = None
+        """A whole answer of status 500, kept until it is known whether it tells of something that was raised."""
+        self._held_head: list[bytes] | None = None
+
+    @property
+    def listens(self) -> bool:
+        """Whether the application hears that its client is gone."""
+        return self._told or self._listeners > 0
+
+    def client_left(self) -> None:
+        """Tell the application that its client is gone."""
+        self._left.set()
+
+    def close(self) -> None:
+        """Nothing more will be sent: whoever still listens hears of it."""
+        self._left.set()
+
+    def ended_by(self, error: BaseException) -> bool:
+        """Whether `error` is only how an application ends when its client leaves."""
+        return self._call.cancelled and isinstance(error, LEFT)
+
+    async def receive(self) -> Message:
+        """Return the next of the body, then wait for the end of the exchange."""
+        if not self._read_all and not self._left.is_set():
+            try:
+                data = await self._read()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                # The call's body ends in this error when the client leaves; a task that is cancelled is another matter.
+                if not self._call.cancelled or (task is not None and task.cancelling()):
+                    raise
+                self._told = True
+            else:
+                body = self._call.body
+                self._read_all = body.ended and not body.pending
+                return {"type": "http.request", "body": data, "more_body": not self._read_all}
+        await self._listen()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Send of the answer as its reader takes it. Raises OSError once nobody reads."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self._started:
+                raise RuntimeError("the application started its answer twice")
+            self._started = True
+            headers = answer_headers(message.get("headers", ()))
+            if message["status"] == 500:
+                self._held_head = headers
+            else:
+                self._call.start(message["status"], headers)
+        elif kind == "http.response.body":
+            if not self._started:
+                raise RuntimeError("the application sent a body before it started its answer")
+            if not self._complete:
+                await self._send_body(bytes(message.get("body", b"")), more=bool(message.get("more_body", False)))
+
+    async def finish(self) -> None:
+        """End the call with what the application answered. Raises RuntimeError if that is no whole answer."""
+        if self._held is not None:
+            headers, body = self._held
+            self._held = None
+            if self._call.answer(500, headers, body):
+                return
+            self._call.start(500, headers)
+            await self._call.write(body, end=True)
+        elif not self._complete and not self._call.cancelled:
+            raise RuntimeError("the application returned without a whole answer")
+        self._call.done()
+
+    async def fail(self, text: str, error: BaseException) -> None:
+        """End the call: the application raised. What it answered to that counts, where it did. `text` is for logs."""
+        whole = self._complete and (self._held is None or self._held[1] != _STOCK_500)
+        if whole:
+            await self.finish()
+        else:
+            self._call.fail(text, error)
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        if self._held_head is not None:
+            if not more:
+                self._held, self._complete = (self._held_head, data), True
+                return
+            self._call.start(500, self._held_head)
+            self._held_head = None
+        self._complete = not more
+        sent = await self._call.write(data, end=not more)
+        if self._complete:
+            self._left.set()
+        elif not sent:
+            raise Gone("the client went away")
+
+    async def _read(self) -> bytes:
+        self._listeners += 1
+        try:
+            return await self._call.read()
+        finally:
+            self._listeners -= 1
+
+    async def _listen(self) -> None:
+        self._listeners += 1
+        try:
+            await self._left.wait()
+        finally:
+            self._listeners -= 1
