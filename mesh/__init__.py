@@ -8,8 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mesh.errors import BackPressureError, MeshError, RemoteError, RequestTimeout
     from mesh.serving.asgi import asgi, ingress
+    from mesh.serving.batch import batch
     from mesh.serving.deployment import Application, Deployment, deployment
     from mesh.serving.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseStream, get_handle
+    from mesh.serving.multiplexed import get_multiplexed_model_id, multiplexed
     from mesh.serving.sse import ServerSentEvent, sse
 
 __all__ = [
@@ -25,9 +27,12 @@ __all__ = [
     "ServerSentEvent",
     "__version__",
     "asgi",
+    "batch",
     "deployment",
     "get_handle",
+    "get_multiplexed_model_id",
     "ingress",
+    "multiplexed",
     "sse",
 ]
 
@@ -45,9 +50,12 @@ _MODULES = {
     "RequestTimeout": "mesh.errors",
     "ServerSentEvent": "mesh.serving.sse",
     "asgi": "mesh.serving.asgi",
+    "batch": "mesh.serving.batch",
     "deployment": "mesh.serving.deployment",
     "get_handle": "mesh.serving.handle",
+    "get_multiplexed_model_id": "mesh.serving.multiplexed",
     "ingress": "mesh.serving.asgi",
+    "multiplexed": "mesh.serving.multiplexed",
     "sse": "mesh.serving.sse",
 }
 

@@ -18,7 +18,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -112,6 +112,26 @@ REPLICA_REQUESTS = Counter(
     "mesh_replica_requests", "Calls a replica ended, by outcome.", (*_DEPLOYMENT, "outcome"), registry=REGISTRY
 )
 REPLICA_ONGOING = Gauge("mesh_replica_ongoing_requests", "Slots taken in this replica.", _DEPLOYMENT, registry=REGISTRY)
+_FUNCTION = (*_DEPLOYMENT, "function")
+BATCH_SIZE = Histogram(
+    "mesh_batch_size", "Items in a batch.", _FUNCTION, registry=REGISTRY, buckets=[2**i for i in range(11)]
+)
+BATCH_WAIT = Histogram(
+    "mesh_batch_wait_seconds", "Time a batch's first item waited.", _FUNCTION, registry=REGISTRY, buckets=SECONDS
+)
+BATCH_SECONDS = Histogram(
+    "mesh_batch_duration_seconds", "Time a batch ran.", _FUNCTION, registry=REGISTRY, buckets=SECONDS
+)
+BATCHES_RUNNING = Gauge("mesh_batches_running", "Batches that run.", _FUNCTION, registry=REGISTRY)
+MODELS_LOADED = Gauge("mesh_models_loaded", "Models that multiplexed loaders hold.", _DEPLOYMENT, registry=REGISTRY)
+MODEL_LOADS = Counter("mesh_model_loads", "Models loaded, by outcome.", (*_DEPLOYMENT, "outcome"), registry=REGISTRY)
+MODEL_UNLOADS = Counter("mesh_model_unloads", "Models unloaded.", _DEPLOYMENT, registry=REGISTRY)
+MODEL_LOAD_SECONDS = Histogram(
+    "mesh_model_load_seconds", "Time a load took.", _DEPLOYMENT, registry=REGISTRY, buckets=SECONDS
+)
+MODEL_REQUESTS = Counter(
+    "mesh_model_requests", "Models asked for, by whether they were loaded.", (*_DEPLOYMENT, "result"), registry=REGISTRY
+)
 WORKERS = Gauge("mesh_workers", "Workers with a session.", registry=REGISTRY)
 LEADER = Gauge("mesh_leader", "1 while this control plane leads.", registry=REGISTRY)
 RECONCILES = Counter("mesh_reconciles", "Passes of the reconcile loop.", ("outcome",), registry=REGISTRY)

@@ -22,6 +22,7 @@ from mesh.gateway.grpc_health import Health
 from mesh.gateway.grpc_services import Services
 from mesh.gateway.grpc_status import (
     APPLICATION_METADATA,
+    MODEL_ID_METADATA,
     REQUEST_ID_METADATA,
     Told,
     check_message,
@@ -29,7 +30,7 @@ from mesh.gateway.grpc_status import (
     peer_address,
     refuse,
 )
-from mesh.gateway.heads import answer_headers, check_field, check_method, check_size, read_head
+from mesh.gateway.heads import MODEL_ID_HEADER, answer_headers, check_field, check_method, check_size, read_head
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.reflection import Reflection
 from mesh.gateway.traffic import Traffic
@@ -186,6 +187,8 @@ class Ingress:
         to.scheme, to.http_version, to.end = "http", "2", not request.body
         call = Call(frame, route.dispatcher.loop, idempotent=method in IDEMPOTENT, body_follows=bool(request.body))
         call.single = True
+        if head.model_id:
+            call.for_model(head.model_id)
         route.dispatcher.submit(call, told.request_id)
         exchange = Exchange(pipeline.exchanges, route.dispatcher, call, timeout_s)
         upload: asyncio.Task[None] | None = None
@@ -236,6 +239,9 @@ async def _upload(call: Call, body: bytes) -> None:
 def _headers(request: Any, metadata: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
     if (given := metadata.get(REQUEST_ID_METADATA)) is not None:
         yield b"x-request-id", str(given).encode()
+    for name in MODEL_ID_METADATA:
+        if name in metadata:
+            yield MODEL_ID_HEADER, str(metadata[name]).encode()
     for header in request.headers:
         if (name := header.name.lower()) != "content-length":  # the body says it
             check_field(name, header.value)

@@ -20,6 +20,7 @@ from mesh.gateway import answer
 from mesh.gateway.exchange import Exchange
 from mesh.gateway.grpc_status import (
     APPLICATION_METADATA,
+    MODEL_ID_METADATA,
     REQUEST_ID_METADATA,
     Told,
     check_message,
@@ -27,7 +28,7 @@ from mesh.gateway.grpc_status import (
     peer_address,
     refuse,
 )
-from mesh.gateway.heads import HOP_BY_HOP, request_id
+from mesh.gateway.heads import HOP_BY_HOP, joined_model_id, request_id
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.traffic import Traffic
 from mesh.pipe.call import OPEN_BYTES_MAX, Call
@@ -42,6 +43,7 @@ _NOT_PASSED = frozenset(name.decode() for name in HOP_BY_HOP) | {
     "x-request-id",
     "x-forwarded-for",
     APPLICATION_METADATA,
+    *MODEL_ID_METADATA,
 }
 _RESERVED = ("grpc-", "x-mesh-", ":")
 _NOT_ANSWERED = HOP_BY_HOP | {b"host", b"content-type", b"content-length", b"user-agent", b"x-request-id"}
@@ -181,7 +183,7 @@ class Services(grpc.GenericRpcHandler):
         """Find the route and make the call, ready to be submitted."""
         pipeline = self._pipeline
         metadata = context.invocation_metadata() or ()
-        passed, application = _passed(metadata, told)
+        passed, application, model_id = _passed(metadata, told)
         told.request_id = told.request_id or pipeline.clock.request_id()
         pipeline.require_snapshot()
         route = pipeline.services.route(path, application)
@@ -202,6 +204,8 @@ class Services(grpc.GenericRpcHandler):
         idempotent = not streams and pipeline.services.idempotent(path)
         call = Call(frame, route.dispatcher.loop, idempotent=idempotent, body_follows=body_follows)
         call.single = True
+        if model_id:
+            call.for_model(model_id)
         return call, route, Exchange(pipeline.exchanges, route.dispatcher, call, timeout_s)
 
 
@@ -222,20 +226,23 @@ class _Handlers(dict[str, Any]):
         return handler
 
 
-def _passed(metadata: Iterable[tuple[str, Any]], told: Told) -> tuple[list[bytes], str | None]:
-    """Return what of a call's metadata goes to the replica, flat, and the application it names."""
+def _passed(metadata: Iterable[tuple[str, Any]], told: Told) -> tuple[list[bytes], str | None, str]:
+    """Return what of a call's metadata goes to the replica, flat, and the application and model that it names."""
     passed: list[bytes] = []
     application: str | None = None
+    model_id = ""
     for name, value in metadata:
         if name in _NOT_PASSED or name.startswith(_RESERVED):
             if name == APPLICATION_METADATA:
                 application = str(value)
             elif name == REQUEST_ID_METADATA:
                 told.request_id = request_id(str(value).encode())
+            elif name in MODEL_ID_METADATA:
+                model_id = joined_model_id(model_id, name.encode(), str(value).encode())
             continue
         passed.append(name.encode())
         passed.append(value if isinstance(value, bytes) else value.encode())
-    return passed, application
+    return passed, application, model_id
 
 
 @lru_cache(maxsize=1024)

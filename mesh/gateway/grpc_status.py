@@ -21,6 +21,8 @@ from mesh.pipe.messages import MessageTooLarge
 ERROR_DOMAIN = "mesh"
 APPLICATION_METADATA = "application"
 REQUEST_ID_METADATA = "x-request-id"
+MODEL_ID_METADATA = ("x-mesh-model-id", "multiplexed_model_id")
+"""Ours, and Ray Serve's."""
 
 log = logging.getLogger("mesh.gateway")
 

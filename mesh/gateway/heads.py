@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mesh.errors import HandlerFailed, InvalidConfig, Problem
 from mesh.gateway.answer import HeadTooLarge, PathTooLong, PayloadTooLarge, Unsupported
+from mesh.serving.model_id import model_id_problem
 
 if TYPE_CHECKING:
     from mesh.settings import GatewaySettings
@@ -31,7 +32,12 @@ HOP_BY_HOP = frozenset(
 """RFC 9110, 7.6.1, the one in common use beside it, and what is between a client and its proxy (11.7)."""
 _NOT_ANSWERED = HOP_BY_HOP | {REQUEST_ID_HEADER}
 _NOT_ANSWERED_FRAMED = _NOT_ANSWERED | {b"content-length"}
-_READ = frozenset((*HOP_BY_HOP, b"x-request-id", TIMEOUT_HEADER, b"content-length", b"x-forwarded-for", b"host"))
+MODEL_ID_HEADER = b"x-mesh-model-id"
+_MODEL_ID_HEADERS = frozenset((MODEL_ID_HEADER, b"serve_multiplexed_model_id", b"serve-multiplexed-model-id"))
+"""Ours, and Ray Serve's in both spellings."""
+_READ = _MODEL_ID_HEADERS | frozenset(
+    (*HOP_BY_HOP, b"x-request-id", TIMEOUT_HEADER, b"content-length", b"x-forwarded-for", b"host")
+)
 _SET_HERE = frozenset((b"x-forwarded-proto", b"x-forwarded-host", b"expect"))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_FIELDS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
@@ -49,6 +55,8 @@ class RequestHead:
     content_length: int = -1
     chunked: bool = False
     host: bytes = b""
+    model_id: str = ""
+    """Which of a deployment's models it is for."""
     websocket: bool = False
     """Whether the client wants to go on as a WebSocket."""
 
@@ -82,6 +90,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], *, client: str, scheme: st
                 head.chunked = True
             elif name == b"upgrade":
                 upgrade = value.strip().lower()
+            elif name in _MODEL_ID_HEADERS:
+                head.model_id = joined_model_id(head.model_id, name, value)
             elif name == b"connection":
                 named = named | {part.strip().lower() for part in value.split(b",")}
         elif name in _SET_HERE or name.startswith(b"x-mesh-"):
@@ -160,6 +170,19 @@ def request_id(value: bytes) -> str:
     if 0 < len(value) <= REQUEST_ID_CHARS_MAX and _ID_CHARS.issuperset(value):
         return value.decode("ascii")
     return ""
+
+
+def joined_model_id(before: str, name: bytes, value: bytes) -> str:
+    """Return the id of a model that a header names, if none named another `before`. Raises InvalidConfig."""
+    model_id = value.decode("latin-1")
+    if not model_id:
+        return before
+    problem = model_id_problem(model_id)
+    if not problem and before and before != model_id:
+        problem = "is there twice, with two values"
+    if problem:
+        raise InvalidConfig((Problem(name.decode("latin-1"), problem),))
+    return model_id
 
 
 def timeout_s(value: bytes) -> float:

@@ -122,6 +122,8 @@ class HttpFront:
         timeout_s = min(route.timeout_s, head.timeout_s) if head.timeout_s else route.timeout_s
         frame = _open_frame(scope, head, route, request, timeout_s, ends=not body_follows)
         call = Call(frame, route.dispatcher.loop, idempotent=idempotent, body_follows=body_follows)
+        if head.model_id:
+            call.for_model(head.model_id)
         route.dispatcher.submit(call, request.request_id)
         exchange = Exchange(self._pipeline.exchanges, route.dispatcher, call, timeout_s)
         upload: asyncio.Task[None] | None = None

@@ -89,6 +89,8 @@ class RestFront:
             frame.open.data, frame.open.end = self._without_body(wire, endpoint), True
         idempotent = method.idempotent or request.method in IDEMPOTENT
         call = Call(frame, route.dispatcher.loop, idempotent=idempotent, body_follows=body_follows)
+        if head.model_id:
+            call.for_model(head.model_id)
         call.single = body_follows  # each body comes by a wake-up of its own
         route.dispatcher.submit(call, request.request_id)
         exchange = Exchange(self._pipeline.exchanges, route.dispatcher, call, timeout_s)

@@ -5,7 +5,7 @@ Owns the counts of one deployment at one caller. Knows nothing of queues. Pure. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -72,6 +72,21 @@ class Balance(Generic[_B]):
         backend = next(iter(bucket))
         self.count(backend)
         return backend
+
+    def exchange(self, held: _B, preferred: Iterable[_B], rank: Callable[[_B], int]) -> _B:
+        """Let the call that was just counted on `held` go to one of `preferred` with a free slot, and return that.
+
+        The least loaded of those; if there is none, one as little loaded as `held` was, with the lowest `rank`.
+        """
+        free = [each for each in preferred if each is held or (each.open and each.in_flight < self.limit)]
+        if free:
+            best = min(free, key=lambda each: each.in_flight - (each is held))
+        else:
+            best = min((held, *self._buckets.get(held.in_flight - 1, ())), key=rank)
+        if best is not held:
+            self.release(held)
+            self.count(best)
+        return best
 
     def count(self, backend: _B) -> None:
         """Count one more call on this very backend (a slot that it offered)."""

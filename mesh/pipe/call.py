@@ -38,6 +38,7 @@ class Call:
         "idempotent",
         "link",
         "losses",
+        "model_id",
         "number",
         "offered",
         "order",
@@ -68,6 +69,8 @@ class Call:
         self.repeated = False
         self.losses = 0
         """Replicas that were lost with it."""
+        self.model_id = ""
+        """The model that it is for, if it names one."""
         self.single = False
         """It came by itself, not in a bunch with others, as calls over gRPC do."""
         self.ended = False
@@ -87,6 +90,10 @@ class Call:
     def __repr__(self) -> str:
         where = f"on {self.link.address}" if self.link is not None else "unsent"
         return f"<Call {self.order} {where}{' accepted' if self.accepted else ''}{' ended' if self.ended else ''}>"
+
+    def for_model(self, model_id: str) -> None:
+        """Say which of the replicas' models it is for. Before it is submitted."""
+        self.model_id = self.frame.open.model_id = model_id
 
     @property
     def complete(self) -> bool:

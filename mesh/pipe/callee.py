@@ -39,6 +39,7 @@ class Callee:
         self._pipes: set[ServedPipe] = set()
         self._closing = False
         self._standstill = Standstill()
+        self._model_ids: tuple[str, ...] = ()
 
     async def serve_pipe(self, context: Any) -> None:
         """Serve one pipe until its caller ends it or is lost; then cancel what it still runs."""
@@ -48,6 +49,8 @@ class Callee:
         writer = tasks.spawn(pipe.outbox.run(pipe.acknowledge), name="pipe-writer")
         reader = tasks.spawn(self._read(pipe, context), name="pipe-reader")
         self._pipes.add(pipe)
+        if self._model_ids:
+            pipe.tell_models(self._model_ids)
         if self._closing:
             pipe.outbox.end()
         try:
@@ -65,6 +68,12 @@ class Callee:
                 await asyncio.sleep(hold_s)
             pipe.heard_at = clock()
             pipe.receive(message.frames)
+
+    def tell_models(self, model_ids: tuple[str, ...]) -> None:
+        """Tell all callers which models this replica has now."""
+        self._model_ids = model_ids
+        for pipe in self._pipes:
+            pipe.tell_models(model_ids)
 
     def tick(self) -> None:
         """Time goes on; called each second, so that a standstill of this process is noticed."""
@@ -122,6 +131,8 @@ class ServedPipe:
         self._taken = 0
         """Frames that were written, or are being."""
         self._offers: deque[asyncio.TimerHandle] = deque()
+        self._models: pb.ResponseFrame | None = None
+        """The frame that tells of models and was not written yet."""
         self.outbox: Outbox[pb.ResponseFrame] = Outbox(self._write)
 
     def receive(self, frames: Any) -> None:
@@ -158,6 +169,16 @@ class ServedPipe:
         loop = asyncio.get_running_loop()
         self._offers.append(loop.call_later(OFFER_S, self._expire))
         self.outbox.put(pb.ResponseFrame(offer=pb.Offer()))
+
+    def tell_models(self, model_ids: tuple[str, ...]) -> None:
+        """Tell this caller which models there are; of changes while nothing can be written, only the last."""
+        models = pb.Models(model_ids=model_ids)
+        if self._models is not None:
+            self._models.models.CopyFrom(models)
+        else:
+            self._models = pb.ResponseFrame(models=models)
+            self.outbox.put(self._models)
+            self.outbox.wake()
 
     def answering(self, number: int) -> None:
         """The call's Head goes out now: it says by itself that the call was accepted."""
@@ -210,6 +231,8 @@ class ServedPipe:
 
     async def _write(self, frames: list[pb.ResponseFrame]) -> None:
         self._taken += len(frames)
+        if self._models is not None and self._models in frames:
+            self._models = None
         written = self._taken
         try:
             await self._context.write(pb.PipeResponse(frames=frames))

@@ -9,24 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mesh.clock import Clock
 from mesh.credentials import Credentials
-from mesh.errors import MeshError, Overloaded, ReplicaLost, Unavailable
+from mesh.errors import Overloaded, ReplicaLost, Unavailable
 from mesh.lifecycle import Tasks
 from mesh.pipe.admission import DrainRate, Line
+from mesh.pipe.affinity import Affinity
 from mesh.pipe.balance import Balance
 from mesh.pipe.call import Call
 from mesh.pipe.failures import error_of
 from mesh.pipe.link import Link
-from mesh.pipe.retry import RetryBudget
+from mesh.pipe.retry import RetryBudget, cause_to_repeat
 from mesh.telemetry import IN_FLIGHT, QUEUED, REPEATED, SHED, LineLimit
 from mesh.v1 import replica_service_pb2 as pb
-
-LOSSES_MAX = 2
-"""Replicas that may be lost with a call on them that never ran: its mere arrival may be what ends them."""
 
 log = logging.getLogger("mesh.dispatch")
 
@@ -82,6 +80,7 @@ class Dispatcher:
         self._limits = limits
         self._line: Line[Call] = Line(limits.max_queued_requests)
         self._balance: Balance[Link] = Balance(limits.max_ongoing_requests)
+        self._affinity: Affinity[Link] = Affinity()
         self._drain_rate = DrainRate()
         self._budget = RetryBudget()
         self._links: dict[str, Link] = {}
@@ -124,6 +123,8 @@ class Dispatcher:
         self._orders = call.order = self._orders + 1
         call.holder = self
         if not len(self._line) and (link := self._balance.acquire()) is not None:
+            if call.model_id:
+                link = self._having(call.model_id, link)
             self._send(call, link, offer=False)
             return
         if self._limits.failure and not self._links:
@@ -227,6 +228,7 @@ class Dispatcher:
     def lost(self, link: Link, calls: list[Call]) -> None:
         """The pipe broke: put back what never ran, repeat what may be, fail the rest."""
         self._balance.close(link)
+        self._affinity.forget(link)
         if link.retiring:
             self._running.pop(link, None)
         held = list(link.held)
@@ -267,10 +269,16 @@ class Dispatcher:
             link.decline()
         else:
             self._balance.count(link)
+            if call.model_id:
+                self._affinity.sent(link, call.model_id)
             self._send(call, link, offer=True)
         if link.refusals <= 0 and not link.draining and not link.retiring:
             self._balance.open(link)
             self._pump()
+
+    def models(self, link: Link, model_ids: Sequence[str]) -> None:
+        """The replica told which models it has."""
+        self._affinity.told(link, model_ids)
 
     def done(self, link: Link, call: Call) -> None:
         """A call is over; its slot goes to the first in the line."""
@@ -299,6 +307,12 @@ class Dispatcher:
             link.held.add(call)
             call.grant()
 
+    def _having(self, model_id: str, link: Link) -> Link:
+        """Return a link for a call that names a model, in place of `link`, on which it was counted."""
+        link = self._balance.exchange(link, self._affinity.having(model_id), self._affinity.count)
+        self._affinity.sent(link, model_id)
+        return link
+
     def _free(self, link: Link) -> None:
         self._balance.release(link)
         if len(self._line):
@@ -313,6 +327,8 @@ class Dispatcher:
         while len(self._line) and (link := self._balance.acquire()) is not None:
             call = self._line.pop()
             assert call is not None
+            if call.model_id:
+                link = self._having(call.model_id, link)
             self._send(call, link, offer=False)
         if len(self._line) and self._limits.failure and not self._links:
             waiting = self._line.clear()
@@ -332,27 +348,11 @@ class Dispatcher:
         self._pump()
 
     def _after_loss(self, call: Call, link: Link) -> None:
-        cause = ""
-        call.losses += 1
-        if not call.accepted and not call.repeated and call.losses <= LOSSES_MAX:
-            cause = "lost_before_accept"
-            # A replica starts such a call before it says so: it may have run, so this is its one repeat.
-            call.repeated = call.idempotent
-        elif self._may_repeat(call):
-            cause = "lost_after_accept"
-            call.repeated = True
-            call.accepted = False
-        if cause:
+        if cause := cause_to_repeat(call, self._budget, answered=call.head.done() or call.streams):
             REPEATED.labels(self.application, self.deployment, cause).inc()
             self._line.put_back(call)
-            return
-        error: MeshError = ReplicaLost(f"replica {link.replica_id} went away while it ran the request")
-        call.fail(error)
-
-    def _may_repeat(self, call: Call) -> bool:
-        """Whether a call that ran may run again; it is paid for from the budget then."""
-        untouched = call.accepted and not (call.repeated or call.head.done() or call.streams)
-        return untouched and call.idempotent and self._budget.withdraw()
+        else:
+            call.fail(ReplicaLost(f"replica {link.replica_id} went away while it ran the request"))
 
     def _retire(self, link: Link) -> None:
         link.retiring = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -57,6 +58,9 @@ class LinkEvents(Protocol):
 
     def offered(self, link: Link) -> None:
         """The replica reserved a slot for this caller."""
+
+    def models(self, link: Link, model_ids: Sequence[str]) -> None:
+        """The replica told which models it has."""
 
     def done(self, link: Link, call: Call) -> None:
         """A call is over and its slot is free."""
@@ -204,6 +208,8 @@ class Link:
             number = frame.call
             call = self._calls.get(number)
             if call is None:
+                if kind == "models":
+                    events.models(self, frame.models.model_ids)
                 continue
             if kind == "head":
                 call.answer(frame.head)

@@ -12,6 +12,7 @@ from typing import Any, overload
 
 from mesh.errors import InvalidConfig, Problem
 from mesh.model import BuiltDeployment, DeploymentConfig
+from mesh.serving.batch import Batched
 from mesh.serving.graph import TooDeep, found, replaced
 from mesh.serving.options import as_fields, joined_json, name_problem, option_problems
 
@@ -138,7 +139,7 @@ def deployment(target: Target | None = None, /, **options: Any) -> Deployment | 
 def _declared(target: Target, options: Mapping[str, Any]) -> Deployment:
     if isinstance(target, Deployment):
         raise InvalidConfig((Problem("", f"{target.name!r} is a deployment already", "use .options(...)"),))
-    if not (inspect.isclass(target) or inspect.isfunction(target)):
+    if not (inspect.isclass(target) or inspect.isfunction(target) or isinstance(target, Batched)):
         raise InvalidConfig((Problem("", f"a deployment is a class or a function, not {target!r}"),))
     return Deployment(target, _configured(DeploymentConfig(name=target.__name__), options))
 

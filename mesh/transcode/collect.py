@@ -27,6 +27,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.message import DecodeError
 
 from mesh.errors import UserCodeError
+from mesh.serving.batch import BatchedCall
 from mesh.transcode import comments
 from mesh.transcode.bundled import OWN
 
@@ -134,8 +135,11 @@ def behavior(handler: Any) -> Callable[..., Any]:
 
 
 def is_async(method: Callable[..., Any]) -> bool:
-    """Whether `method` runs on the event loop: the rule of grpc.aio, which looks at nothing that it wraps."""
-    return inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+    """Whether `method` runs on the event loop: the rule of grpc.aio, which looks at nothing that it wraps.
+
+    What `@mesh.batch` made of it waits there too, whatever it is.
+    """
+    return isinstance(method, BatchedCall) or inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
 
 
 class _Listener:

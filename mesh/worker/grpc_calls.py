@@ -18,13 +18,13 @@ from mesh.lifecycle import Tasks
 from mesh.pipe.messages import BadFraming
 from mesh.pipe.served_call import ServedCall
 from mesh.serving.current_request import Place
+from mesh.serving.threads import Threads
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.transcode.collect import behavior, is_async
 from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker import current_call
 from mesh.worker.grpc_context import Aborted, AsyncContext, BadMessage, CallGone, CallState, SyncContext
 from mesh.worker.raised import log_raised
-from mesh.worker.threads import Threads
 
 _UNIMPLEMENTED, _INVALID = grpc.StatusCode.UNIMPLEMENTED.value[0], grpc.StatusCode.INVALID_ARGUMENT.value[0]
 

@@ -22,11 +22,11 @@ from mesh.pipe.served_call import ServedCall
 from mesh.serving import encoding
 from mesh.serving.current_request import Place
 from mesh.serving.handle import CALL
+from mesh.serving.threads import Threads
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.call_errors import RETURNED, YIELDED
 from mesh.worker.raised import log_raised
-from mesh.worker.threads import Threads
 
 
 class HandleCalls:

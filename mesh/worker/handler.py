@@ -22,11 +22,12 @@ from starlette.types import Message, Scope
 
 from mesh.lifecycle import Tasks
 from mesh.pipe.served_call import ServedCall
+from mesh.serving.batch import Batched
 from mesh.serving.current_request import Place
+from mesh.serving.threads import Threads
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.raised import log_raised
-from mesh.worker.threads import Threads
 
 _TEXT = [b"content-type", b"text/plain; charset=utf-8"]
 _BYTES = [b"content-type", b"application/octet-stream"]
@@ -332,8 +333,10 @@ def _unquoted(raw: bytes) -> str:
 
 
 def _is_async(target: Callable[..., Any]) -> bool:
+    if isinstance(target, Batched):
+        return True
     called = target if inspect.isroutine(target) else type(target).__call__
-    return inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+    return isinstance(called, Batched) or inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
 
 
 def _takes_request(target: Callable[..., Any]) -> bool:

@@ -31,6 +31,7 @@ from mesh.pipe.callee import Callee
 from mesh.pipe.served_call import ServedCall
 from mesh.serving import current_request
 from mesh.serving.current_request import CurrentRequest, Place
+from mesh.serving.threads import Threads
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
@@ -44,7 +45,6 @@ from mesh.worker.handles import Handles
 from mesh.worker.health import Health
 from mesh.worker.instance import Instance, construct
 from mesh.worker.launch import Surroundings, read_message, take_stdin
-from mesh.worker.threads import Threads
 
 log = logging.getLogger("mesh.replica")
 
@@ -77,6 +77,8 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self._handler = Handler(place, instance.target, self._threads) if callable(instance.target) else None
         self._by_handles = HandleCalls(place, instance.target, self._threads)
         self.callee = Callee(settings.max_ongoing_requests, self._serve)
+        place.models.changed = lambda: self.callee.tell_models(place.models.model_ids)
+        place.models.changed()
         gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
         gauge.set_function(lambda: self.callee.slots.ongoing)
 

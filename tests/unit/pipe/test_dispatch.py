@@ -16,8 +16,9 @@ from mesh.clock import Clock
 from mesh.credentials import OPEN
 from mesh.errors import HandlerFailed, MeshError, Overloaded, ReplicaLost, Unavailable
 from mesh.pipe.call import Call
-from mesh.pipe.dispatch import LOSSES_MAX, Dispatcher, Limits
+from mesh.pipe.dispatch import Dispatcher, Limits
 from mesh.pipe.link import Link
+from mesh.pipe.retry import LOSSES_MAX
 from mesh.v1 import replica_service_pb2 as pb
 from tests.support.pipes import turns
 

@@ -19,9 +19,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from mesh.pipe.callee import Callee
 from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WINDOW_BYTES
 from mesh.serving.current_request import Place
+from mesh.serving.threads import Threads
 from mesh.worker import current_call
 from mesh.worker.handler import Handler
-from mesh.worker.threads import Threads
 from tests.support.pipes import ScriptedCaller, cancel, credit, data, opened, turns
 
 pytestmark = pytest.mark.filterwarnings("error")
