@@ -163,8 +163,7 @@ class Dispatcher:
         if self._line.leave(call):
             self._notice_idle()
             return
-        link = call.link
-        if link is None:
+        if (link := call.link) is None:
             return
         if call in link.held:
             link.held.discard(call)
