@@ -51,7 +51,7 @@ class ModelCache:
         self._multiplexed = multiplexed
         self._instance = weakref.ref(instance) if instance is not None else None
         self._core: Models[Ticket] = Models(multiplexed.limit)
-        self._holders: weakref.WeakSet[CurrentRequest] = weakref.WeakSet()
+        self._holders: set[CurrentRequest] = set()
         """Requests whose end will be told."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks = Tasks()
@@ -102,6 +102,7 @@ class ModelCache:
         return request
 
     def _over(self, request: CurrentRequest) -> None:
+        self._holders.discard(request)
         self._core.release(request)
         self._step()
 
