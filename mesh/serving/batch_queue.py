@@ -103,10 +103,11 @@ class BatchQueue:
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve another event loop; what an earlier one left is gone with it."""
-        if self._loop is not None and not self._loop.is_closed() and (len(self._core) or self._core.running):
-            raise RuntimeError(f"{self._batched.name} is used on two event loops at once")
-        self._core, self._tasks = Batching(self._core.limits), Tasks()
-        self._loop, self._timer = loop, None
+        if self._loop is not None:
+            if not self._loop.is_closed() and (len(self._core) or self._core.running):
+                raise RuntimeError(f"{self._batched.name} is used on two event loops at once")
+            self._core, self._tasks, self._timer = Batching(self._core.limits), Tasks(), None
+        self._loop = loop
 
     def _leave(self, item: Item) -> None:
         """The caller needs nothing more: drop the item, and the batch if nobody is left in it."""
