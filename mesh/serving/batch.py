@@ -159,6 +159,13 @@ def batch(
     return lambda function: Batched(function, limits)
 
 
+def runs_on_loop(target: Any) -> bool:
+    """Whether user code that is called goes on on the event loop, and not in a thread until it returns."""
+    batched = (Batched, BatchedCall)
+    called = target if inspect.isroutine(target) or isinstance(target, batched) else type(target).__call__
+    return isinstance(called, batched) or inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+
+
 def _parameters(function: Any) -> tuple[inspect.Parameter, ...]:
     if not inspect.isfunction(function):
         raise InvalidConfig((Problem("", f"@mesh.batch is for a function or method, not {type(function).__name__}"),))

@@ -20,6 +20,7 @@ from mesh.pipe.flow import CHUNK_BYTES
 from mesh.pipe.messages import Assembly, BadFraming, pieces, sole
 from mesh.pipe.served_call import ServedCall
 from mesh.serving import encoding
+from mesh.serving.batch import runs_on_loop
 from mesh.serving.current_request import Place
 from mesh.serving.handle import CALL
 from mesh.serving.threads import Threads
@@ -84,8 +85,7 @@ class HandleCalls:
         return method
 
     async def _run(self, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], running: _Running) -> Any:
-        called = method if inspect.isroutine(method) else type(method).__call__
-        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+        if runs_on_loop(method):
             result = method(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result
         context = contextvars.copy_context()

@@ -22,7 +22,7 @@ from starlette.types import Message, Scope
 
 from mesh.lifecycle import Tasks
 from mesh.pipe.served_call import ServedCall
-from mesh.serving.batch import Batched
+from mesh.serving.batch import runs_on_loop
 from mesh.serving.current_request import Place
 from mesh.serving.threads import Threads
 from mesh.telemetry import REPLICA_REQUESTS
@@ -43,7 +43,7 @@ class Handler:
     def __init__(self, place: Place, target: Callable[..., Any], threads: Threads) -> None:
         self._target = target
         self._takes_request = _takes_request(target)
-        self._async = _is_async(target)
+        self._async = runs_on_loop(target)
         self._tasks = Tasks()
         self._threads = threads
         self._loop = asyncio.get_running_loop()
@@ -330,13 +330,6 @@ def _json(value: Any) -> bytes:
 
 def _unquoted(raw: bytes) -> str:
     return unquote_to_bytes(raw).decode("utf-8", "replace")
-
-
-def _is_async(target: Callable[..., Any]) -> bool:
-    if isinstance(target, Batched):
-        return True
-    called = target if inspect.isroutine(target) else type(target).__call__
-    return isinstance(called, Batched) or inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
 
 
 def _takes_request(target: Callable[..., Any]) -> bool:
