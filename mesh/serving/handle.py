@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any, Protocol, TypeVar
 
 from mesh.errors import HandleMisused
+from mesh.serving.model_id import model_id_problem
 from mesh.serving.options import name_problem
 
 _T = TypeVar("_T")
@@ -138,6 +139,8 @@ class DeploymentHandle:
         }
         if timeout_s is not None and not timeout_s > 0:
             raise ValueError(f"timeout_s must be above 0, not {timeout_s!r}")
+        if multiplexed_model_id and (problem := model_id_problem(multiplexed_model_id)):
+            raise ValueError(f"multiplexed_model_id {problem}, not {str(multiplexed_model_id)[:60]!r}")
         given = {name: value for name, value in changed.items() if value is not None}
         return DeploymentHandle(dataclasses.replace(self._to, **given))  # type: ignore[arg-type]
 

@@ -47,6 +47,12 @@ def request_id() -> str:
     return request.request_id if request is not None else ""
 
 
+def batch_deadline() -> float | None:
+    """Return the deadline of the batch that the running code is, None if it is none or has none."""
+    request = current_request.current()
+    return request.deadline if request is not None and request.source is None else None
+
+
 def fields() -> Mapping[str, str]:
     """Return what a log line says of its call: request_id, and trace_id if the client sent one."""
     request = current_request.current()

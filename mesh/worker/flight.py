@@ -34,10 +34,14 @@ _TRACE = (b"traceparent", b"tracestate", b"baggage")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whence a call comes: the call that the calling code serves, if any, and the id of the request."""
+    """Whence a call comes: the call that the calling code serves, if any, and the id of the request.
+
+    A batch serves several calls; what calls from it has the `deadline` of the batch, in seconds of the loop's clock.
+    """
 
     served: ServedCall | None
     request_id: str
+    deadline: float | None = None
 
 
 class Flight:
@@ -115,6 +119,8 @@ class Flight:
         loop = self._handles.loop
         frame = self._frame(body[0], end=len(body) == 1)
         call = self._call = Call(frame, loop, idempotent=False, body_follows=len(body) > 1)
+        if self._callee.model_id:
+            call.for_model(self._callee.model_id)
         try:
             self._reached.dispatcher.submit(call, self._origin.request_id)
         except MeshError as error:
@@ -150,6 +156,8 @@ class Flight:
             limits.append(served.time_left_s(handles.loop.time()))
             served.calls = served.calls or set()
             served.calls.add(self)
+        elif self._origin.deadline is not None:
+            limits.append(self._origin.deadline - handles.loop.time())
         self._timeout_s = min((each for each in limits if each is not None), default=None)
         if self._timeout_s is None:
             return
@@ -167,8 +175,6 @@ class Flight:
         head.request_id = self._origin.request_id
         if self._timer is not None:
             head.timeout_ms = max(1, int((self._timer.when() - self._handles.loop.time()) * 1000))
-        if callee.model_id:
-            head.model_id = callee.model_id
         if served is not None and (headers := served.head.headers):
             for at in range(0, len(headers) - 1, 2):
                 if headers[at] in _TRACE:

@@ -73,7 +73,9 @@ class Handles:
         """Start a call, from any thread. Raises EncodingFailed if an argument cannot travel."""
         served = current_call.served()
         request_id = current_call.request_id() or self.clock.request_id()
-        flight = (ItemFlight if callee.stream else Flight)(self, callee, Origin(served, request_id))
+        flight = (ItemFlight if callee.stream else Flight)(
+            self, callee, Origin(served, request_id, current_call.batch_deadline())
+        )
         if not any(isinstance(each, DeploymentResponse) for each in (*args, *kwargs.values())):
             try:
                 body = _encoded(args, kwargs)
