@@ -30,9 +30,9 @@ help: ## Show this list
 	$(PIP) --no-deps -e .
 	@touch $@
 
-.venv/dev.stamp: requirements/dev.lock pyproject.toml | .venv/bin/python
+.venv/dev.stamp: requirements/dev.lock pyproject.toml clients/python/pyproject.toml | .venv/bin/python
 	$(PIP) --require-hashes -r requirements/dev.lock
-	$(PIP) --no-deps -e .
+	$(PIP) --no-deps -e . -e clients/python
 	@touch $@ .venv/run.stamp
 
 .venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
@@ -58,7 +58,7 @@ test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages;
 test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, node, Go, Java, helm …)
 	$(PYTEST) -q -n 4 --dist worksteal -m "not soak"
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
-	$(PYTEST) -q clients
+	$(PYTEST) -q clients --ignore clients/python/tests
 	$(PYTEST) -q deploy/tests
 
 .PHONY: fuzz
@@ -93,7 +93,7 @@ format: .venv/dev.stamp ## Format the code
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 .PHONY: protos
-protos: .venv/dev.stamp ## Generate mesh/v1 from protos/
+protos: .venv/dev.stamp ## Generate mesh/v1, and what clients/python has of it, from protos/
 	scripts/protos.sh
 
 .PHONY: bench

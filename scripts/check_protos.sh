@@ -5,7 +5,7 @@ out="$(mktemp -d)"
 trap 'rm -rf "$out"' EXIT
 "$(dirname "$0")/protos.sh" "$out"
 status=0
-for generated in mesh/v1 mesh/controlplane/etcdrpc mesh/gateway/reflectionrpc; do
+for generated in mesh/v1 mesh/controlplane/etcdrpc mesh/gateway/reflectionrpc clients/python/mesh_client/v1; do
     for file in $(cd "$out" && find "$generated" -name '*_pb2*'); do
         cmp -s "$out/$file" "$file" || { echo "generated code is stale: $file; run 'make protos'" >&2; status=1; }
     done
