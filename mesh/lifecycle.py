@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 EXIT_INTERRUPTED = 130
 _PR_SET_PDEATHSIG = 1
@@ -100,6 +100,15 @@ class Server(Protocol):
 
     async def stop(self) -> None:
         """End at once and free everything. Also right after a failed start, and twice."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A server whose metrics are kept elsewhere than in this process."""
+
+    def metrics(self) -> bytes:
+        """Return them as a page of Prometheus text. Called from any thread."""
         ...
 
 

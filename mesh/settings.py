@@ -138,6 +138,8 @@ class GatewaySettings:
     stream_idle_timeout_s: float = 300.0
     """Seconds without progress after which a streamed answer is given up."""
     backlog: int = 2048
+    shared_ports: bool = False
+    """Other processes listen on the same ports; the kernel spreads connections over them."""
     security: Security = NO_SECURITY
     """For its calls to control planes and replicas; its own listeners are for everyone."""
 

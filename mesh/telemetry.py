@@ -244,11 +244,20 @@ Check = Callable[[], str]
 """Returns "" when all is well, else the reason why not. Called from the admin listener's threads."""
 
 
+def own_metrics() -> bytes:
+    """Return the metrics of this process as a page of Prometheus text."""
+    return generate_latest(REGISTRY)
+
+
 class AdminListener:
     """Serves /metrics, /livez and /readyz from threads of its own, so that a busy loop still answers."""
 
-    def __init__(self, host: str, port: int, ready: Mapping[str, Check]) -> None:
+    def __init__(
+        self, host: str, port: int, ready: Mapping[str, Check], metrics: Callable[[], bytes] = own_metrics
+    ) -> None:
+        """`metrics` returns a page of Prometheus text."""
         self._ready = dict(ready)
+        self._metrics = metrics
         self._live: dict[str, Check] = {}
         try:
             self._server = make_server(host, port, self._answer, _Server, _QuietHandler)
@@ -268,7 +277,7 @@ class AdminListener:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
-            return [generate_latest(REGISTRY)]
+            return [self._metrics()]
         checks = {"/livez": self._live, "/readyz": self._ready}.get(path)
         if checks is None:
             start_response("404 Not Found", [("Content-Type", "application/json")])

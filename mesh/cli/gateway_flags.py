@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from mesh.settings import MESSAGE_BYTES_MAX
+from mesh.settings import MESSAGE_BYTES_MAX, GatewaySettings
+
+PROCESSES_MAX = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,3 +55,17 @@ class GatewayFlags:
         int,
         typer.Option("--message-bytes", min=1024, max=256 * 1024 * 1024, help="Bytes of one gRPC message, at most."),
     ] = MESSAGE_BYTES_MAX
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=PROCESSES_MAX,
+            help="Processes that share the ports, each with limits and queues of its own.",
+            metavar="COUNT",
+        ),
+    ] = 1
+
+    def applied(self, base: GatewaySettings) -> GatewaySettings:
+        """Return the settings with these values in them."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "processes"}
+        return dataclasses.replace(base, **own)

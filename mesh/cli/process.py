@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from mesh.cli.terminal import say
 from mesh.errors import MeshError
-from mesh.lifecycle import Server, Stop, Tasks, deadline
-from mesh.telemetry import AdminListener
+from mesh.lifecycle import Measured, Server, Stop, Tasks, deadline
+from mesh.telemetry import AdminListener, own_metrics
 
 STOP_SECONDS = 15.0
 """Seconds that one server's stop may take before the process goes on without it."""
@@ -30,8 +30,9 @@ class Host:
     def __init__(self, roles: Sequence[str], admin_host: str, admin_port: int) -> None:
         self._servers: dict[str, Server] = {}
         self._draining = False
+        self._metrics: Callable[[], bytes] = own_metrics
         ready = {role: lambda role=role: self.not_ready(role) for role in roles}
-        self._admin = AdminListener(admin_host, admin_port, ready)
+        self._admin = AdminListener(admin_host, admin_port, ready, lambda: self._metrics())
         self.admin_url = f"http://{self._admin.address}"
 
     def not_ready(self, role: str) -> str:
@@ -49,6 +50,8 @@ class Host:
             await server.stop()
             raise
         self._servers[role] = server
+        if isinstance(server, Measured):
+            self._metrics = server.metrics
 
     async def drain(self) -> None:
         """Drain all, the last started first: what takes requests in before what serves them."""

@@ -5,6 +5,7 @@ Owns the words of the three commands. Loads nothing heavy before one of them is 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,25 +136,19 @@ def gateway(
     Examples:
       meshctl gateway --control 10.0.0.7:7070,10.0.0.8:7070 --host 0.0.0.0
       meshctl gateway --port 0 --grpc-port 0 --admin-port 0
+      meshctl gateway --processes 4
     """
-    settings = GatewaySettings(
-        host=host,
-        port=port,
-        grpc_port=grpc_port,
-        control=control.addresses(),
-        request_timeout_s=limits.request_timeout_s,
-        drain_delay_s=limits.drain_delay_s,
-        drain_timeout_s=limits.drain_timeout_s,
-        grpc_connection_age_s=limits.grpc_connection_age_s,
-        message_bytes_max=limits.message_bytes_max,
-        security=control.security(),
-    )
+    base = GatewaySettings(host=host, port=port, grpc_port=grpc_port, control=control.addresses())
+    settings = limits.applied(dataclasses.replace(base, security=control.security()))
 
     def made() -> tuple[Server, Callable[[], dict[str, str]]]:
+        from mesh.cli.gateway_processes import GatewayProcesses
         from mesh.clock import SYSTEM
         from mesh.gateway.server import Gateway
 
-        server = Gateway(settings, SYSTEM)
+        server: Gateway | GatewayProcesses = Gateway(settings, SYSTEM)
+        if limits.processes > 1:
+            server = GatewayProcesses(settings, process.logs(), limits.processes, SYSTEM)
         return server, lambda: {"http": f"http://{server.http_address}", "grpc": server.grpc_address}
 
     http, grpc = ("HTTP", host, port, "--port"), ("gRPC", host, grpc_port, "--grpc-port")

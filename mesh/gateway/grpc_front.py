@@ -44,7 +44,6 @@ SPARE_BYTES = 16 * 1024 * 1024
 """What a message may be over the limit and still be refused by us, who can say why. Beyond it grpc itself refuses."""
 INGRESS = "mesh.v1.IngressService"
 OPTIONS = (
-    ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -65,6 +64,7 @@ class GrpcFront:
         """Take the port; whoever connects waits. Raises Conflict when it is taken."""
         settings = self._pipeline.settings
         bounds = (
+            ("grpc.so_reuseport", int(settings.shared_ports)),
             ("grpc.max_receive_message_length", settings.message_bytes_max + SPARE_BYTES),
             ("grpc.max_send_message_length", settings.message_bytes_max),
         )

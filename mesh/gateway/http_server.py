@@ -36,7 +36,7 @@ class HttpServer:
     def listen(self) -> None:
         """Take the port; whoever connects waits. Raises Conflict when it is taken."""
         settings = self._settings
-        self._socket = bind(settings.host, settings.port, settings.backlog)
+        self._socket = bind(settings.host, settings.port, settings.backlog, shared=settings.shared_ports)
         host, port = self._socket.getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -103,12 +103,14 @@ _holder: Any = _granian.SocketHolder
 """Takes a descriptor, whether it is a unix socket, and the backlog. granian's stubs leave that out."""
 
 
-def bind(host: str, port: int, backlog: int) -> socket.socket:
+def bind(host: str, port: int, backlog: int, *, shared: bool = False) -> socket.socket:
     """Return a bound socket. Raises Conflict when the address is taken or cannot be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         # Listening now makes a second process fail at its bind, and no connection is refused meanwhile.
         listener.listen(backlog)
