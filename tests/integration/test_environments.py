@@ -243,6 +243,23 @@ async def test_a_package_is_built_and_run(control: ControlPlane, session: Worker
     await session.until_state("r1", ReplicaState.STOPPED)
 
 
+async def test_a_cache_may_be_named_from_the_current_directory_on(
+    control: ControlPlane, settings: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    worker = Worker(replace(settings, cache_dir="near"), SYSTEM)
+    await worker.start()
+    try:
+        session = await control.session()
+        made = config(control.upload(zip_of({"served.py": HELLO})), py_modules=(control.upload(tar_of(FILES)),))
+        result = await session.build("b1", made)
+        assert result.deployments, result.failure
+        await session.assign(1, spec(made))
+        await session.until_state("r1", ReplicaState.READY)
+    finally:
+        await worker.stop()
+
+
 async def test_one_download_serves_all(control: ControlPlane, session: WorkerSession) -> None:
     made = config(control.upload(zip_of(FILES)))
     await session.assign(1, *(spec(made, f"r{i}") for i in range(4)))

@@ -22,7 +22,9 @@ from mesh.worker.watchdog import Watchdog
 
 def environments(settings: WorkerSettings, credentials: Credentials, watchdog: Watchdog, clock: Clock) -> Environments:
     """Return the environments of a worker. Nothing is read or written before something has to be fetched."""
-    cache = Cache(Path(settings.cache_dir or cache_directory()), settings.cache_bytes_max, clock)
+    # Replicas and builds are told paths in it, and run in directories of their own.
+    directory = Path(settings.cache_dir or cache_directory()).absolute()
+    cache = Cache(directory, settings.cache_bytes_max, clock)
     packages = Packages(settings.control, credentials, clock)
     tools, resolver = Tools(watchdog, clock), Resolver(settings.allow_private_urls)
     fetcher = Fetcher(cache, packages, resolver, tools)
