@@ -259,12 +259,14 @@ class AdminListener:
         self._ready = dict(ready)
         self._metrics = metrics
         self._live: dict[str, Check] = {}
+        host = host.strip("[]")
+        kind = _Server6 if ":" in host else _Server
         try:
-            self._server = make_server(host, port, self._answer, _Server, _QuietHandler)
+            self._server = make_server(host, port, self._answer, kind, _QuietHandler)
         except OSError as error:
             hint = "choose another with --admin-port (0: a free one)"
             raise Conflict(f"admin listener cannot bind {host}:{port}: {error.strerror}", hint=hint) from error
-        self.address = f"{host}:{self._server.server_port}"
+        self.address = f"[{host}]:{self._server.server_port}" if ":" in host else f"{host}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(1.0,), name="admin", daemon=True)
         self._thread.start()
 
@@ -299,6 +301,10 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _QuietHandler(WSGIRequestHandler):

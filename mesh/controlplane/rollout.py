@@ -162,7 +162,7 @@ def _crashed(spec: DeploymentSpec, crashes: int, statuses: Sequence[ReplicaStatu
 
 
 def _failed(message: str, said: Failure) -> Failure:
-    hint = said.hint or "meshctl logs NAME --previous tells more"
+    hint = said.hint or "meshctl logs NAME tells more"
     return Failure(message, said.field or "import_path", hint, said.details, said.reason or Reason.START_FAILED)
 
 

@@ -20,7 +20,7 @@ from mesh.worker import env_vars
 from mesh.worker.environments.environment import Environment, in_place
 from mesh.worker.environments.listener import Listener
 from mesh.worker.environments.prepare import Environments, Prepared
-from mesh.worker.failures import failure_of, process_failure
+from mesh.worker.failures import IN_WORKER_LOG, failure_of, process_failure
 from mesh.worker.launch import LENGTH_BYTES
 from mesh.worker.output import Output
 from mesh.worker.process import Child, Launch
@@ -135,7 +135,7 @@ class Builds:
             result = _parsed(bytes(said))
         except DecodeError:
             text = f"importing {request.config.import_path!r} ended the process: it {_past(ending)}"
-            return _failed(request, process_failure(text, output.tail(_TAIL_LINES)))
+            return _failed(request, process_failure(text, output.tail(_TAIL_LINES), IN_WORKER_LOG))
         result.build_id = request.build_id
         if result.HasField("failure"):
             told = {**labels, **({"traceback": result.failure.details} if result.failure.details else {})}

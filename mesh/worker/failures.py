@@ -14,6 +14,9 @@ from mesh.reasons import Reason
 
 _FETCHED = re.compile(r"/[^\s\"']*/(?:archive|git)-[0-9a-f]{64}/tree/")
 MEND = "mend the code, then try again"
+IN_LOGS = "meshctl logs NAME has what it printed, also when the replica is gone"
+IN_WORKER_LOG = "the worker's log has what it printed"
+"""Of a build: `meshctl logs` has lines of replicas only."""
 _MESSAGE_CHARS_MAX = 500
 DETAILS_CHARS_MAX = 16_000
 """Of a build. Stored with the application's goal state, within the store's limit for a value."""
@@ -31,11 +34,14 @@ def failure_of(error: MeshError) -> Failure:
     return Failure(one_line(error.message), hint=error.hint)
 
 
-def process_failure(ending: str, tail: str) -> Failure:
-    """Return what to tell of a process that ended, as `ending` says, without saying why; `tail` is what it printed."""
+def process_failure(ending: str, tail: str, hint: str = IN_LOGS) -> Failure:
+    """Return what to tell of a process that ended, as `ending` says, without saying why; `tail` is what it printed.
+
+    `hint` says where all that it printed is.
+    """
     last = tail.rstrip().rpartition("\n")[2].strip()
     message = f"{ending}; it printed last: {last}" if last else ending
-    return Failure(one_line(message), "import_path", "meshctl logs NAME --previous has what it printed", tail)
+    return Failure(one_line(message), "import_path", hint, tail)
 
 
 def directory_problem(field: str, path: str, why: str) -> Problem:

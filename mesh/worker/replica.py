@@ -45,6 +45,7 @@ from mesh.worker.handles import Handles
 from mesh.worker.health import Health
 from mesh.worker.instance import Instance, construct
 from mesh.worker.launch import Surroundings, read_message, take_stdin
+from mesh.worker.listening import with_port
 
 log = logging.getLogger("mesh.replica")
 
@@ -186,7 +187,7 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
     await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server(replica, server)
-    port = connection.bind(server, f"{host}:0", credentials)
+    port = connection.bind(server, with_port(host, 0), credentials)
     await server.start()
     admin = AdminListener(host, 0, {"draining": lambda: "draining" if replica.callee.draining else ""})
     tasks = lifecycle.Tasks()
@@ -194,7 +195,7 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
     async def begin() -> None:
         await first_check(replica, status)
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
-        status.send(state="ready", address=f"{host}:{port}", admin_address=admin.address)
+        status.send(state="ready", address=with_port(host, port), admin_address=admin.address)
         tasks.spawn(report_load(replica, status), name="load-report")
         lifecycle.tune_collector()
 

@@ -21,6 +21,7 @@ from mesh.settings import WorkerSettings
 from mesh.worker.agent import Agent, Identity
 from mesh.worker.builds import Builds
 from mesh.worker.environments.assembly import environments
+from mesh.worker.listening import check_here, check_one_address
 from mesh.worker.logs.keeper import Keeper
 from mesh.worker.logs.sender import LogSender
 from mesh.worker.running import Shared
@@ -37,10 +38,12 @@ class Worker:
     """One worker (a `lifecycle.Server`). Start it from the thread that is to outlive its replicas: the main thread."""
 
     def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
-        """Raises InvalidConfig: no control plane to look for, replicas open to others, unusable credentials."""
+        """Raises InvalidConfig: no control plane to look for, replicas open to others, a host that stands for every
+        address, unusable credentials."""
         if not settings.control:
             raise InvalidConfig((Problem("control", "no address of a control plane", "give host:port"),))
         check_listener("each replica", settings.host, settings.security)
+        check_one_address(settings.host)
         credentials = Credentials(settings.security)
         self.worker_id = settings.worker_id or f"{_host_name()}-{clock.token(6)}"
         identity = Identity(
@@ -51,6 +54,7 @@ class Worker:
             resources=_resources(settings.max_replicas),
             version=mesh.__version__,
         )
+        self._host = settings.host
         self._watchdog = Watchdog()
         self._environments = environments(settings, credentials, self._watchdog, clock)
         self._keeper = Keeper(settings.log_dir, clock)
@@ -74,7 +78,8 @@ class Worker:
         return self._supervisor.output(replica_id)
 
     async def start(self) -> None:
-        """Begin to look for the control plane; it need not be there yet."""
+        """Begin to look for the control plane; it need not be there yet. Raises InvalidConfig: `host` is not here."""
+        await asyncio.to_thread(check_here, self._host)
         self._watchdog.start()
         self._environments.start()
         self._keeper.start()

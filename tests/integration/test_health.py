@@ -180,3 +180,4 @@ def check_health(self):
     assert status.last_failure is not None and status.last_failure_at > 0
     assert status.last_failure.reason is Reason.CRASHED
     assert status.last_failure.message == "exited with code 7; it printed last: out of luck"
+    assert status.last_failure.hint == "meshctl logs NAME has what it printed, also when the replica is gone"

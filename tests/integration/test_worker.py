@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from mesh.clock import SYSTEM
 from mesh.errors import InvalidConfig
 from mesh.liveness import SILENT_INTERVALS_MAX
 from mesh.model import ApplicationConfig, DeploymentSettings, ReplicaSpec, ReplicaState, RuntimeEnv
+from mesh.security import Security
 from mesh.settings import WorkerSettings
 from mesh.worker.server import Worker
 from tests.support.scripted_control_plane import WAIT_SECONDS, ControlPlane, WorkerSession
@@ -197,6 +199,45 @@ async def test_signs_of_life_keep_a_session(control: ControlPlane, session: Work
 def test_it_needs_an_address_to_connect_to() -> None:
     with pytest.raises(InvalidConfig, match="no address of a control plane"):
         Worker(WorkerSettings(control=()), SYSTEM)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "[::]"])
+def test_gateways_need_one_address_to_reach_replicas_at(host: str) -> None:
+    trusted = Security(insecure=True)
+    with pytest.raises(InvalidConfig, match="every address of this host") as raised:
+        Worker(WorkerSettings(host=host, control=("127.0.0.1:1",), security=trusted), SYSTEM)
+    assert "--host" in raised.value.problems[0].hint
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "2001:db8::1"])
+async def test_an_address_that_is_not_here_ends_it_before_replicas_fail(host: str) -> None:
+    trusted = Security(insecure=True)
+    worker = Worker(WorkerSettings(host=host, control=("127.0.0.1:1",), security=trusted), SYSTEM)
+    with pytest.raises(InvalidConfig, match=f"replicas cannot listen on {host}: ") as raised:
+        await worker.start()
+    assert "--host" in raised.value.problems[0].hint
+    await worker.stop()
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+async def test_replicas_listen_on_addresses_of_ipv6(host: str, code: Code) -> None:
+    async with ControlPlane() as control:
+        worker = Worker(WorkerSettings(worker_id="w1", host=host, control=(control.address,)), SYSTEM)
+        await worker.start()
+        try:
+            session = await control.session()
+            await session.assign(1, code.spec())
+            status = await session.until_state("r1", READY)
+            assert status.address.startswith("[::1]:")
+            assert status.admin_address.startswith("[::1]:")
+            await asyncio.to_thread(_fetch, f"http://{status.admin_address}/livez")
+        finally:
+            await worker.stop()
+
+
+def _fetch(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as answer:
+        assert answer.status == 200
 
 
 # Replicas.
@@ -491,7 +532,7 @@ async def test_a_build_reports_what_the_code_declares(session: WorkerSession, co
     ("source", "expected"),
     [
         ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind' (served.py:1)"),
-        ("import os\nprint('bye')\nos._exit(4)\n", "exited with code 4; it printed last: bye"),
+        ("import os\nprint('bye')\nos._exit(4)\n", "exited with code 4; it printed last: bye -> the worker's log has"),
         ("raise SystemExit(2)\n", "SystemExit: 2"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "was killed by SIGSEGV"),
         ("apps = 1\n", "did you mean 'apps'?"),
