@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-DEBIAN_PACKAGES := etcd-server curl systemd tini
+DEBIAN_PACKAGES := etcd-server curl systemd tini chromium
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev \
     protoc-gen-go protoc-gen-go-grpc
 JAVA_PACKAGES := protobuf-compiler protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java libnetty-java \
@@ -55,7 +55,7 @@ test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages;
 	$(PYTEST) -q -n 4 --dist worksteal
 
 .PHONY: test-all
-test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, node, Go, Java, helm …)
+test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, Chromium, node, Go, Java, helm …)
 	$(PYTEST) -q -n 4 --dist worksteal -m "not soak"
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
 	$(PYTEST) -q clients --ignore clients/python/tests
