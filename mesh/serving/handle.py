@@ -89,6 +89,11 @@ def set_caller(caller: Caller | None) -> None:
     _caller = caller
 
 
+def serving_calls() -> bool:
+    """Whether handles work in this process."""
+    return _caller is not None
+
+
 def caller() -> Caller:
     """Return what makes calls in this process. Raises HandleMisused where nothing does."""
     if _caller is None:

@@ -14,6 +14,7 @@ from typing import Any
 from mesh.errors import UserCodeError
 from mesh.model import ReplicaSpec
 from mesh.serving.asgi import AsgiApplication, hosted
+from mesh.serving.deployment import Application
 from mesh.serving.handle import get_handle
 from mesh.serving.options import option_field
 from mesh.transcode.collect import collect, handlers
@@ -65,7 +66,12 @@ class Instance:
 
 def construct(spec: ReplicaSpec) -> Instance:
     """Import the application and make this deployment's instance. Raises UserCodeError or InvalidConfig."""
-    deployments = load_application(spec.config).bound()
+    return instance_of(load_application(spec.config), spec)
+
+
+def instance_of(application: Application, spec: ReplicaSpec) -> Instance:
+    """Make the instance of one deployment of an application. Raises UserCodeError or InvalidConfig."""
+    deployments = application.bound()
     if (bound := deployments.get(spec.deployment)) is None:
         text = f"the code has no deployment {spec.deployment!r} any more; it has {', '.join(deployments)}"
         raise UserCodeError(text, hint="deploy again, so that the application is built anew")
@@ -78,10 +84,10 @@ def construct(spec: ReplicaSpec) -> Instance:
     except (Exception, SystemExit) as error:
         raise user_error(error) from None
     collected = collect(target)
-    application = hosted(target)
+    asgi = hosted(target)
     # One that is not the ingress may be called by handles only.
     is_ingress = spec.deployment == next(iter(deployments))
-    if collected is None and application is None and not callable(made) and is_ingress:
+    if collected is None and asgi is None and not callable(made) and is_ingress:
         text = f"{spec.deployment} has no __call__ method and is no gRPC servicer, so it cannot answer requests"
         raise UserCodeError(text, hint=f"give {spec.deployment} a method __call__(self, request)")
     methods = {
@@ -90,7 +96,7 @@ def construct(spec: ReplicaSpec) -> Instance:
         for name, handler in handlers(made, service).items()
     }
     instance = Instance(spec.deployment, made, field, methods)
-    if application is not None:
-        bind_methods(application, made)
-        instance.asgi = application
+    if asgi is not None:
+        bind_methods(asgi, made)
+        instance.asgi = asgi
     return instance
