@@ -2,8 +2,8 @@
 
 meshctl run images:app --working-dir examples/images
 
-What comes is a picture as binary PGM (P5); what is told is which pattern it shows. The "model" compares it with drawn patterns:
-arithmetic with arrays that is cheaper for many pictures together, as it is on an accelerator.
+What comes is a picture as binary PGM (P5); what is told is which pattern it shows. The "model" compares it with drawn
+patterns: arithmetic with arrays that is cheaper for many pictures together, as it is on an accelerator.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ async def in_process(
 async def _until_serving(gateway: Gateway, name: str) -> None:
     try:
         async with asyncio.timeout(READY_S):
-            while not gateway.serving(name):
+            while not gateway.serving(name):  # noqa: ASYNC110 it tells nobody
                 await asyncio.sleep(0.002)
     except TimeoutError:
         raise DeadlineExceeded(f"the application did not answer within {READY_S:g} s") from None
@@ -201,9 +201,10 @@ class _Told(DiscoveryServiceServicer):
         self._snapshot = snapshot
         self._said.set()
 
-    async def StreamSnapshots(  # type: ignore[override]  # noqa: D102
+    async def StreamSnapshots(
         self, request_iterator: AsyncIterator[pb.StreamSnapshotsRequest], context: Any
     ) -> AsyncIterator[pb.StreamSnapshotsResponse]:
+        """Tell one of them, and again when it asks for something else."""
         yield pb.StreamSnapshotsResponse(welcome=Welcome(heartbeat_interval_s=SILENT_S))
         told: list[str] | None = None
         async for request in request_iterator:

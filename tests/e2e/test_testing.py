@@ -29,12 +29,13 @@ with testing.serve("hello:app", working_dir=sys.argv[1]) as served:
 @pytest.mark.long
 @pytest.mark.timeout(180)
 def test_the_tests_of_the_document_pass(tmp_path: Path) -> None:
-    app, conftest, tests = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    app, within, conftest, tests = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     for name, text in {
         "shop.py": app,
         "conftest.py": conftest,
         "test_shop.py": tests,
-        "pytest.ini": "[pytest]\n",
+        "test_within.py": within,
+        "pytest.ini": "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n",
     }.items():
         (tmp_path / name).write_text(text)
     done = subprocess.run(
@@ -46,7 +47,7 @@ def test_the_tests_of_the_document_pass(tmp_path: Path) -> None:
         timeout=150,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout
+    assert "6 passed" in done.stdout
 
 
 def test_a_test_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
