@@ -204,6 +204,19 @@ class DeploymentResponse:
         """Whether the answer is there, or never will be."""
         return self._flight.done()
 
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Refuse: there are no items. Raises HandleMisused."""
+        raise self._no_stream()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Refuse: there are no items. Raises HandleMisused."""
+        raise self._no_stream()
+
+    def _no_stream(self) -> HandleMisused:
+        self._flight.cancel()
+        hint = "if the method yields items, call it by handle.options(stream=True)"
+        return HandleMisused("the response is one answer, not a stream of items", hint=hint)
+
     def _unary(self) -> None:
         return
 

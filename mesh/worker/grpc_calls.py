@@ -14,9 +14,11 @@ from typing import Any
 
 import grpc
 
+from mesh.errors import DecodingFailed
 from mesh.lifecycle import Tasks
 from mesh.pipe.messages import BadFraming
 from mesh.pipe.served_call import ServedCall
+from mesh.serving import encoding
 from mesh.serving.current_request import Place
 from mesh.serving.threads import Threads
 from mesh.telemetry import REPLICA_REQUESTS
@@ -43,6 +45,7 @@ class GrpcCalls:
         threads: Threads,
     ) -> None:
         self._methods = {path.encode(): _Method(handler) for path, handler in methods.items()}
+        self._by_name = {path.rpartition("/")[2]: _MethodByHandle(handler) for path, handler in methods.items()}
         self._threads = threads
         self._tasks = Tasks()
         self._closing = False
@@ -52,8 +55,12 @@ class GrpcCalls:
         self._error = REPLICA_REQUESTS.labels(*labels, "error").inc
         self._cancelled = REPLICA_REQUESTS.labels(*labels, "cancelled").inc
 
+    def has(self, name: str) -> bool:
+        """Whether a method of that name can be called by handles."""
+        return name in self._by_name
+
     def serve(self, call: ServedCall) -> Callable[[], object]:
-        """Start `call` and return what cancels it."""
+        """Start `call`, which came as gRPC or by a handle, and return what cancels it."""
         return self._tasks.spawn(self._serve(call), name="call").cancel
 
     async def close(self) -> None:
@@ -63,7 +70,8 @@ class GrpcCalls:
 
     async def _serve(self, call: ServedCall) -> None:
         current_call.enter(call, self._place)
-        method = self._methods.get(call.head.raw_path)
+        head = call.head
+        method = self._by_name.get(head.method) if head.handle else self._methods.get(head.raw_path)
         if method is None:
             path = call.head.raw_path.decode("utf-8", "replace")[:200]
             call.answer_grpc([], b"", pb.Trailers(code=_UNIMPLEMENTED, message=f"there is no method {path}"))
@@ -153,6 +161,38 @@ class _Method:
         self.serialize = handler.response_serializer or bytes
         self.deserialize = handler.request_deserializer or bytes
         self.is_async = is_async(self.behaviour)
+
+
+class _MethodByHandle(_Method):
+    """The same method, called by a handle: its messages travel as values do."""
+
+    __slots__ = ("_takes",)
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__(handler)
+        # Generated: the bound FromString of the message's class.
+        self._takes = getattr(self.deserialize, "__self__", None)
+        self.serialize = _serialized
+        self.deserialize = self._request
+
+    def _request(self, data: bytes) -> Any:
+        """Return the request message in the arguments of a call. Raises BadMessage."""
+        try:
+            given = encoding.decode(data)
+        except DecodingFailed as error:
+            raise BadMessage(error.message) from None
+        takes = getattr(getattr(self._takes, "DESCRIPTOR", None), "full_name", "message")
+        match given:
+            case [[request], dict(kwargs)] if not kwargs and not self.request_streaming:
+                if not isinstance(self._takes, type) or isinstance(request, self._takes):
+                    return request
+                raise BadMessage(f"the method takes a {takes}, not a {type(request).__name__}")
+        many = "a stream of requests, which handles do not send" if self.request_streaming else f"one {takes}"
+        raise BadMessage(f"the method takes {many}")
+
+
+def _serialized(message: Any) -> bytes:
+    return b"".join(encoding.encode(message, "the response"))
 
 
 async def _run_async(method: _Method, state: CallState) -> Any:

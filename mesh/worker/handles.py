@@ -184,5 +184,10 @@ class Handles:
 
 
 def _encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[bytes]:
-    parts = encoding.encode([list(args), kwargs], "")
+    try:
+        parts = encoding.encode([list(args), kwargs], "")
+    except EncodingFailed as error:
+        place = error.message.replace("[0]", "args", 1) if error.message.startswith("[0]") else error.message
+        place = place.replace("[1]", "kwargs", 1) if place.startswith("[1]") else place
+        raise EncodingFailed(place, hint=error.hint) from None
     return pieces(parts, CHUNK_BYTES)

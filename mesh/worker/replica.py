@@ -128,9 +128,9 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self.callee.close()
 
     def _serve(self, call: ServedCall) -> Callable[[], object]:
-        if call.head.handle:
+        if call.head.handle and not self._methods.has(call.head.method):
             return self._by_handles.serve(call)
-        if call.head.grpc:
+        if call.head.grpc or call.head.handle:
             return self._methods.serve(call)
         if self._asgi is not None:
             return self._asgi.serve(call)

@@ -38,6 +38,8 @@ class Routed:
     built: bool = True
     interface: deployment_pb2.Interface | None = None
     json: deployment_pb2.JsonOptions | None = None
+    children: tuple[Routed, ...] = ()
+    """Deployments of the same application that are called by handles only."""
 
     def message(self) -> pb.RoutedApplication:
         """Return it as the control plane would send it."""
@@ -56,6 +58,10 @@ class Routed:
                 deployment.interface.CopyFrom(self.interface)
             if self.json is not None:
                 deployment.json.CopyFrom(self.json)
+            for child in self.children:
+                (inner,) = child.message().deployments
+                inner.internal = True
+                routed.deployments.append(inner)
         return routed
 
 
@@ -68,13 +74,15 @@ def snapshot(number: int, applications: Iterable[Routed], *, epoch: int = 1) -> 
 
 
 class Snapshots(DiscoveryServiceServicer):
-    """A control plane's `DiscoveryService`: sends the last published snapshot to each gateway."""
+    """A control plane's `DiscoveryService`: sends the last published snapshot to each gateway, and to who calls."""
 
     def __init__(self) -> None:
         self.address = ""
         self.number = 0
         self.acknowledged: dict[str, int] = {}
         """Generation number that each gateway said it serves from."""
+        self.callers: dict[str, int] = {}
+        """The same of each replica that calls by handles."""
         self._last: pb.Snapshot | None = None
         self._news = asyncio.Condition()
         self._server: Any = None
@@ -102,14 +110,18 @@ class Snapshots(DiscoveryServiceServicer):
     async def StreamSnapshots(
         self, request_iterator: AsyncIterator[pb.StreamSnapshotsRequest], context: Any
     ) -> AsyncIterator[pb.StreamSnapshotsResponse]:
-        sent = 0
+        sent, asked = 0, list[str]()
         async for request in request_iterator:
             async with self._news:
-                self.acknowledged[request.gateway_id] = request.serving.number
+                heard = self.acknowledged if request.gateway_id else self.callers
+                heard[request.gateway_id or request.caller_id] = request.serving.number
                 self._news.notify_all()
-                while self._last is None or self.number == sent:
+                while self._last is None or (self.number == sent and asked == list(request.applications)):
                     await self._news.wait()
-                sent, latest = self.number, self._last
+                latest = pb.Snapshot()
+                latest.CopyFrom(self._last)
+                sent, asked = self.number, list(request.applications)
+                latest.asked.extend(asked)
             yield pb.StreamSnapshotsResponse(snapshot=latest)
 
 
