@@ -97,8 +97,8 @@ def serving_calls() -> bool:
 def caller() -> Caller:
     """Return what makes calls in this process. Raises HandleMisused where nothing does."""
     if _caller is None:
-        hint = 'elsewhere, name the control plane: mesh.get_handle(..., address="host:port"), or set MESH_ADDRESS'
-        raise HandleMisused("handles work in replicas", hint=hint)
+        hint = "elsewhere, call what is deployed over HTTP or gRPC"
+        raise HandleMisused("handles work in replicas only", hint=hint)
     return _caller
 
 
