@@ -225,6 +225,15 @@ class BatchQueue:
         return self._threads
 
 
+class _BatchRequest(CurrentRequest):
+    """What the callers in a batch have in common. It is over with the batch."""
+
+    __slots__ = ()
+
+    def watch_end(self) -> bool:
+        return True
+
+
 class _Metrics:
     """What is counted of one function in one deployment."""
 
@@ -243,4 +252,4 @@ def _request_of(batch: Batch[Item]) -> CurrentRequest:
         return CurrentRequest(_NOWHERE)
     if len(batch.items) == 1:
         return first
-    return CurrentRequest(first.place, deadline=batch.deadline, model_id=str(batch.key), watch_end=lambda _: True)
+    return _BatchRequest(first.place, "", str(batch.key), batch.deadline)

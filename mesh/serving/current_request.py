@@ -27,44 +27,44 @@ class Place:
 
 
 class CurrentRequest:
-    """One request that is served. `deadline` is in seconds of `Clock.monotonic`, None without one."""
+    """One request that is served, or none in particular: a batch of several, or the start of a replica."""
 
-    __slots__ = ("_callbacks", "_watch_end", "deadline", "model_id", "over", "place", "request_id", "source")
+    __slots__ = ("_callbacks", "_deadline", "model_id", "over", "place", "request_id")
 
-    def __init__(
-        self,
-        place: Place,
-        *,
-        request_id: str = "",
-        deadline: float | None = None,
-        model_id: str = "",
-        source: Callable[[], Any] | None = None,
-        watch_end: Callable[[CurrentRequest], bool] | None = None,
-    ) -> None:
-        """`source` returns the call on the wire, None when it is gone; `watch_end` sees to it that `end` is called."""
+    source: Callable[[], Any] | None = None
+    """Returns the call on the wire, None when it is gone."""
+
+    def __init__(self, place: Place, request_id: str = "", model_id: str = "", deadline: float | None = None) -> None:
         self.place = place
         self.request_id = request_id
-        self.deadline = deadline
         self.model_id = model_id
-        self.source = source
         self.over = False
-        self._watch_end = watch_end
-        self._callbacks: list[Callable[[], object]] = []
+        self._deadline = deadline
+        self._callbacks: list[Callable[[], object]] | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over, in seconds of `Clock.monotonic`; None: it has no bound."""
+        return self._deadline
 
     def when_over(self, then: Callable[[], object]) -> bool:
         """Call `then` when the request is over. False if it is over already, or never will be."""
-        if self.over or self._watch_end is None:
+        if self.over or (self._callbacks is None and not self.watch_end()):
             return False
-        if not self._callbacks and not self._watch_end(self):
-            return False
+        if self._callbacks is None:
+            self._callbacks = []
         self._callbacks.append(then)
         return True
+
+    def watch_end(self) -> bool:
+        """See to it that `end` is called; False if that will never be."""
+        return False
 
     def end(self) -> None:
         """The request is over."""
         self.over = True
-        callbacks, self._callbacks = self._callbacks, []
-        for then in callbacks:
+        callbacks, self._callbacks = self._callbacks, None
+        for then in callbacks or ():
             then()
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mesh.clock import SYSTEM
 from mesh.pipe.served_call import ServedCall
@@ -18,21 +19,42 @@ from mesh.serving.current_request import CurrentRequest, Place
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+class ServedRequest(CurrentRequest):
+    """A request that came as a call. Nothing is computed before it is asked for."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, place: Place, call: ServedCall) -> None:
+        # One for each call: what the base does, without the price of calling it.
+        self.place = place
+        head = call.head
+        self.request_id = head.request_id
+        self.model_id = head.model_id
+        self.over = False
+        self._callbacks = None
+        # Not the call itself: code that outlives it, such as a task it started, keeps the context.
+        self.source: Callable[[], Any] | None = weakref.ref(call)
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over; None once it is."""
+        call = self._call()
+        left_s = call.time_left_s(now := SYSTEM.monotonic()) if call is not None else None
+        return None if left_s is None else now + left_s
+
+    def watch_end(self) -> bool:
+        """Have the call tell of its end."""
+        call = self._call()
+        return call is not None and call.when_over(self.end)
+
+    def _call(self) -> ServedCall | None:
+        call: ServedCall | None = self.source() if self.source is not None else None
+        return call
+
+
 def enter(call: ServedCall, place: Place) -> None:
     """From here on, the code of this task or context serves `call`."""
-    head = call.head
-    timeout_ms = head.timeout_ms
-    current_request.enter(
-        CurrentRequest(
-            place,
-            request_id=head.request_id,
-            deadline=SYSTEM.monotonic() + timeout_ms / 1000 if timeout_ms else None,
-            model_id=head.model_id,
-            # Not the call itself: code that outlives it, such as a task it started, keeps the context.
-            source=weakref.ref(call),
-            watch_end=_watch_end,
-        )
-    )
+    current_request.enter(ServedRequest(place, call))
 
 
 def served() -> ServedCall | None:
@@ -63,11 +85,6 @@ def fields() -> Mapping[str, str]:
     if call is not None and (trace_id := _trace_id(call)):
         found["trace_id"] = trace_id
     return found
-
-
-def _watch_end(request: CurrentRequest) -> bool:
-    call = request.source() if request.source is not None else None
-    return call is not None and call.when_over(request.end)
 
 
 def _trace_id(call: ServedCall) -> str:
