@@ -67,6 +67,11 @@ class ModelCache:
         loader = function if instance is None else function.__get__(instance)
         return from_thread(self._get(loader, model_id), self._multiplexed.name)
 
+    async def unload_all(self) -> None:
+        """Unload every model, for no request will want one any more."""
+        for model_id, model in self._core.take_all():
+            await self._unload(model_id, model)
+
     async def _get(self, loader: Callable[[str], Any], model_id: str) -> Any:
         self._enter(asyncio.get_running_loop())
         ticket = Ticket(loader)
@@ -185,12 +190,21 @@ class _Told:
         """The cache belongs to this replica."""
         self._place = place
         self._labels = (place.application, place.deployment)
+        # Not the cache itself: it goes with its instance.
+        method = weakref.WeakMethod(cache.unload_all)
+
+        async def unload_all() -> None:
+            if (unload := method()) is not None:
+                await unload()
+
+        place.models.add(self._key, unload_all)
         weakref.finalize(cache, self._gone).atexit = False
 
     def _gone(self) -> None:
         """The cache went with its instance."""
         MODELS_LOADED.labels(*self._labels).dec(self._loaded)
-        self.holds(())
+        if self._place is not None:
+            self._place.models.remove(self._key)
 
     def request(self, *, hit: bool) -> None:
         MODEL_REQUESTS.labels(*self._labels, "hit" if hit else "miss").inc()

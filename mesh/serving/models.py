@@ -108,6 +108,13 @@ class Models(Generic[_T]):
         """A model is gone."""
         self._unloading.remove(model_id)
 
+    def take_all(self) -> list[tuple[str, Any]]:
+        """Let all loaded models go, whoever uses them, and return them."""
+        taken = [(model_id, loaded.model) for model_id, loaded in self._loaded.items()]
+        self._unloading.update(self._loaded)
+        self._loaded.clear()
+        return taken
+
     def step(self) -> Step[_T]:
         """Return what is to be done now. After each change, until nothing is."""
         step: Step[_T] = Step()

@@ -78,8 +78,9 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self._handler = Handler(place, instance.target, self._threads) if callable(instance.target) else None
         self._by_handles = HandleCalls(place, instance.target, self._threads)
         self.callee = Callee(settings.max_ongoing_requests, self._serve)
-        place.models.changed = lambda: self.callee.tell_models(place.models.model_ids)
-        place.models.changed()
+        self._models = place.models
+        self._models.changed = lambda: self.callee.tell_models(self._models.model_ids)
+        self._models.changed()
         gauge = REPLICA_ONGOING.labels(spec.application, spec.deployment)
         gauge.set_function(lambda: self.callee.slots.ongoing)
 
@@ -90,9 +91,10 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
             await self._asgi.lifespan.start()
 
     async def end(self) -> None:
-        """Run the application's shutdown, once nothing is served any more."""
+        """Run the application's shutdown and unload its models, once nothing is served any more."""
         if self._asgi is not None:
             await self._asgi.lifespan.stop()
+        await self._models.unload_all()
 
     async def Pipe(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: D102
         await self.callee.serve_pipe(context)

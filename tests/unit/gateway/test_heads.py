@@ -48,6 +48,26 @@ def test_headers_for_this_hop_and_of_mesh_stop(name: bytes) -> None:
     assert passed(read((name, b"value"), (b"kept", b"1"))) == [(b"kept", b"1"), *ADDED]
 
 
+@pytest.mark.parametrize("name", [b"x-mesh-model-id", b"serve_multiplexed_model_id", b"serve-multiplexed-model-id"])
+def test_a_model_is_named_by_our_header_and_by_ray_serves(name: bytes) -> None:
+    head = read((name, b"org/model:v1"), (b"kept", b"1"))
+    assert head.model_id == "org/model:v1" and passed(head) == [(b"kept", b"1"), *ADDED]
+    assert read((name, b"")).model_id == "" == read().model_id
+    assert read((name, b"a"), (b"x-mesh-model-id", b"a")).model_id == "a"
+
+
+@pytest.mark.parametrize("value", [b"a b", b"a" * 201, b"/a", b"..", b"a/../b", b"a\\b", b"caf\xe9", b"a,b", b"a%2fb"])
+def test_a_model_id_that_is_none_is_refused(value: bytes) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        read((b"x-mesh-model-id", value))
+    assert caught.value.problems[0].field == "x-mesh-model-id"
+
+
+def test_two_models_are_refused() -> None:
+    with pytest.raises(InvalidConfig, match="twice"):
+        read((b"x-mesh-model-id", b"a"), (b"serve_multiplexed_model_id", b"b"))
+
+
 def test_headers_named_by_connection_stop_wherever_they_stand() -> None:
     head = read((b"x-early", b"1"), (b"connection", b"close, X-Early , x-late"), (b"x-late", b"2"), (b"kept", b"3"))
     assert passed(head) == [(b"kept", b"3"), *ADDED]

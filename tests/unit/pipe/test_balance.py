@@ -37,6 +37,34 @@ def test_equals_are_taken_in_turn_up_to_the_limit() -> None:
     assert balance.in_flight == 6
 
 
+def exchanged(balance: Balance[Backend], preferred: list[Backend], rank: dict[str, int] | None = None) -> Backend:
+    held = balance.acquire()
+    assert held is not None
+    return balance.exchange(held, preferred, lambda each: (rank or {}).get(each.name, 0))
+
+
+def test_a_preferred_one_with_a_free_slot_is_taken_the_least_loaded_of_those() -> None:
+    balance, (a, b, c) = balance_of(2, 3)
+    assert [exchanged(balance, [b, c]) for _ in range(4)] == [b, c, b, c]
+    assert (a.in_flight, b.in_flight, c.in_flight) == (0, 2, 2)
+    assert exchanged(balance, [b, c]) is a, "nobody waits for a preferred one"
+    assert exchanged(balance, [a]) is a and balance.in_flight == 6 and balance.acquire() is None
+
+
+def test_a_preferred_one_that_is_closed_is_not_taken() -> None:
+    balance, (a, b) = balance_of(2, 2)
+    balance.close(b)
+    assert exchanged(balance, [b]) is a
+
+
+def test_without_a_preferred_one_the_rank_decides_among_the_least_loaded() -> None:
+    balance, (a, b, c) = balance_of(2, 3)
+    assert exchanged(balance, [], {"0": 3, "1": 2, "2": 1}) is c
+    assert exchanged(balance, [], {"0": 3, "1": 2, "2": 1}) is b
+    assert exchanged(balance, [], {"0": 3, "1": 2, "2": 1}) is a
+    assert exchanged(balance, [c]) is c and balance.in_flight == 4
+
+
 def test_the_one_that_came_free_is_next() -> None:
     balance, (a, b) = balance_of(1, 2)
     balance.acquire()

@@ -38,10 +38,12 @@ class Played:
             self.dispatcher.connected(link)
         return links
 
-    def submit(self, *, method: str = "GET", body_follows: bool = False) -> Call:
+    def submit(self, *, method: str = "GET", body_follows: bool = False, model_id: str = "") -> Call:
         """Submit a call."""
         frame = pb.RequestFrame(open=pb.Open(method=method, end=not body_follows))
         call = Call(frame, asyncio.get_running_loop(), idempotent=method == "GET", body_follows=body_follows)
+        if model_id:
+            call.for_model(model_id)
         self.dispatcher.submit(call, "id")
         return call
 
@@ -359,3 +361,36 @@ async def test_calls_come_in_order_through_refusals_and_losses(played: Played) -
         order.append(sent[0])
         played.answer(sent[0])
     assert order == calls
+
+
+async def test_a_call_goes_where_its_model_is_if_that_replica_has_a_slot(played: Played) -> None:
+    first, second = played.replicas("a", "b", limits=Limits(1, 9))
+    played.dispatcher.models(second, ["m"])
+    call = played.submit(model_id="m")
+    assert call.link is second and call.frame.open.model_id == "m"
+    elsewhere, waits = played.submit(model_id="m"), played.submit(model_id="m")
+    assert elsewhere.link is first and waits.link is None
+    played.answer(elsewhere)
+    assert waits.link is first, "no call waits for a particular replica"
+    played.answer(waits)
+    played.answer(call)
+
+
+async def test_a_model_is_expected_where_a_call_for_it_went_and_the_rest_goes_where_fewest_are(played: Played) -> None:
+    first, second = played.replicas("a", "b", limits=Limits(4, 9))
+    links = {}
+    for model_id in "wxyz":
+        call = played.submit(model_id=model_id)
+        links[model_id] = call.link
+        played.answer(call)
+    assert sorted(link.replica_id for link in links.values() if link is not None) == ["a", "a", "b", "b"]
+    for model_id in "zyxw":
+        call = played.submit(model_id=model_id)
+        assert call.link is links[model_id]
+        played.answer(call)
+    played.lose(first)
+    played.dispatcher.connected(first)
+    call = played.submit(model_id=next(each for each, link in links.items() if link is first))
+    assert call.link is first, "it lost its models, and has the fewest"
+    played.answer(call)
+    assert second.in_flight == 0
