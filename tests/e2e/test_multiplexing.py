@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from mesh import testing
+from mesh.telemetry import REGISTRY
 from tests.support.mesh_process import EXAMPLES, ROOT
 
 pytestmark = pytest.mark.timeout(120)
@@ -40,6 +41,13 @@ def test_the_example_by_header() -> None:
             headers = {"x-mesh-model-id": language}
             answer = httpx.get(f"{served.http}/", params={"text": "good morning"}, headers=headers)
             assert answer.json() == {"text": text}
+
+
+def test_the_metrics_of_the_page_exist() -> None:
+    known = {sample.name for metric in REGISTRY.collect() for sample in metric.samples}
+    known |= {metric.name for metric in REGISTRY.collect()}
+    for name in re.findall(r"^\| `(mesh_\w+)`", BATCHING, re.MULTILINE):
+        assert name in known or name.removesuffix("_total") in known, name
 
 
 def test_the_code_of_the_page_is_served(tmp_path: Path) -> None:
