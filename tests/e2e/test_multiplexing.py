@@ -1,4 +1,4 @@
-"""examples/multiplexing.py on a mesh: through a handle and by header, models stay where they are; docs/batching.md runs."""
+"""examples/multiplexing.py on a mesh: by handle and by header, models stay where they are; docs/batching.md runs."""
 
 from __future__ import annotations
 
