@@ -46,38 +46,79 @@ export class MeshError extends Error {
     this.details = failure.details ?? [];
   }
 
-  /** Whether the call surely never ran, so that repeating it does no harm whatever it does. */
-  get refused(): boolean {
-    return REFUSALS.has(this.reason);
+  /** Whether the call was refused before anything ran, so that repeating it does no harm whatever it does. */
+  get neverRan(): boolean {
+    return NEVER_RAN.has(this.reason);
   }
 }
 
-/** A limit is reached. Come again after `retryAfterMs`, or do without. */
+/** A limit of the mesh is reached. Come again after `retryAfterMs`, or do without. */
 export class Overloaded extends MeshError {}
 
-/** Nothing serves the call, or what served it was lost. */
+/** Nobody could take the call, or the connection broke. */
 export class Unavailable extends MeshError {}
 
-/** The time that the caller or the server set has passed. The call may have run. */
+/** The replica went away while it ran the call. */
+export class ReplicaLost extends Unavailable {}
+
+/** It took longer than it may. The call may have run. */
 export class DeadlineExceeded extends MeshError {}
 
-/** The caller cancelled the call. */
+/** The caller called it off. */
 export class Cancelled extends MeshError {}
+
+/** The other side wants to know who calls, and was not told, or wrongly. */
+export class Unauthenticated extends MeshError {}
+
+/** The other side knows who calls, and does not allow it. */
+export class PermissionDenied extends MeshError {}
+
+/** The request is wrong. */
+export class InvalidRequest extends MeshError {}
+
+/** There is no such route, service, method or thing. */
+export class NotFound extends MeshError {}
+
+/** The state of things does not allow it: it exists already, or somebody else changed it. */
+export class Conflict extends MeshError {}
+
+/** A limit of the application itself, not of the mesh. */
+export class ResourceExhausted extends MeshError {}
+
+/** The handler raised. */
+export class HandlerFailed extends MeshError {}
 
 /** Reason of an error that this side of the connection told: nobody was reached. */
 export const NOT_CONNECTED = "NOT_CONNECTED";
-const REFUSALS = new Set(["OVERLOADED", "NO_REPLICA", NOT_CONNECTED]);
+/** A deployment that was overloaded further down is not among them: the one that called it ran. */
+const NEVER_RAN = new Set(["OVERLOADED", "NO_REPLICA", NOT_CONNECTED]);
 
-const CLASSES: Record<string, typeof MeshError> = {
-  RESOURCE_EXHAUSTED: Overloaded,
-  UNAVAILABLE: Unavailable,
-  DEADLINE_EXCEEDED: DeadlineExceeded,
+const BY_REASON: Record<string, typeof MeshError> = {
+  OVERLOADED: Overloaded,
+  CHILD_OVERLOADED: Overloaded,
+  REPLICA_LOST: ReplicaLost,
+  MESSAGE_TOO_LARGE: HandlerFailed,
+};
+const BY_CODE: Record<string, typeof MeshError> = {
   CANCELLED: Cancelled,
+  UNKNOWN: HandlerFailed,
+  INVALID_ARGUMENT: InvalidRequest,
+  DEADLINE_EXCEEDED: DeadlineExceeded,
+  NOT_FOUND: NotFound,
+  ALREADY_EXISTS: Conflict,
+  PERMISSION_DENIED: PermissionDenied,
+  RESOURCE_EXHAUSTED: ResourceExhausted,
+  FAILED_PRECONDITION: Conflict,
+  ABORTED: Conflict,
+  OUT_OF_RANGE: InvalidRequest,
+  UNIMPLEMENTED: NotFound,
+  INTERNAL: HandlerFailed,
+  UNAVAILABLE: Unavailable,
+  DATA_LOSS: HandlerFailed,
+  UNAUTHENTICATED: Unauthenticated,
 };
 
 /** Returns the error that tells of a failure. */
 export function errorOf(failure: Failure): MeshError {
-  // No limit of load: such a message is never taken.
-  if (failure.reason === "MESSAGE_TOO_LARGE") return new MeshError(failure);
-  return new (CLASSES[failure.code] ?? MeshError)(failure);
+  return new (BY_REASON[failure.reason ?? ""] ?? BY_CODE[failure.code] ?? HandlerFailed)(failure);
 }

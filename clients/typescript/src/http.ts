@@ -31,14 +31,14 @@ export interface CallInit extends RequestInit {
  * As `fetch`, but throws what failed:
  *
  * - `Overloaded`, `DeadlineExceeded`, `Unavailable` when no attempt got an answer in time;
- * - `MeshError` for whatever else mesh itself or a gRPC method answered as `application/problem+json`;
+ * - the `MeshError` that tells of whatever else mesh itself or a gRPC method answered as `application/problem+json`;
  * - what `signal` was aborted with.
  *
  * Every other answer is returned, whatever its status: it is your handler's. After `timeoutMs` reading the body ends
  * with `DeadlineExceeded`.
  *
  * A call is repeated if it surely never ran (it was shed, nobody was reached), or if it is idempotent and was lost
- * (502, 503, 429, a broken connection, an attempt that took too long); never without time and budget left, and never if
+ * (502, 503, a broken connection, an attempt that took too long); never without time and budget left, and never if
  * its body is a stream.
  */
 export type MeshFetch = (path: string | URL, init?: CallInit) => Promise<Response>;
@@ -54,7 +54,7 @@ export function createFetch(options: FetchOptions = {}): MeshFetch {
   const budget = options.budget ?? new RetryBudget();
   return async (path, init = {}) => {
     const call = new Call(path, init, options);
-    budget.deposit();
+    budget.deposit(performance.now());
     for (let attempt = 1; ; attempt++) {
       const answer = await call.send();
       if (answer instanceof Response) return answer;
@@ -137,7 +137,7 @@ class Call {
 
   repeatable(error: MeshError): boolean {
     if (this.init.body instanceof ReadableStream) return false;
-    if (error.refused) return true;
+    if (error.neverRan) return true;
     if (!this.idempotent) return false;
     if (error instanceof Overloaded || error instanceof Unavailable) return true;
     // Only where the attempt's own time was up: a server that gave up by itself would give up again.
@@ -177,7 +177,7 @@ class Call {
     const cause = (error instanceof Error ? error.cause : undefined) as { code?: string; message?: string } | undefined;
     return new Unavailable({
       code: "UNAVAILABLE",
-      reason: NEVER_SENT.has(cause?.code ?? "") ? NOT_CONNECTED : "CONNECTION_LOST",
+      reason: NEVER_SENT.has(cause?.code ?? "") ? NOT_CONNECTED : "CONNECTION_BROKEN",
       message: `${this.method} ${String(this.url)}: ${cause?.message || cause?.code || String(error)}`,
       requestId: this.requestId,
       cause: error,

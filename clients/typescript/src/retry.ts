@@ -10,7 +10,7 @@ export interface RetryPolicy {
 }
 
 export const RETRY_POLICY: Readonly<RetryPolicy> = {
-  attemptsMax: 4,
+  attemptsMax: 3,
   backoffMs: 100,
   backoffMaxMs: 5_000,
   backoffFactor: 2,
@@ -28,21 +28,26 @@ export function pauseMs(policy: RetryPolicy, attempt: number, random: number, re
 
 /**
  * Keeps repeats a small share of the load, as repeats of everything by everybody are what keeps an overloaded server
- * overloaded: each call saves `ratio` of a repeat, at most `saved` are saved up. It starts full.
+ * overloaded: each call saves `ratio` of a repeat, and each second `perSecond`, for who calls seldom; at most `saved` are
+ * saved up. It starts full. Times are in milliseconds.
  */
 export class RetryBudget {
   private left: number;
+  private at: number | undefined;
 
   constructor(
     private readonly ratio = 0.1,
+    private readonly perSecond = 1,
     private readonly saved = 10,
   ) {
     this.left = saved;
   }
 
   /** Counts a call. */
-  deposit(): void {
-    this.left = Math.min(this.saved, this.left + this.ratio);
+  deposit(now: number): void {
+    const passedMs = Math.max(0, now - (this.at ?? now));
+    this.at = now;
+    this.left = Math.min(this.saved, this.left + this.ratio + (this.perSecond * passedMs) / 1000);
   }
 
   /** Takes one repeat, if there is one. */

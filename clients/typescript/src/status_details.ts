@@ -4,9 +4,11 @@ import { Reader } from "protobufjs/minimal";
 
 import type { Detail } from "./errors";
 
+const DOMAIN = "mesh";
+
 /** What a google.rpc.Status says beyond code and message. */
 export interface StatusDetails {
-  /** Of google.rpc.ErrorInfo. */
+  /** Of mesh's own google.rpc.ErrorInfo; applications have words of their own. */
   reason: string;
   /** Of google.rpc.RetryInfo; undefined if there is none. */
   retryAfterMs: number | undefined;
@@ -23,7 +25,7 @@ export function statusDetails(encoded: Uint8Array): StatusDetails {
       const type = text(1);
       const value = messages(2)[0] ?? new Uint8Array();
       found.details.push({ "@type": type, value });
-      if (type.endsWith("/google.rpc.ErrorInfo")) found.reason = fieldsOf(value).text(1);
+      if (type.endsWith("/google.rpc.ErrorInfo") && fieldsOf(value).text(2) === DOMAIN) found.reason = fieldsOf(value).text(1);
       if (type.endsWith("/google.rpc.RetryInfo")) found.retryAfterMs = milliseconds(fieldsOf(value).messages(1)[0]);
     }
   } catch {
