@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import faulthandler
 import os
 import sys
 
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--status-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
+    # What native code dies of is printed, with the line of Python that called it.
+    faulthandler.enable(all_threads=False)
     os.set_inheritable(options.status_fd, False)
     lifeline = take_stdin()
     try:

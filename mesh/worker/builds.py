@@ -22,7 +22,7 @@ from mesh.worker.environments.listener import Listener
 from mesh.worker.environments.prepare import Environments, Prepared
 from mesh.worker.failures import IN_WORKER_LOG, failure_of, process_failure
 from mesh.worker.launch import LENGTH_BYTES
-from mesh.worker.output import Output
+from mesh.worker.output import LINES_KEPT, Output
 from mesh.worker.process import Child, Launch
 from mesh.worker.replica_log import log_line
 from mesh.worker.session import late_environment
@@ -33,7 +33,6 @@ RUNNING_MAX = 2
 PENDING_MAX = 64
 """Builds asked for and not answered, the running ones included."""
 _RESULT_BYTES_MAX = 4 * 1024 * 1024
-_TAIL_LINES = 20
 
 log = logging.getLogger("mesh.worker")
 
@@ -135,7 +134,7 @@ class Builds:
             result = _parsed(bytes(said))
         except DecodeError:
             text = f"importing {request.config.import_path!r} ended the process: it {_past(ending)}"
-            return _failed(request, process_failure(text, output.tail(_TAIL_LINES), IN_WORKER_LOG))
+            return _failed(request, process_failure(text, output.tail(LINES_KEPT), IN_WORKER_LOG))
         result.build_id = request.build_id
         if result.HasField("failure"):
             told = {**labels, **({"traceback": result.failure.details} if result.failure.details else {})}

@@ -13,6 +13,11 @@ from mesh.model import Failure
 from mesh.reasons import Reason
 
 _FETCHED = re.compile(r"/[^\s\"']*/(?:archive|git)-[0-9a-f]{64}/tree/")
+_TAIL_LINES = 20
+_FATAL_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
+_FATAL = "Fatal Python error: "
+_FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
+_OWN = "/mesh/worker/"
 MEND = "mend the code, then try again"
 IN_LOGS = "meshctl logs NAME has what it printed, also when the replica is gone"
 IN_WORKER_LOG = "the worker's log has what it printed"
@@ -39,9 +44,28 @@ def process_failure(ending: str, tail: str, hint: str = IN_LOGS) -> Failure:
 
     `hint` says where all that it printed is.
     """
-    last = tail.rstrip().rpartition("\n")[2].strip()
+    if any(signal in ending for signal in _FATAL_SIGNALS) and (fatal := _fatal(without_cache(tail))):
+        message, frames = fatal
+        return Failure(one_line(f"{ending}: {message}"), "import_path", hint, frames)
+    tail = "\n".join(tail.rstrip().split("\n")[-_TAIL_LINES:])
+    last = tail.rpartition("\n")[2].strip()
     message = f"{ending}; it printed last: {last}" if last else ending
     return Failure(one_line(message), "import_path", hint, tail)
+
+
+def _fatal(tail: str) -> tuple[str, str] | None:
+    """Return what native code died of and where, and the frames of Python above it, if faulthandler said so last."""
+    _, found, said = tail.rpartition(_FATAL)
+    if not found:
+        return None
+    what, _, rest = said.partition("\n")
+    frames = [frame for frame in _FRAME.findall(rest) if _OWN not in frame[0]]
+    # Most recent first; what the standard library and packages do in it is not where to look.
+    file, line, _ = next((frame for frame in frames if "/lib/python" not in frame[0]), ("", "", ""))
+    where = f" ({file.rpartition('/')[2]}:{line})" if file else ""
+    shown = [f'  File "{path}", line {number}, in {name}' for path, number, name in reversed(frames)]
+    text = "\n".join(("Traceback (most recent call last):", *shown, f"{_FATAL}{what}"))
+    return f"{what}{where}", text
 
 
 def directory_problem(field: str, path: str, why: str) -> Problem:

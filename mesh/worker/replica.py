@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import faulthandler
 import json
 import logging
 import os
@@ -248,6 +249,8 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--log-format", default="auto")
     arguments = parser.parse_args()
+    # What native code dies of is printed, with the line of Python that called it.
+    faulthandler.enable(all_threads=False)
     os.set_inheritable(arguments.status_fd, False)
     lifeline = take_stdin()
     spec = wire.from_proto(deployment_pb2.ReplicaSpec.FromString(read_message(lifeline)), ReplicaSpec)

@@ -26,7 +26,7 @@ from mesh.worker.failures import cut_front, process_failure
 from mesh.worker.launch import Surroundings
 from mesh.worker.logs.keeper import Keeper, ProcessLog
 from mesh.worker.logs.lines import Source
-from mesh.worker.output import Output
+from mesh.worker.output import LINES_KEPT, Output
 from mesh.worker.process import EXITED_WELL, Child, Launch
 from mesh.worker.replica_client import ReplicaClient
 from mesh.worker.replica_log import ReplicaLog
@@ -34,7 +34,6 @@ from mesh.worker.watchdog import Watchdog
 
 MODULE = "mesh.worker.replica"
 _STATUS_BYTES_MAX = 1024 * 1024
-_TAIL_LINES = 10
 _DETAILS_CHARS_MAX = 3000
 """Of a replica's failure: it goes with each report."""
 _CONFIGURE_AGAIN = Backoff(initial_s=1.0, max_s=30.0, floor=0.5)
@@ -154,7 +153,7 @@ class Running:
         if self._kept is not None:
             words = ending if ending.startswith("exited") else f"was {ending}"
             self._kept.end(words, "INFO" if self._terminated or ending == EXITED_WELL else "ERROR")
-        return bounded(process_failure(ending, "" if self._terminated else self._output.tail(_TAIL_LINES)))
+        return bounded(process_failure(ending, "" if self._terminated else self._output.tail(LINES_KEPT)))
 
     def configure(self, settings: DeploymentSettings) -> None:
         """Put settings in force, again and again until it takes them or others are given."""

@@ -306,6 +306,22 @@ async def test_a_constructor_that_raises_is_told_with_its_place(session: WorkerS
     await session.until(lambda: session.statuses["r1"].failed_starts == 2)
 
 
+async def test_native_code_that_dies_is_told_with_the_line_that_called_it(session: WorkerSession, code: Code) -> None:
+    dies = """
+    def __init__(self):
+        import ctypes
+        ctypes.string_at(0)
+"""
+    await session.assign(1, code.spec(HELLO.replace("class Hello:\n", f"class Hello:{dies}")))
+    await session.until(lambda: "r1" in session.statuses and session.statuses["r1"].failed_starts > 0)
+    failure = session.statuses["r1"].last_failure
+    assert failure is not None
+    assert failure.message == "killed by SIGSEGV: Segmentation fault (served.py:8)"
+    assert failure.details.splitlines()[-1] == "Fatal Python error: Segmentation fault"
+    assert 'served.py", line 8, in __init__' in failure.details
+    assert "/mesh/worker/" not in failure.details
+
+
 async def test_a_process_that_exits_at_import_is_told(session: WorkerSession, code: Code) -> None:
     await session.assign(1, code.spec("import os\nprint('so long')\nos._exit(3)\n"))
     status = await session.until_state("r1", BACKOFF)
@@ -534,7 +550,7 @@ async def test_a_build_reports_what_the_code_declares(session: WorkerSession, co
         ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind' (served.py:1)"),
         ("import os\nprint('bye')\nos._exit(4)\n", "exited with code 4; it printed last: bye -> the worker's log has"),
         ("raise SystemExit(2)\n", "SystemExit: 2"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "was killed by SIGSEGV"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n", "by SIGSEGV: Segmentation fault (served.py:2)"),
         ("apps = 1\n", "did you mean 'apps'?"),
     ],
 )
