@@ -185,7 +185,9 @@ def _of_status(before: ReplicaStatus, after: ReplicaStatus) -> Iterator[tuple[Ev
     if after.state is ReplicaState.READY and (changed or again):
         yield EventReason.READY, f"ready at {after.address}"
     if after.state is ReplicaState.PREPARING and changed:
-        yield EventReason.PREPARING, after.message or "its worker prepares its environment"
+        # A start after a failure still says why; that was an event of its own.
+        news = failure is None or after.message != failure.message
+        yield EventReason.PREPARING, (after.message if news else "") or "its worker prepares its environment"
     if after.state is ReplicaState.STOPPED and changed:
         late = after.reason is Reason.DRAIN_TIMEOUT
         yield EventReason.DRAIN_TIMEOUT if late else EventReason.STOPPED, after.message or "it stopped"

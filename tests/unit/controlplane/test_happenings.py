@@ -156,6 +156,12 @@ def test_a_replica_that_crashed_and_was_ready_again_between_two_looks() -> None:
     assert events(*process(READY, again)) == [("CRASHED", BOOM.message), ("READY", "ready at h:1")]
 
 
+def test_preparing_again_does_not_tell_the_last_failure_once_more() -> None:
+    again = replace(in_backoff(Reason.CRASHED), state=ReplicaState.PREPARING, message=BOOM.message, last_failure=BOOM)
+    told = events(*process(in_backoff(Reason.CRASHED), again))
+    assert told == [("PREPARING", "its worker prepares its environment")]
+
+
 def test_why_a_replica_stops_is_told() -> None:
     assert events(*process(READY, READY, stopping=True), r1="too many") == [("STOPPING", "too many")]
 
