@@ -10,7 +10,9 @@ import asyncio
 
 from starlette.types import Message
 
+from mesh.pipe.failures import kind_of
 from mesh.pipe.served_call import ServedCall
+from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker.handler import LEFT, Gone, answer_headers
 
 _STOCK_500 = b"Internal Server Error"
@@ -99,9 +101,14 @@ class HttpExchange:
         self._call.done()
 
     async def fail(self, text: str, error: BaseException) -> None:
-        """End the call: the application raised. What it answered to that counts, where it did. `text` is for logs."""
-        whole = self._complete and (self._held is None or self._held[1] != _STOCK_500)
-        if whole:
+        """End the call: the application raised. What it answered to that counts, where it did. `text` is for logs.
+
+        Not a 500 for what another deployment was told: its caller is to know of the overload, or that time is over.
+        """
+        held = self._held
+        if held is not None and (held[1] == _STOCK_500 or kind_of(error) != pb.FAILURE_KIND_HANDLER):
+            self._complete = False
+        if self._complete:
             await self.finish()
         else:
             self._call.fail(text, error)
