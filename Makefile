@@ -9,7 +9,7 @@ DEBIAN_PACKAGES := etcd-server curl systemd tini chromium
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-google-protobuf-dev golang-github-golang-protobuf-1-5-dev \
     protoc-gen-go protoc-gen-go-grpc
 JAVA_PACKAGES := protobuf-compiler protobuf-compiler-grpc-java-plugin libgrpc-java libprotobuf-java libnetty-java \
-    libgoogle-gson-java libperfmark-java libgeronimo-annotation-1.3-spec-java
+    libgoogle-gson-java libguava-java libperfmark-java libgeronimo-annotation-1.3-spec-java
 DEBIAN_PACKAGES += $(GO_PACKAGES) $(JAVA_PACKAGES)
 NODE_PACKAGES := nodejs npm
 

@@ -38,6 +38,8 @@ from mesh.worker.replica import SERVER_OPTIONS, Replica
 READY_S = 10.0
 END_S = 5.0
 """Seconds for what runs at the end of the block."""
+STOP_S = 1.0
+"""Seconds for the last answers to leave."""
 SILENT_S = 3600.0
 """Nothing needs a sign of life from within its own process."""
 
@@ -73,14 +75,16 @@ async def in_process(
     credentials = Credentials(Security())
     async with contextlib.AsyncExitStack() as stack:
         told = _Told()
-        address = await _listening(stack, told, add_DiscoveryServiceServicer_to_server, credentials)
+        server, address = await _listening(told, add_DiscoveryServiceServicer_to_server, credentials)
+        stack.push_async_callback(server.stop, STOP_S)
         handles = Handles("in-process", (address,), credentials, SYSTEM)
         handles.install()
         stack.callback(handle.set_caller, None)
-        stack.push_async_callback(handles.close)
         served = _Deployments(application, name, credentials)
+        stack.push_async_callback(served.stop)
+        stack.push_async_callback(handles.close)
         stack.push_async_callback(served.end)
-        await served.start(stack)
+        await served.start()
         told.say(Snapshot(Generation(1, 1), (served.routed(route_prefix),)))
         gateway = Gateway(GatewaySettings(port=0, grpc_port=0, control=(address,), opens_with=(name,)), SYSTEM)
         await gateway.start()
@@ -99,14 +103,13 @@ async def _until_serving(gateway: Gateway, name: str) -> None:
         raise DeadlineExceeded(f"the application did not answer within {READY_S:g} s") from None
 
 
-async def _listening(stack: contextlib.AsyncExitStack, servicer: Any, add: Any, credentials: Credentials) -> str:
-    """Serve by gRPC until the stack ends; return host:port."""
+async def _listening(servicer: Any, add: Any, credentials: Credentials) -> tuple[Any, str]:
+    """Serve by gRPC; return the server and host:port."""
     server = connection.server(credentials, SERVER_OPTIONS)
     add(servicer, server)
     port = connection.bind(server, f"{LOOPBACK}:0", credentials)
     await server.start()
-    stack.push_async_callback(server.stop, None)
-    return f"{LOOPBACK}:{port}"
+    return server, f"{LOOPBACK}:{port}"
 
 
 class _Deployments:
@@ -118,18 +121,19 @@ class _Deployments:
         self._credentials = credentials
         self._bound = application.bound()
         self._addresses: dict[str, str] = {}
+        self._servers: list[Any] = []
         self.replicas: dict[str, _Running] = {}
 
-    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+    async def start(self) -> None:
         """Construct and begin all, each in a context of its own."""
         tasks = lifecycle.Tasks()
         try:
             for each in self._bound:
-                await tasks.spawn(self._start(each, stack), name=f"start-{each}")
+                await tasks.spawn(self._start(each), name=f"start-{each}")
         finally:
             await tasks.cancel()
 
-    async def _start(self, deployment: str, stack: contextlib.AsyncExitStack) -> None:
+    async def _start(self, deployment: str) -> None:
         settings = resolve(self._bound[deployment].deployment.config, None)
         spec = ReplicaSpec(
             replica_id=f"{deployment}-1", application=self._name, deployment=deployment, settings=settings
@@ -145,9 +149,9 @@ class _Deployments:
             error.add_note(error.traceback)
             raise
         self.replicas[deployment] = _Running(replica, instance.target)
-        self._addresses[deployment] = await _listening(
-            stack, replica, add_ReplicaServiceServicer_to_server, self._credentials
-        )
+        server, address = await _listening(replica, add_ReplicaServiceServicer_to_server, self._credentials)
+        self._servers.append(server)
+        self._addresses[deployment] = address
 
     def routed(self, route_prefix: str) -> RoutedApplication:
         """Return what a control plane would tell of it."""
@@ -181,6 +185,11 @@ class _Deployments:
             async with lifecycle.deadline(END_S, "the application's shutdown"):
                 await running.replica.end()
             await running.replica.close()
+
+    async def stop(self) -> None:
+        """Listen no more, once nobody calls."""
+        for server in self._servers:
+            await server.stop(STOP_S)
 
 
 @dataclass(frozen=True)
