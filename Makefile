@@ -103,6 +103,7 @@ bench: .venv/bench.stamp ## Measure, also against grpc.aio alone and Envoy (writ
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.grpc_unary
 	$(BIN)/python -m benchmarks.transcoding
+	$(BIN)/python -m benchmarks.overload_clients
 
 .PHONY: lock
 lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock

@@ -81,11 +81,11 @@ class Served:
         return float(sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True))))
 
 
-def mesh_run(directory: Path) -> Served:
-    """Serve the servicer as a deployment; `said` has "grpc" and "http"."""
+def mesh_run(directory: Path, application: str = "greeter_service:app") -> Served:
+    """Serve the servicer as a deployment; `said` has "grpc", "http" and "admin"."""
     meshctl = str(Path(sys.executable).with_name("meshctl"))
     ports = [part for name in ("port", "grpc-port", "control-port", "admin-port") for part in (f"--{name}", "0")]
-    return Served([meshctl, "run", "greeter_service:app", "--working-dir", str(directory), *ports, "-o", "json"])
+    return Served([meshctl, "run", application, "--working-dir", str(directory), *ports, "-o", "json"])
 
 
 def plain(directory: Path, *, as_mesh: bool) -> Served:

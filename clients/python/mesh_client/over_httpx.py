@@ -22,7 +22,9 @@ from mesh_client.policy import Policy
 from mesh_client.repeating import repeat, repeat_async
 from mesh_client.target import Target
 
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64)
+"""Connections of one client, to all addresses. Whoever has more requests under way at once waits for one."""
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
 def httpx_client(
@@ -40,7 +42,7 @@ def httpx_client(
     own. Raises ValueError.
     """
     shared = Requests(addresses, policy=policy, credentials=credentials, raise_errors=raise_errors, target=target)
-    inner = httpx.HTTPTransport(verify=_verify(credentials))
+    inner = httpx.HTTPTransport(verify=_verify(credentials), limits=LIMITS)
     return httpx.Client(base_url=shared.origins[0], transport=MeshTransport(shared, inner), timeout=None)
 
 
@@ -54,7 +56,7 @@ def httpx_async_client(
 ) -> httpx.AsyncClient:
     """Return the same for event loops."""
     shared = Requests(addresses, policy=policy, credentials=credentials, raise_errors=raise_errors, target=target)
-    inner = httpx.AsyncHTTPTransport(verify=_verify(credentials))
+    inner = httpx.AsyncHTTPTransport(verify=_verify(credentials), limits=LIMITS)
     return httpx.AsyncClient(base_url=shared.origins[0], transport=AsyncMeshTransport(shared, inner), timeout=None)
 
 
