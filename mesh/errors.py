@@ -15,6 +15,7 @@ MeshError
 ├── Overloaded         a limit is reached: the request was refused and never ran
 │   └── BackPressureError  the same, of a call by handle
 ├── Unavailable        no replica could ever serve it
+│   └── ChildUnavailable   the same, of a call by handle: what made it ran
 ├── ReplicaLost        the replica went away while it ran the request
 ├── HandlerFailed      the handler raised while it ran the request
 │   ├── RemoteError        the same, of a call by handle
@@ -151,7 +152,11 @@ class BackPressureError(Overloaded):
 
 
 class Unavailable(MeshError):
-    """No replica could ever serve it, or the process is going down."""
+    """No replica could ever serve it, or the process is going down: it never ran."""
+
+
+class ChildUnavailable(Unavailable):
+    """The same, of a call that a handler made: the handler ran."""
 
 
 class ReplicaLost(MeshError):

@@ -92,8 +92,10 @@ class Outcome:
 
 OUTCOMES: dict[type[errors.MeshError], Outcome] = {
     errors.Overloaded: Outcome(503, "RESOURCE_EXHAUSTED", "Service Unavailable", "OVERLOADED"),
-    errors.BackPressureError: Outcome(503, "RESOURCE_EXHAUSTED", "Service Unavailable", "OVERLOADED"),
+    # Other reasons than for what never ran: who sees that one sends the request again whatever it is.
+    errors.BackPressureError: Outcome(503, "RESOURCE_EXHAUSTED", "Service Unavailable", "CHILD_OVERLOADED"),
     errors.Unavailable: Outcome(503, "UNAVAILABLE", "Service Unavailable", "NO_REPLICA"),
+    errors.ChildUnavailable: Outcome(503, "UNAVAILABLE", "Service Unavailable", "CHILD_UNAVAILABLE"),
     errors.DeadlineExceeded: Outcome(504, "DEADLINE_EXCEEDED", "Gateway Timeout", "DEADLINE_EXCEEDED"),
     errors.RequestTimeout: Outcome(504, "DEADLINE_EXCEEDED", "Gateway Timeout", "DEADLINE_EXCEEDED"),
     errors.ReplicaLost: Outcome(502, "UNAVAILABLE", "Bad Gateway", "REPLICA_LOST"),

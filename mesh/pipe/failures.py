@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mesh.errors import (
     BackPressureError,
+    ChildUnavailable,
     DeadlineExceeded,
     HandlerFailed,
     MeshError,
@@ -57,7 +58,7 @@ def error_of(told: pb.Failed) -> MeshError:
             named = {"application": told.application, "deployment": told.deployment}
             return BackPressureError(detail, retry_after_s=seconds, **named)
         case pb.FAILURE_KIND_UNAVAILABLE:
-            return Unavailable(detail)
+            return ChildUnavailable(detail)
         case pb.FAILURE_KIND_DEADLINE_EXCEEDED:
             return RequestTimeout(detail)
         case pb.FAILURE_KIND_REPLICA_LOST:

@@ -57,7 +57,7 @@ async def test_two_of_three_are_served_and_the_third_is_told_whose_limit_it_was(
             assert each.text == answer
         else:
             told = each.json()
-            assert (told["code"], told["reason"], told["detail"]) == ("RESOURCE_EXHAUSTED", "OVERLOADED", DETAIL)
+            assert (told["code"], told["reason"], told["detail"]) == ("RESOURCE_EXHAUSTED", "CHILD_OVERLOADED", DETAIL)
             assert int(each.headers["retry-after"]) >= 1
     assert len(graph.events("child runs")) == 2
     await graph.until_free()

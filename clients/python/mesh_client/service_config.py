@@ -24,9 +24,10 @@ def balancing() -> str:
 def repeating(policy: Policy, idempotent: Iterable[str] = ()) -> str:
     """Return the config of a channel whose calls gRPC itself repeats, streams as well, by what `policy` says.
 
-    RESOURCE_EXHAUSTED is repeated of all methods: what mesh sheds never ran (an application that answers with it itself
-    should not use this). UNAVAILABLE may have run: it is repeated of those in `idempotent`, as "package.Service/Method"
-    or "package.Service". Repeats stop while too many calls fail (`retryThrottling`). gRPC knows no end-to-end pause:
+    RESOURCE_EXHAUSTED is repeated of all methods: what mesh sheds never ran. gRPC cannot tell it from what an
+    application answers itself, or a deployment further down; where those matter, this is not for methods that must
+    not run twice. UNAVAILABLE may have run: it is repeated of those in `idempotent`, as "package.Service/Method" or
+    "package.Service". Repeats stop while too many calls fail (`retryThrottling`). gRPC knows no end-to-end pause:
     each call's own deadline bounds all.
     """
     attempts = min(_ATTEMPTS_MAX, policy.attempts_max)

@@ -12,7 +12,9 @@ from mesh.gateway import answer
 
 TABLE = [
     (errors.Overloaded("full", retry_after_s=1.2), 503, "RESOURCE_EXHAUSTED", "OVERLOADED"),
+    (errors.BackPressureError("full", retry_after_s=1.2), 503, "RESOURCE_EXHAUSTED", "CHILD_OVERLOADED"),
     (errors.Unavailable("none"), 503, "UNAVAILABLE", "NO_REPLICA"),
+    (errors.ChildUnavailable("none"), 503, "UNAVAILABLE", "CHILD_UNAVAILABLE"),
     (errors.DeadlineExceeded("late"), 504, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),
     (errors.ReplicaLost("lost"), 502, "UNAVAILABLE", "REPLICA_LOST"),
     (errors.HandlerFailed("ValueError: secret"), 500, "INTERNAL", "HANDLER_FAILED"),
