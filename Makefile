@@ -100,6 +100,7 @@ protos: .venv/dev.stamp ## Generate mesh/v1, and what clients/python has of it, 
 bench: .venv/bench.stamp ## Measure, also against grpc.aio alone and Envoy (writes benchmarks/results)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.replicas
+	$(BIN)/python -m benchmarks.handles
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.grpc_unary
 	$(BIN)/python -m benchmarks.transcoding

@@ -5,7 +5,7 @@ Pure. Used by both ends of a pipe for gRPC calls; HTTP calls have no messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from mesh.errors import MeshError
 
@@ -155,9 +155,8 @@ class Assembly:
 _GROWTH_BYTES = 16 * 1024 * 1024
 
 
-def pieces(parts: Iterable[bytes | memoryview], piece_bytes: int) -> list[bytes]:
+def pieces(parts: Sequence[bytes | memoryview], piece_bytes: int) -> list[bytes]:
     """Return a message, with its prefix, in pieces of so many bytes, copied once."""
-    parts = list(parts)
     size = sum(map(len, parts))
     head = b"\0" + size.to_bytes(4, "big")
     if size + PREFIX_BYTES <= piece_bytes:

@@ -49,6 +49,10 @@ _TUPLE, _SET, _FROZENSET, _INT, _COMPLEX, _DATETIME, _DATE, _TIME, _TIMEDELTA, _
 _ENUM, _OBJECT, _MESSAGE, _ARRAY, _SCALAR = range(12, 17)
 
 Part = bytes | memoryview
+_KEPT_BYTES_MAX = 256 * 1024
+"""Of the buffer of a packer that is kept."""
+_simple = [Packer(strict_types=True)]
+"""For what msgpack knows by itself, which is most of all calls. It runs no Python code: any thread may use it."""
 
 
 def encode(value: Any, named: str = "value") -> list[Part]:
@@ -57,13 +61,20 @@ def encode(value: Any, named: str = "value") -> list[Part]:
     Parts may be views of arrays in it. Raises EncodingFailed, which tells what cannot travel and where it stands:
     `named` is what the whole is called there.
     """
-    encoder = _Encoder()
+    encoder = None
     try:
-        packed = encoder.pack(value)
-    except Exception as error:
-        raise _failure(value, named, error) from None
+        packed = _simple[0].pack(value)
+        if len(packed) > _KEPT_BYTES_MAX:
+            _simple[0] = Packer(strict_types=True)
+    except Exception:  # it has a type that needs more
+        _simple[0] = Packer(strict_types=True)
+        try:
+            encoder = _Encoder()
+            packed = encoder.pack(value)
+        except Exception as error:
+            raise _failure(value, named, error) from None
     parts: list[Part] = [_PLAIN, packed]
-    if encoder.buffers:
+    if encoder is not None and encoder.buffers:
         sizes = [buffer.nbytes for buffer in encoder.buffers]
         head = b"".join((_u32(len(packed)), _u32(len(sizes)), *(size.to_bytes(8, "big") for size in sizes)))
         parts = [_WITH_BUFFERS, head, packed]

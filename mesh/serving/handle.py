@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mesh.errors import HandleMisused
 from mesh.serving.model_id import model_id_problem
@@ -20,9 +20,8 @@ _T = TypeVar("_T")
 CALL = "__call__"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Callee:
-    """What a handle calls, and how."""
+class Callee(NamedTuple):
+    """What a handle calls, and how. Made for each use of a method's name: a dataclass would cost more than the call."""
 
     application: str
     deployment: str
@@ -121,7 +120,8 @@ class DeploymentHandle:
         """Return a handle for the method of that name."""
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}, and calls no private method")
-        return DeploymentHandle(dataclasses.replace(self._to, method=name))
+        to = self._to
+        return DeploymentHandle(Callee(to.application, to.deployment, name, to.stream, to.timeout_s, to.model_id))
 
     def options(
         self,
@@ -147,7 +147,7 @@ class DeploymentHandle:
         if multiplexed_model_id and (problem := model_id_problem(multiplexed_model_id)):
             raise ValueError(f"multiplexed_model_id {problem}, not {str(multiplexed_model_id)[:60]!r}")
         given = {name: value for name, value in changed.items() if value is not None}
-        return DeploymentHandle(dataclasses.replace(self._to, **given))  # type: ignore[arg-type]
+        return DeploymentHandle(self._to._replace(**given))  # type: ignore[arg-type]
 
     def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse:
         """Start a call and return its response at once.

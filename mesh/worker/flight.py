@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh.errors import (
     DecodingFailed,
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
 _TRACE = (b"traceparent", b"tracestate", b"baggage")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Whence a call comes: the call that the calling code serves, if any, and the id of the request.
 
     A batch serves several calls; what calls from it has the `deadline` of the batch, in seconds of the loop's clock.
@@ -42,6 +40,27 @@ class Origin:
     served: ServedCall | None
     request_id: str
     deadline: float | None = None
+
+
+class _Call(Call):
+    """A call that tells its flight at once when its head came, or never will."""
+
+    __slots__ = ("flight",)
+
+    flight: Flight | None
+    """None once it was told. (A cycle would keep both, and all they hold, until the collector comes round.)"""
+
+    def answer(self, head: pb.Head) -> None:
+        super().answer(head)
+        if (flight := self.flight) is not None:
+            self.flight = None
+            flight.answered(self)
+
+    def fail(self, error: MeshError) -> None:
+        super().fail(error)
+        if (flight := self.flight) is not None:
+            self.flight = None
+            flight.failed(error)
 
 
 class Flight:
@@ -59,7 +78,8 @@ class Flight:
         "_preparing",
         "_reached",
         "_timeout_s",
-        "_timer",
+        "due",
+        "timer",
     )
 
     def __init__(self, handles: Handles, callee: Callee, origin: Origin) -> None:
@@ -69,7 +89,8 @@ class Flight:
         self._outcome: asyncio.Future[Any] = handles.loop.create_future()
         self._call: Call | None = None
         self._reached: Reached | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self.due = 0.0
+        self.timer: asyncio.TimerHandle | None = None
         self._timeout_s: float | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._cancelled = False
@@ -79,7 +100,7 @@ class Flight:
 
     def outcome(self) -> Any:
         """Return what to await for the answer."""
-        if asyncio._get_running_loop() is self._handles.loop:
+        if self._handles.is_here():
             return self._outcome
         return asyncio.wrap_future(self._elsewhere())
 
@@ -118,7 +139,8 @@ class Flight:
             return
         loop = self._handles.loop
         frame = self._frame(body[0], end=len(body) == 1)
-        call = self._call = Call(frame, loop, idempotent=False, body_follows=len(body) > 1)
+        call = self._call = _Call(frame, loop, idempotent=False, body_follows=len(body) > 1)
+        call.flight = self
         if self._callee.model_id:
             call.for_model(self._callee.model_id)
         try:
@@ -127,44 +149,47 @@ class Flight:
             call.ended = True
             self.fail(told(error, self._callee))
             return
-        call.head.add_done_callback(self._answered)
         if len(body) > 1:
             self._handles.tasks.spawn(self._send(call, body), name="arguments")
 
     def fail(self, error: BaseException) -> None:
         """End it with an error."""
-        call = self._call
-        if call is not None and not call.ended and self._reached is not None:
-            self._reached.dispatcher.cancel(call)
-            call.fail(error if isinstance(error, MeshError) else HandleMisused(str(error)))
+        self._finish()
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # whoever waits elsewhere sees it; this one may never be awaited
-        self._finish()
+        self._give_up(error if isinstance(error, MeshError) else HandleMisused(str(error)))
 
     def _begin(self) -> None:
         """Bind it to the call that the calling code serves, and set its deadline."""
         handles, callee = self._handles, self._callee
         self._outcome.add_done_callback(self._answer_over)
         self._reached = handles.reach(callee.application, callee.deployment)
-        served = self._origin.served
-        limits = [callee.timeout_s, self._reached.timeout_s or None]
+        served, timeout_s = self._origin.served, callee.timeout_s
+        now = handles.loop.time()
+        if own_s := self._reached.timeout_s:
+            timeout_s = own_s if timeout_s is None else min(own_s, timeout_s)
+        left_s = None
         if served is not None:
             if served.cancelled:
                 self._cancel()
                 return
-            limits.append(served.time_left_s(handles.loop.time()))
-            served.calls = served.calls or set()
+            left_s = served.time_left_s(now)
+            if served.calls is None:
+                served.calls = set()
             served.calls.add(self)
         elif self._origin.deadline is not None:
-            limits.append(self._origin.deadline - handles.loop.time())
-        self._timeout_s = min((each for each in limits if each is not None), default=None)
-        if self._timeout_s is None:
+            left_s = self._origin.deadline - now
+        if left_s is not None:
+            timeout_s = left_s if timeout_s is None else min(left_s, timeout_s)
+        self._timeout_s = timeout_s
+        if timeout_s is None:
             return
-        if self._timeout_s <= 0:
-            self._late()
+        self.due = now + timeout_s
+        if timeout_s <= 0:
+            self.late()
         else:
-            self._timer = handles.loop.call_later(self._timeout_s, self._late)
+            handles.deadlines.add(self, now)
 
     def _frame(self, data: bytes, *, end: bool) -> pb.RequestFrame:
         callee, served = self._callee, self._origin.served
@@ -173,8 +198,8 @@ class Flight:
         head.handle = True
         head.method = callee.method
         head.request_id = self._origin.request_id
-        if self._timer is not None:
-            head.timeout_ms = max(1, int((self._timer.when() - self._handles.loop.time()) * 1000))
+        if self.due:
+            head.timeout_ms = max(1, int((self.due - self._handles.loop.time()) * 1000))
         if served is not None and (headers := served.head.headers):
             for at in range(0, len(headers) - 1, 2):
                 if headers[at] in _TRACE:
@@ -196,18 +221,20 @@ class Flight:
         except MeshError:
             return  # the head's future has it, too
 
-    def _answered(self, head: asyncio.Future[pb.Head]) -> None:
-        """The head of the answer is there, or never will be."""
+    def answered(self, call: Call) -> None:
+        """The head of the answer is there."""
         if self._outcome.done():
             return
-        if (error := head.exception()) is not None:
-            self.fail(told(error, self._callee))
-            return
-        answer = head.result()
+        answer = call.head.result()
         if (error := misused(answer.status, self._callee)) is not None:
             self.fail(error)
         else:
             self._take_head(answer)
+
+    def failed(self, error: MeshError) -> None:
+        """There will be no answer."""
+        if not self._is_over:
+            self.fail(told(error, self._callee))
 
     def _take_head(self, head: pb.Head) -> None:
         call = self._call
@@ -249,7 +276,8 @@ class Flight:
         if trailers is not None and (error := refused(trailers, self._callee)) is not None:
             raise error
 
-    def _late(self) -> None:
+    def late(self) -> None:
+        """Its time is over."""
         self.fail(
             RequestTimeout(f"{named(self._callee)} did not answer within the {self._timeout_s:.3g} s that were left")
         )
@@ -259,12 +287,16 @@ class Flight:
         if self._is_over:
             return
         self._cancelled = True
+        self._finish()
+        self._outcome.cancel()
+        self._give_up(HandleMisused("the call was cancelled"))
+
+    def _give_up(self, error: MeshError) -> None:
+        """Tell the replica, and whoever reads or writes, that nobody waits for the call any more."""
         call = self._call
         if call is not None and not call.ended and self._reached is not None:
             self._reached.dispatcher.cancel(call)
-            call.fail(HandleMisused("the call was cancelled"))
-        self._outcome.cancel()
-        self._finish()
+            call.fail(error)
 
     def _answer_over(self, outcome: asyncio.Future[Any]) -> None:
         """The answer is there, or nobody waits for it any more."""
@@ -274,8 +306,7 @@ class Flight:
             self._finish()
 
     def _unlimited(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._handles.deadlines.drop(self)
 
     def _finish(self) -> None:
         """Free what it holds."""
@@ -306,7 +337,7 @@ class Flight:
         return waiting
 
     def _in_loop(self, work: Callable[[], object]) -> None:
-        if asyncio._get_running_loop() is self._handles.loop:
+        if self._handles.is_here():
             work()
         else:
             self._handles.loop.call_soon_threadsafe(work)

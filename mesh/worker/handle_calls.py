@@ -20,7 +20,6 @@ from mesh.pipe.flow import CHUNK_BYTES
 from mesh.pipe.messages import Assembly, BadFraming, pieces, sole
 from mesh.pipe.served_call import ServedCall
 from mesh.serving import encoding
-from mesh.serving.batch import runs_on_loop
 from mesh.serving.current_request import Place
 from mesh.serving.handle import CALL
 from mesh.serving.threads import Threads
@@ -29,6 +28,8 @@ from mesh.worker import current_call
 from mesh.worker.call_errors import RETURNED, YIELDED
 from mesh.worker.raised import log_raised
 
+_PLAIN = (type(None), bool, int, float, str, bytes, list, dict, tuple)
+
 
 class HandleCalls:
     """Calls the methods of `target`, an instance or a function."""
@@ -36,6 +37,7 @@ class HandleCalls:
     def __init__(self, place: Place, target: Any, threads: Threads) -> None:
         self._place = place
         self._target = target
+        self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
         self._threads = threads
         self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
@@ -59,9 +61,14 @@ class HandleCalls:
         try:
             if call.cancelled:  # before its first step
                 raise asyncio.CancelledError
-            method = self._method(call.head.method)
-            args, kwargs = await _arguments(call)
-            result = await self._run(method, args, kwargs, running)
+            method, is_async = self._methods.get(call.head.method) or self._method(call.head.method)
+            whole = sole(call.head.data, encoding.MESSAGE_BYTES_MAX) if call.head.end else None
+            args, kwargs = _given(whole if whole is not None else await _message(call))
+            if is_async:
+                result = method(*args, **kwargs)
+                result = result if inspect.isasyncgen(result) else await result
+            else:
+                result = await self._in_thread(method, args, kwargs, running)
             if call.cancelled:  # and the method took no notice
                 raise asyncio.CancelledError
             await self._answer(call, result)
@@ -74,20 +81,22 @@ class HandleCalls:
             self._error()
             call.fail(log_raised(call, error, "method"), error)
 
-    def _method(self, name: str) -> Callable[..., Any]:
-        """Return the method to call. Raises HandleMisused if there is none that handles may call."""
+    def _method(self, name: str) -> tuple[Callable[..., Any], bool]:
+        """Return the method to call, and whether it is async. Raises HandleMisused if handles may call none of it."""
         found: Any = self._target if name == CALL else getattr(self._target, name, None)
         if (name.startswith("_") and name != CALL) or not callable(found):
             known = [each for each in dir(self._target) if not each.startswith("_")][:20]
             hint = f"it has {', '.join(known)}" if known else "call it by handle.remote(...)"
             raise HandleMisused(f"deployment {self._place.deployment!r} has no method {name[:60]!r}", hint=hint)
-        method: Callable[..., Any] = found
-        return method
+        called = found if inspect.isroutine(found) else type(found).__call__
+        is_async = inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+        if hasattr(type(self._target), name) and name not in getattr(self._target, "__dict__", ()):
+            self._methods[name] = found, is_async  # of the class: the same at each call
+        return found, is_async
 
-    async def _run(self, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], running: _Running) -> Any:
-        if runs_on_loop(method):
-            result = method(*args, **kwargs)
-            return await result if inspect.isawaitable(result) else result
+    async def _in_thread(
+        self, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], running: _Running
+    ) -> Any:
         context = contextvars.copy_context()
         future = self._loop.run_in_executor(self._threads, _called, context, method, args, kwargs)
         running.in_thread = True
@@ -100,9 +109,9 @@ class HandleCalls:
         return await outcome if inspect.isawaitable(outcome) else outcome
 
     async def _answer(self, call: ServedCall, result: Any) -> None:
-        if inspect.isasyncgen(result):
+        if type(result) not in _PLAIN and inspect.isasyncgen(result):
             await _stream(call, result)
-        elif inspect.isgenerator(result):
+        elif type(result) not in _PLAIN and inspect.isgenerator(result):
             await _stream(call, iterate_in_threadpool(result))
         else:
             cut = _encoded(result, "the returned value")
@@ -146,23 +155,24 @@ def _called(context: contextvars.Context, method: Callable[..., Any], args: list
         return _Raised(error)
 
 
-async def _arguments(call: ServedCall) -> tuple[list[Any], dict[str, Any]]:
-    """Read a call's arguments. Raises DecodingFailed."""
-    message: bytes | bytearray | None = sole(call.head.data, encoding.MESSAGE_BYTES_MAX) if call.head.end else None
-    if message is None:
-        assembly, whole = Assembly(encoding.MESSAGE_BYTES_MAX), list[bytes | bytearray]()
-        try:
-            while data := await call.read():
-                whole += assembly.feed(data)
-            assembly.end()
-        except BadFraming as error:
-            raise DecodingFailed(error.message) from None
-        if len(whole) != 1:
-            raise DecodingFailed(f"{len(whole)} messages came; a call has one")
-        message = whole[0]
-    given = encoding.decode(message)
-    match given:
-        case [list(args), dict(kwargs)] if all(isinstance(name, str) for name in kwargs):
+async def _message(call: ServedCall) -> bytes | bytearray:
+    """Read a call's one message, which did not come with its head. Raises DecodingFailed."""
+    assembly, whole = Assembly(encoding.MESSAGE_BYTES_MAX), list[bytes | bytearray]()
+    try:
+        while data := await call.read():
+            whole += assembly.feed(data)
+        assembly.end()
+    except BadFraming as error:
+        raise DecodingFailed(error.message) from None
+    if len(whole) != 1:
+        raise DecodingFailed(f"{len(whole)} messages came; a call has one")
+    return whole[0]
+
+
+def _given(message: bytes | bytearray) -> tuple[list[Any], dict[str, Any]]:
+    """Return a call's arguments. Raises DecodingFailed."""
+    match encoding.decode(message):
+        case [list(args), dict(kwargs)] if all(type(name) is str for name in kwargs):
             return args, kwargs
     raise DecodingFailed("what came is no list of arguments")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from mesh.serving.graph import found, replaced
 from mesh.serving.handle import Callee, DeploymentResponse
 from mesh.v1 import discovery_service_pb2 as pb
 from mesh.worker import current_call
+from mesh.worker.deadlines import Deadlines
 from mesh.worker.flight import Flight, Origin
 from mesh.worker.item_flight import ItemFlight
 
@@ -53,8 +55,10 @@ class Handles:
     def __init__(self, caller_id: str, control: tuple[str, ...], credentials: Credentials, clock: Clock) -> None:
         """`control` are the addresses of control planes; without any, calls wait for ever."""
         self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.clock = clock
         self.tasks = Tasks()
+        self.deadlines = Deadlines(self.loop)
         self._caller_id = caller_id
         self._control = control
         self._credentials = credentials
@@ -64,6 +68,10 @@ class Handles:
         self._discovery = Discovery(control, self._says, credentials, clock, self.apply)
         self._following: asyncio.Task[None] | None = None
         self._closed = False
+
+    def is_here(self) -> bool:
+        """Whether this is the thread of the event loop. (Asking for the running loop costs a system call.)"""
+        return threading.get_ident() == self._thread
 
     def install(self) -> None:
         """Let the handles of this process call by this."""
@@ -76,7 +84,7 @@ class Handles:
         flight = (ItemFlight if callee.stream else Flight)(
             self, callee, Origin(served, request_id, current_call.batch_deadline())
         )
-        if not any(isinstance(each, DeploymentResponse) for each in (*args, *kwargs.values())):
+        if not any(map(_is_response, args)) and not any(map(_is_response, kwargs.values())):
             try:
                 body = _encoded(args, kwargs)
             except EncodingFailed:
@@ -161,7 +169,7 @@ class Handles:
         reached.dispatcher.update(limits, ((each.replica_id, each.address) for each in routed.endpoints))
 
     def _in_loop(self, work: Callable[..., object], *args: Any) -> None:
-        if asyncio._get_running_loop() is self.loop:
+        if self.is_here():
             work(*args)
         else:
             self.loop.call_soon_threadsafe(work, *args)
@@ -181,6 +189,10 @@ class Handles:
             flight.fail(error)
         else:
             flight.start(body)
+
+
+def _is_response(value: Any) -> bool:
+    return isinstance(value, DeploymentResponse)
 
 
 def _encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[bytes]:

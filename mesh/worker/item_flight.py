@@ -31,7 +31,7 @@ class ItemFlight(Flight):
 
     async def next(self) -> Any:
         """Return the next item. Raises StopAsyncIteration."""
-        if asyncio._get_running_loop() is self._handles.loop:
+        if self._handles.is_here():
             item = await self._next()
         else:
             item = await asyncio.wrap_future(self._next_elsewhere())
