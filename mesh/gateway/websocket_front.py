@@ -15,7 +15,7 @@ from mesh.errors import DeadlineExceeded, HandlerFailed, InvalidConfig, MeshErro
 from mesh.gateway import answer, pages
 from mesh.gateway.answer import ClientGone, Unsupported
 from mesh.gateway.exchange import Exchange
-from mesh.gateway.heads import answer_headers, check_size, given_request_id, read_head
+from mesh.gateway.heads import RequestHead, answer_headers, check_size, given_request_id, read_head
 from mesh.gateway.http_request import Message, Receive, Scope, Send
 from mesh.gateway.pipeline import Pipeline, Route
 from mesh.gateway.traffic import Traffic
@@ -156,20 +156,23 @@ class WebSocketFront:
                 await self._none.wait()
 
     async def _serve(self, socket: Socket, started: float) -> None:
-        route, frame, timeout_s = self._handshake(socket)
+        head, route, frame = self._handshake(socket)
+        timeout_s = min(route.timeout_s, head.timeout_s) if head.timeout_s else route.timeout_s
         await socket.receive()  # websocket.connect, which is there from the start
         call = Call(frame, route.dispatcher.loop, idempotent=False, body_follows=True)
+        if head.model_id:
+            call.for_model(head.model_id)
         route.dispatcher.submit(call, socket.request_id)
         exchange = socket.exchange = Exchange(self._pipeline.exchanges, route.dispatcher, call, timeout_s)
         try:
             await call.granted()
             route.dispatcher.open(call, b"", end=False)
-            head = await call.head
-            if head.status != 101:
-                await self._refused(socket, call, head)
-                self._count(socket, head.status, started)
+            reply = await call.head
+            if reply.status != 101:
+                await self._refused(socket, call, reply)
+                self._count(socket, reply.status, started)
                 return
-            headers = dict(answer_headers(head.headers, socket.request_id, framed_here=False))
+            headers = dict(answer_headers(reply.headers, socket.request_id, framed_here=False))
             chosen = headers.pop(b"sec-websocket-protocol", b"").decode("latin-1")
             accept = {"type": "websocket.accept", "subprotocol": chosen or None, "headers": list(headers.items())}
             await socket.send(accept)
@@ -179,8 +182,8 @@ class WebSocketFront:
         finally:
             exchange.end()
 
-    def _handshake(self, socket: Socket) -> tuple[Route, pb.RequestFrame, float]:
-        """Return where a handshake goes, its Open frame and the seconds that it may take. Raises MeshError."""
+    def _handshake(self, socket: Socket) -> tuple[RequestHead, Route, pb.RequestFrame]:
+        """Return a handshake's head, where it goes, and its Open frame. Raises MeshError."""
         scope, settings = socket.scope, self._settings
         scheme = "https" if scope["scheme"] in ("wss", "https") else "http"
         head = read_head(scope["headers"], client=socket.client, scheme=scheme)
@@ -195,7 +198,6 @@ class WebSocketFront:
         socket.route = route.prefix or "/"
         if route.grpc_only:
             raise Unsupported(NO_WEBSOCKETS)
-        timeout_s = min(route.timeout_s, head.timeout_s) if head.timeout_s else route.timeout_s
         frame = pb.RequestFrame()
         to = frame.open
         to.method, to.raw_path, to.query, to.root_path = "GET", raw_path, query, route.prefix
@@ -203,7 +205,7 @@ class WebSocketFront:
         to.request_id, to.scheme, to.http_version = socket.request_id, scope["scheme"], scope["http_version"]
         to.client = f"{socket.client}:{scope['client'][1]}" if socket.client else ""
         to.websocket = True  # without a deadline: that of the handshake is kept here, and an open socket has none
-        return route, frame, timeout_s
+        return head, route, frame
 
     async def _refused(self, socket: Socket, call: Call, head: pb.Head) -> None:
         """Hand on an application's own refusal of the handshake."""

@@ -199,6 +199,19 @@ async def test_a_deployment_without_websockets_says_so(tmp_path: Path) -> None:
         assert answer.status_code == 404
 
 
+async def test_a_replica_that_drains_lets_its_sockets_be_until_its_time_is_over(tmp_path: Path) -> None:
+    async with data_path(tmp_path, code=APPS) as path:
+        replica = await path.replica_of("asgi_api", graceful_shutdown_timeout_s=1.0)
+        await path.gateways.publish(Routed(endpoints=((replica.replica_id, replica.address),)))
+        async with opened(path, "/echo") as socket:
+            replica.terminate()
+            await socket.send("still")
+            assert await socket.recv() == "still"
+            assert (await closed(socket))[0] == 1012
+        assert await replica.ended() == 0
+        assert path.events()[-1] == "shutdown"
+
+
 async def test_a_replica_that_is_lost_or_a_gateway_that_ends_closes_its_sockets(tmp_path: Path) -> None:
     async with data_path(tmp_path, code=APPS, drain_timeout_s=3.0) as path:
         first = await path.replica_of("asgi_api")
