@@ -107,23 +107,28 @@ class ServedCall:
             self._put(pb.ResponseFrame(call=self._number, window=pb.Window(bytes=credit)))
         return data
 
-    def answer(self, status: int, headers: list[bytes], body: bytes) -> bool:
+    def answer(self, status: int, headers: list[bytes], body: bytes, *, over: bool = True) -> bool:
         """Send a whole answer and end the call, in one frame. False if the body is too large for that.
 
-        Raises ValueError if the headers are too large for a frame.
+        `over`: whether the call ends with it; if not, `done` must follow. Raises ValueError if the headers are too
+        large for a frame.
         """
         size = len(body) + _head_bytes(headers)
         if len(body) > CHUNK_BYTES or not self.window.take_nowait(len(body)):
             return False
         self._pipe.answering(self._number)
-        frame = pb.ResponseFrame(call=self._number, done=True)
+        frame = pb.ResponseFrame(call=self._number, done=over)
         head = frame.head
         head.status = status
         head.headers.extend(headers)
         if body:
             head.data = body
         head.end = True
-        self._finish(frame, size)
+        if over:
+            self._finish(frame, size)
+        else:
+            self._started = True
+            self._put(frame, size)
         return True
 
     def answer_grpc(self, metadata: list[bytes], message: bytes, trailers: pb.Trailers, compression: int = 0) -> bool:
@@ -214,6 +219,11 @@ class ServedCall:
 _LARGE_BYTES = 4096
 HEAD_BYTES_MAX = 1024 * 1024
 """Bytes of an answer's headers: a message of the pipe that is too large would end all calls on it."""
+
+
+def check_head(headers: list[bytes]) -> None:
+    """Raise ValueError if an answer's headers are too large for a frame."""
+    _head_bytes(headers)
 
 
 def _head_bytes(headers: list[bytes]) -> int:

@@ -11,7 +11,8 @@ import asyncio
 from starlette.types import Message
 
 from mesh.pipe.failures import kind_of
-from mesh.pipe.served_call import ServedCall
+from mesh.pipe.flow import CHUNK_BYTES
+from mesh.pipe.served_call import ServedCall, check_head
 from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker.handler import LEFT, Gone, answer_headers
 
@@ -30,9 +31,12 @@ class HttpExchange:
         self._told = False
         """It was told that its client is gone."""
         self._started = self._complete = False
-        self._held: tuple[list[bytes], bytes] | None = None
-        """A whole answer of status 500, kept until it is known whether it tells of something that was raised."""
-        self._held_head: list[bytes] | None = None
+        self._unsent: tuple[int, list[bytes]] | None = None
+        """Status and headers, until they are sent: soon, but a whole answer of status 500 only when the application has
+        returned and it is known whether that tells of something that was raised."""
+        self._body = b""
+        """All of the body, if it waits with them."""
+        self._sending: asyncio.Handle | None = None
 
     @property
     def listens(self) -> bool:
@@ -45,6 +49,8 @@ class HttpExchange:
 
     def close(self) -> None:
         """Nothing more will be sent: whoever still listens hears of it."""
+        if self._sending is not None:
+            self._sending.cancel()
         self._left.set()
 
     def ended_by(self, error: BaseException) -> bool:
@@ -76,11 +82,12 @@ class HttpExchange:
             if self._started:
                 raise RuntimeError("the application started its answer twice")
             self._started = True
-            headers = answer_headers(message.get("headers", ()))
-            if message["status"] == 500:
-                self._held_head = headers
-            else:
-                self._call.start(message["status"], headers)
+            status, headers = message["status"], answer_headers(message.get("headers", ()))
+            check_head(headers)
+            self._unsent = (status, headers)
+            if status != 500:
+                # Not now: what follows at once goes along, in one frame with the end of the call.
+                self._sending = asyncio.get_running_loop().call_soon(self._send_now)
         elif kind == "http.response.body":
             if not self._started:
                 raise RuntimeError("the application sent a body before it started its answer")
@@ -89,15 +96,14 @@ class HttpExchange:
 
     async def finish(self) -> None:
         """End the call with what the application answered. Raises RuntimeError if that is no whole answer."""
-        if self._held is not None:
-            headers, body = self._held
-            self._held = None
-            if self._call.answer(500, headers, body):
-                return
-            self._call.start(500, headers)
-            await self._call.write(body, end=True)
-        elif not self._complete and not self._call.cancelled:
+        if not self._complete and not self._call.cancelled:
             raise RuntimeError("the application returned without a whole answer")
+        if self._unsent is not None and self._complete and not self._call.cancelled:
+            status, headers = self._unsent
+            if self._call.answer(status, headers, self._body):
+                return
+            self._send_head()
+            await self._call.write(self._body, end=True)
         self._call.done()
 
     async def fail(self, text: str, error: BaseException) -> None:
@@ -105,27 +111,43 @@ class HttpExchange:
 
         Not a 500 for what another deployment was told: its caller is to know of the overload, or that time is over.
         """
-        held = self._held
-        if held is not None and (held[1] == _STOCK_500 or kind_of(error) != pb.FAILURE_KIND_HANDLER):
-            self._complete = False
+        if self._unsent is not None and self._unsent[0] == 500:
+            told = self._body == _STOCK_500 or kind_of(error) != pb.FAILURE_KIND_HANDLER
+            self._complete = self._complete and not told
         if self._complete:
             await self.finish()
         else:
             self._call.fail(text, error)
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
-        if self._held_head is not None:
-            if not more:
-                self._held, self._complete = (self._held_head, data), True
-                return
-            self._call.start(500, self._held_head)
-            self._held_head = None
         self._complete = not more
+        if self._unsent is not None:
+            if not more and (self._unsent[0] == 500 or len(data) <= CHUNK_BYTES):
+                self._body = data
+                return
+            self._send_head()
         sent = await self._call.write(data, end=not more)
         if self._complete:
             self._left.set()
         elif not sent:
             raise Gone("the client went away")
+
+    def _send_now(self) -> None:
+        """Send what there is: the application goes on, or waits for something."""
+        if self._unsent is None:
+            return
+        if not self._complete:
+            self._send_head()
+        else:
+            status, headers = self._unsent
+            self._unsent = None
+            self._call.answer(status, headers, self._body, over=False)
+            self._left.set()
+
+    def _send_head(self) -> None:
+        assert self._unsent is not None
+        self._call.start(*self._unsent)
+        self._unsent = None
 
     async def _read(self) -> bytes:
         self._listeners += 1
