@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -130,10 +131,12 @@ def _abort(context: Any, code: grpc.StatusCode, reason: str, pushback_ms: int | 
 class RefusingHttp(_Scripted):
     """Answers every request over HTTP with its body."""
 
-    def __init__(self, script: Script, *, port: int = 0) -> None:
+    def __init__(self, script: Script, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(script)
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.address = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

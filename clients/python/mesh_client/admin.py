@@ -15,7 +15,7 @@ from mesh_client.credentials import OPEN, Credentials
 from mesh_client.errors import DeadlineExceeded, NotFound, Unavailable
 from mesh_client.following import Following
 from mesh_client.grpc_channel import channel
-from mesh_client.policy import Backoff, Policy
+from mesh_client.policy import Backoff, Budget, Policy
 from mesh_client.v1 import deployment_pb2 as pb
 from mesh_client.v1 import deployment_service_pb2 as api
 from mesh_client.v1 import event_pb2 as events
@@ -31,8 +31,9 @@ WAIT_S = 300.0
 """Seconds for a change to come true."""
 POLICY = Policy(
     timeout_s=20.0,
-    attempts_max=8,
+    attempts_max=12,
     backoff=Backoff(initial_s=0.1, max_s=2.0),
+    budget=Budget(burst=20),
     # The goal state twice is the goal state; changes of one application carry an id by which a repeat is known.
     idempotent=frozenset({"mesh.v1.DeploymentService", "mesh.v1.RevisionService", "mesh.v1.EventService"}),
 )

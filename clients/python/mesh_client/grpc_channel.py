@@ -212,6 +212,12 @@ class StreamUnary:
 
         return repeat(self._calls.target, course, attempt, request_id=request_id)
 
+    def future(self, requests: Any, timeout: float | None = None, metadata: Any = None, **more: Any) -> Any:
+        """Return gRPC's own future: its errors are gRPC's."""
+        target = self._calls.target
+        sent = self._calls.sent_with(metadata, target.request_id())
+        return self._inner.future(requests, timeout=target.timeout_s(timeout, unary=False), metadata=sent, **more)
+
 
 class StreamStream:
     """Many requests, many answers. Sent once."""

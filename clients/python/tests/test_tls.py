@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from mesh_client import Connection, Credentials, Policy, Unavailable, channel
+from mesh_client import (
+    Connection,
+    Credentials,
+    Policy,
+    Unavailable,
+    channel,
+    httpx_async_client,
+    httpx_client,
+    requests_session,
+)
 
 from tests.support.certificates import Authority
-from tests.support.refusing import UNARY, RefusingGrpc
+from tests.support.refusing import UNARY, RefusingGrpc, RefusingHttp
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +52,31 @@ def test_both_sides_show_who_they_are(authority: Authority, tmp_path: Path) -> N
         with opened, pytest.raises(Unavailable):
             opened.unary_unary(UNARY)(b"x")
         assert server.attempts == 2
+
+
+async def test_both_sides_show_who_they_are_over_http(authority: Authority) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*authority.issue("http-server", "IP:127.0.0.1"))
+    tls.load_verify_locations(authority.cert)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    cert, key = authority.issue("http-client", "DNS:client.test")
+    shown: dict[str, Any] = {"credentials": Credentials(token="mine", ca=authority.cert, cert=cert, key=key)}
+    with RefusingHttp(lambda number: "ok" if number % 2 else "lost", tls=tls) as server:
+        with requests_session(server.address, **shown) as session:
+            session.trust_env = False
+            assert session.get("/").status_code == 200
+        with httpx_client(server.address, **shown) as client:
+            assert client.get("/").status_code == 200
+        async with httpx_async_client(server.address, **shown) as asynchronous:
+            assert (await asynchronous.get("/")).status_code == 200
+        assert server.attempts == 6
+        assert {each["authorization"] for each in server.seen} == {"Bearer mine"}
+        policy = Policy(attempts_max=1)
+        with httpx_client(server.address, policy=policy) as client, pytest.raises(Unavailable):
+            client.get("/")
+        with (
+            requests_session(server.address, policy=policy) as session,
+            pytest.raises(Unavailable, match="certificate"),
+        ):
+            session.get("/")
+        assert server.attempts == 6
