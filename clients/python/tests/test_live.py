@@ -253,7 +253,7 @@ def test_gRPC_itself_repeats_what_a_plain_channel_sheds(mesh: MeshProcess, world
 @pytest.mark.long
 def test_two_gateways_one_of_which_goes_and_comes_back(mesh: MeshProcess) -> None:
     """Requests go on without an error, over gRPC and HTTP, be they repeatable or not."""
-    flags = ("--control", mesh.control, "--admin-port", "0", "--drain-timeout", "6")
+    flags = ("--control", mesh.control, "--admin-port", "0", "--grpc-connection-age", "1")
     stopped, failed, counted = threading.Event(), [], {"grpc": 0, "httpx": 0, "requests": 0}
     with MeshProcess("gateway", *flags, "--port", "0", "--grpc-port", "0") as second, ExitStack() as stack:
         metadata = [("application", "plain")]
