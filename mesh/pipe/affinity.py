@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable
 from typing import Generic, TypeVar
 
+from mesh.serving.model_id import MODEL_ID_CHARS_MAX
+
 TOLD_MAX = 1024
 """Models that are believed of one backend, those told last."""
 EXPECTED_MAX = 64
@@ -38,7 +40,7 @@ class Affinity(Generic[_B]):
 
     def told(self, backend: _B, model_ids: Iterable[str]) -> None:
         """A backend told which models it has now."""
-        now = frozenset(list(model_ids)[-TOLD_MAX:])
+        now = frozenset([each for each in model_ids if len(each) <= MODEL_ID_CHARS_MAX][-TOLD_MAX:])
         before = self._told.get(backend, frozenset())
         self._told[backend] = now
         expected = self._expected.get(backend, {})

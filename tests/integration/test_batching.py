@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
+import mesh
+from mesh import testing
 from mesh.model import DeploymentSettings
 from tests.support.data_path import finish
 from tests.support.gateways import Routed
@@ -203,3 +206,28 @@ async def test_a_failed_load_is_not_kept(path: ModelPath) -> None:
         assert (await path.get("/", headers={"x-mesh-model-id": "missing"})).status_code == 500
     assert path.events("load") == ["missing", "missing"]
     assert (await path.metrics("mesh_model_loads_total"))[LABELS + ',outcome="error"'] == 2
+
+
+@mesh.deployment
+class Child:
+    @mesh.batch(max_batch_size=2, batch_wait_timeout_s=600.0)
+    async def lengths(self, texts: list[str]) -> list[Any]:
+        return [[len(texts), mesh.get_multiplexed_model_id(), text] for text in texts]
+
+
+@mesh.deployment
+class Parent:
+    def __init__(self, child: Any) -> None:
+        self.child = child
+
+    async def __call__(self) -> Any:
+        of = [self.child.options(multiplexed_model_id=each).lengths for each in ("a", "b")]
+        return await asyncio.gather(*(of[i % 2].remote(str(i)) for i in range(4)))
+
+
+async def test_calls_by_handles_share_a_batch_and_name_models() -> None:
+    bound = Parent.bind(Child.bind())  # type: ignore[attr-defined]
+    async with testing.in_process(bound) as served, httpx.AsyncClient(timeout=30) as client:
+        assert (await client.get(served.http)).json() == [[2, "a", "0"], [2, "b", "1"], [2, "a", "2"], [2, "b", "3"]]
+        with pytest.raises(ValueError, match="multiplexed_model_id must be of letters"):
+            served.handle("Child").options(multiplexed_model_id="a b")

@@ -36,6 +36,8 @@ def test_ids_that_callers_make_up_take_no_more_than_so_much() -> None:
     assert affinity.count("a") == EXPECTED_MAX and not affinity.having("m49") and affinity.having("m50")
     affinity.told("b", (f"n{i}" for i in range(TOLD_MAX + 50)))
     assert affinity.count("b") == TOLD_MAX and not affinity.having("n49") and affinity.having("n50")
+    affinity.told("b", ["x" * 201])
+    assert affinity.count("b") == 0, "no model has such an id"
     affinity.forget("a")
     affinity.forget("b")
     assert not affinity._having and not affinity._told and not affinity._expected

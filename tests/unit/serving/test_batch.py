@@ -30,6 +30,7 @@ class Model:
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
         self.ended: list[str] = []
+        self.began = threading.Semaphore(0)
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -55,6 +56,13 @@ class Model:
     def in_thread(self, values: list[int]) -> list[Any]:
         self.batches.append(values)
         return [(value, threading.current_thread().name) for value in values]
+
+    @mesh.batch(max_batch_size=2, batch_wait_timeout_s=LONG_S)
+    def wait_in_thread(self, events: list[threading.Event]) -> list[Any]:
+        self.batches.append(events)
+        self.began.release()
+        events[0].wait()
+        return [None for _ in events]
 
     @mesh.batch(max_batch_size=2, batch_wait_timeout_s=LONG_S)
     async def add(self, left: list[int], right: list[int]) -> list[int]:
@@ -227,6 +235,19 @@ async def test_who_hangs_up_disturbs_nobody_and_the_last_one_ends_the_batch() ->
     assert model.ended == ["cancelled"]
     model.gate.set()
     assert await gathered(*map(model.double, range(4))) == [0, 2, 4, 6], "it goes on with the next"
+
+
+async def test_a_batch_in_a_thread_counts_until_the_thread_is_back() -> None:
+    model, let_go = Model(), threading.Event()
+    calls = [ask(model.wait_in_thread(let_go)) for _ in range(2)]
+    next_ones = [ask(model.wait_in_thread(let_go)) for _ in range(2)]
+    await asyncio.to_thread(model.began.acquire)
+    for call in calls:
+        call.cancel()
+    await turns()
+    assert len(model.batches) == 1, "the thread goes on, and no other batch beside it"
+    let_go.set()
+    assert await gathered(*next_ones) == [None, None] and len(model.batches) == 2
 
 
 async def test_a_batch_given_up_before_its_first_step_frees_its_place() -> None:
