@@ -208,12 +208,6 @@ async def test_a_bare_application_needs_no_lifespan(path: DataPath) -> None:
     assert (answer.content, answer.headers["x-bare"]) == (b"cba", "1")
 
 
-async def test_an_application_that_does_not_answer_failed(path: DataPath) -> None:
-    await path.serve("asgi_mute")
-    assert (await path.get("/")).status_code == 500
-    assert "without a whole answer" in path.replica.log
-
-
 async def test_slots_are_exact_and_the_lifespan_is_around_all_requests(path: DataPath) -> None:
     await path.serve("asgi_api", ongoing=2, queued=2)
     assert path.events() == ["startup"]

@@ -363,10 +363,6 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": message["body"][::-1]})
 
 
-async def mute(scope: Any, receive: Any, send: Any) -> None:
-    return
-
-
 @asynccontextmanager
 async def broken_lifespan(_: FastAPI) -> AsyncIterator[None]:
     raise RuntimeError("no database")
@@ -375,6 +371,5 @@ async def broken_lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 asgi_api = mesh.asgi(api, name="Handler").bind()
 asgi_bare = mesh.asgi(bare, name="Handler").bind()
-asgi_mute = mesh.asgi(mute, name="Handler").bind()
 asgi_broken = mesh.asgi(FastAPI(lifespan=broken_lifespan), name="Handler").bind()
 counter = Counter.bind(start=7)  # type: ignore[attr-defined]
