@@ -53,9 +53,9 @@ class Line(Generic[_W]):
     def __repr__(self) -> str:
         return f"<Line {len(self)}/{self.length_max}>"
 
-    def offer(self, arrival: _W) -> Shed | None:
-        """Let `arrival` wait at the end, or say why it is shed."""
-        if self.length_max != UNLIMITED and len(self._present) >= self.length_max:
+    def offer(self, arrival: _W, beyond: int = 0) -> Shed | None:
+        """Let `arrival` wait at the end, or say why it is shed. So many `beyond` the limit have slots in a moment."""
+        if self.length_max != UNLIMITED and len(self._present) >= self.length_max + beyond:
             return Shed(len(self._present), self.length_max)
         self.append(arrival)
         return None

@@ -129,7 +129,9 @@ class Dispatcher:
             return
         if self._limits.failure and not self._links:
             raise Unavailable(self._limits.failure)
-        if (shed := self._line.offer(call)) is None:
+        # Replicas that are ready, and whose pipes are on their way: their slots are as good as free.
+        coming = sum(link.fresh for link in self._links.values())
+        if (shed := self._line.offer(call, coming * self._limits.max_ongoing_requests)) is None:
             return
         now = self._clock.monotonic()
         self._gauges.shed(shed.detail, request_id, now)
@@ -218,8 +220,8 @@ class Dispatcher:
 
     def connected(self, link: Link) -> None:
         """Calls can be sent to this replica."""
+        link.fresh = link.draining = False
         link.refusals = 0
-        link.draining = False
         if not link.retiring:
             self._balance.open(link)
             self._pump()

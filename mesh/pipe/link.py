@@ -79,6 +79,8 @@ class Link:
         self.address = address
         self.in_flight = 0
         self.open = False
+        self.fresh = True
+        """Its first attempt to connect has not ended yet."""
         self.refusals = 0
         """Refusals by this replica that no offer has answered yet."""
         self.draining = False
@@ -175,7 +177,7 @@ class Link:
             if connected and not self.retiring:
                 log.info("pipe lost", extra={"replica": self.replica_id, "cause": self._cause})
         finally:
-            self._outbox = None
+            self._outbox, self.fresh = None, False
             calls = list(self._calls.values())
             self._calls.clear()
             self._events.lost(self, calls)

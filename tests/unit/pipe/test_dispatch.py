@@ -394,3 +394,24 @@ async def test_a_model_is_expected_where_a_call_for_it_went_and_the_rest_goes_wh
     assert call.link is first, "it lost its models, and has the fewest"
     played.answer(call)
     assert second.in_flight == 0
+
+
+async def test_slots_of_a_replica_whose_pipe_is_on_its_way_count(played: Played) -> None:
+    """One runs, as soon as the pipe stands, and two wait: neither fewer nor more are let in before that."""
+    played.dispatcher.update(Limits(1, 2), [("a", played.address)])
+    calls = [played.submit() for _ in range(3)]
+    with pytest.raises(Overloaded):
+        played.submit()
+    (link,) = played.replicas("a")
+    assert calls[0].link is link and played.dispatcher.queued == 2
+    with pytest.raises(Overloaded):
+        played.submit()
+
+
+async def test_slots_of_a_replica_that_could_not_be_reached_do_not_count(played: Played) -> None:
+    (link,) = played.replicas("a")
+    played.lose(link)
+    for _ in range(2):
+        played.submit()
+    with pytest.raises(Overloaded):
+        played.submit()
