@@ -123,18 +123,15 @@ class Dispatcher:
         self._orders = call.order = self._orders + 1
         call.holder = self
         if not len(self._line) and (link := self._balance.acquire()) is not None:
-            if call.model_id:
-                link = self._having(call.model_id, link)
-            self._send(call, link, offer=False)
+            self._send(call, self._having(call.model_id, link) if call.model_id else link, offer=False)
             return
         if self._limits.failure and not self._links:
             raise Unavailable(self._limits.failure)
-        # Replicas that are ready, and whose pipes are on their way: their slots are as good as free.
-        coming = sum(link.fresh for link in self._links.values())
-        if (shed := self._line.offer(call, coming * self._limits.max_ongoing_requests)) is None:
+        # Slots of replicas whose pipes are on their way are as good as free.
+        coming = self._limits.max_ongoing_requests * sum(link.fresh for link in self._links.values())
+        if (shed := self._line.offer(call, coming)) is None:
             return
-        now = self._clock.monotonic()
-        self._gauges.shed(shed.detail, request_id, now)
+        self._gauges.shed(shed.detail, request_id, now := self._clock.monotonic())
         retry_after_s = self._drain_rate.retry_after_s(shed.queued, now, self._clock.random())
         raise Overloaded(shed.detail, retry_after_s=retry_after_s)
 
