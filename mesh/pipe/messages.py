@@ -129,7 +129,11 @@ class Assembly:
                 continue
             part_size = min(left, len(data) - at)
             if self._at + part_size > len(self._message):  # not all at once: its size is only what somebody says
-                self._message += bytes(min(self._size, max(_GROWTH_BYTES, 2 * len(self._message))) - len(self._message))
+                room = min(self._size, max(_GROWTH_BYTES, 2 * len(self._message)))
+                if self._at:
+                    self._message += bytes(room - len(self._message))
+                else:
+                    self._message = bytearray(room)
             self._message[self._at : self._at + part_size] = view[at : at + part_size]
             self._at += part_size
             at += part_size
