@@ -58,7 +58,7 @@ test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages;
 test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, Chromium, node, Go, Java, helm …)
 	$(PYTEST) -q -n 4 --dist worksteal -m "not soak"
 	PATH="$$PATH:/usr/sbin" $(PYTEST) -q tests/conformance tests/integration/test_etcd_store.py
-	$(PYTEST) -q clients --ignore clients/python/tests
+	$(PYTEST) -q clients -m "not soak" --ignore clients/python/tests
 	$(PYTEST) -q deploy/tests
 
 .PHONY: fuzz

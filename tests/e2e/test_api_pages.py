@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -65,6 +66,7 @@ def test_the_document_of_the_library_is_valid_and_whole(mesh: MeshProcess, tmp_p
     assert found["paths"]["/v1/shelves"]["get"]["x-mesh-application"] == "library"
 
 
+@pytest.mark.long
 def test_the_document_follows_what_is_deployed(mesh: MeshProcess, tmp_path: Path) -> None:
     assert document(mesh)["paths"] == {}
     deploy(mesh, config(tmp_path / "one.yaml"))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.test_docs import assert_shown, at, consoles, shell, shown_file
 from tests.support.mesh_process import FREE_PORTS, ROOT, MeshProcess
+
+pytestmark = pytest.mark.long
 
 DOCUMENT = (ROOT / "docs" / "asgi.md").read_text()
 

@@ -195,6 +195,7 @@ def test_run_of_a_config_file() -> None:
         assert get(f"{process.http}/de?name=Ada").json() == {"message": "Hallo, Ada!"}
 
 
+@pytest.mark.long
 def test_run_with_arguments_name_and_route() -> None:
     flags = ("--name", "greeter", "--route-prefix", "/hi", "--working-dir", str(EXAMPLES / "hello"))
     with MeshProcess("run", "hello:build", "greeting=Hi", *flags, *FREE_PORTS) as process:
@@ -233,6 +234,7 @@ def test_options_of_the_config_file_hold_unless_a_flag_says_otherwise(write: Wri
         assert get(f"{process.http}/echo").text == "x"
 
 
+@pytest.mark.long
 def test_reload_takes_new_code_and_keeps_the_old_when_it_fails(write: Write, tmp_path: Path) -> None:
     path = write("echo.py", ECHO.format(answer="first"))
     with MeshProcess("run", "echo:app", "--reload", *FREE_PORTS, cwd=tmp_path) as process:
@@ -247,6 +249,7 @@ def test_reload_takes_new_code_and_keeps_the_old_when_it_fails(write: Write, tmp
         eventually(lambda: get(process.http).text == "third", what="the mended code answers", timeout=30)
 
 
+@pytest.mark.long
 def test_start_keeps_what_was_deployed(write: Write, tmp_path: Path) -> None:
     write("echo.py", ECHO.format(answer="kept"))
     path = write("mesh.yaml", CONFIG)
@@ -263,6 +266,7 @@ def test_start_keeps_what_was_deployed(write: Write, tmp_path: Path) -> None:
 # Roles in processes of their own
 
 
+@pytest.mark.long
 def test_roles_as_processes(write: Write, tmp_path: Path) -> None:
     write("echo.py", ECHO.format(answer="from far"))
     path = write("mesh.yaml", CONFIG)
@@ -313,6 +317,7 @@ def test_status_as_table_json_and_yaml(mesh: MeshProcess, echo: Path) -> None:
     assert as_json["applications"][0]["deployments"] == as_yaml["applications"][0]["deployments"]
 
 
+@pytest.mark.long
 def test_events_and_descriptions(mesh: MeshProcess, echo: Path) -> None:
     told: list[dict[str, Any]] = mesh.meshctl("events", "echo", "--since", "10m", "-o", "json").json()["events"]
     kinds = [event["reason"] for event in told]
@@ -328,6 +333,7 @@ def test_events_and_descriptions(mesh: MeshProcess, echo: Path) -> None:
     assert application["reason"] == "READY" and len(application["last_events"]) == 5
 
 
+@pytest.mark.long
 def test_status_watch_writes_each_change(mesh: MeshProcess, echo: Path) -> None:
     with subprocess.Popen(
         command("status", "--watch", "-o", "json"),
@@ -349,6 +355,7 @@ def test_status_watch_writes_each_change(mesh: MeshProcess, echo: Path) -> None:
     assert watching.returncode == 130
 
 
+@pytest.mark.long
 def test_config_gives_back_what_deploy_takes(mesh: MeshProcess, write: Write) -> None:
     reconfigurable = "    def reconfigure(self, user_config): pass\n\n    async def"
     write("echo.py", ECHO.format(answer="first").replace("    async def", reconfigurable))
@@ -379,6 +386,7 @@ def test_config_gives_back_what_deploy_takes(mesh: MeshProcess, write: Write) ->
     assert mesh.meshctl("config", "echo", "-o", "json").json()["applications"] == data["applications"]
 
 
+@pytest.mark.long
 def test_changed_code_is_deployed_and_its_directory_is_needed_no_more(
     mesh: MeshProcess, echo: Path, write: Write
 ) -> None:
@@ -599,6 +607,7 @@ def test_code_that_cannot_run_is_told_with_its_line_and_changes_nothing(
     assert "bad5.py" in told and told.endswith("ZeroDivisionError: division by zero")
 
 
+@pytest.mark.long
 def test_the_revision_before_serves_on_and_debug_shows_the_traceback(
     mesh: MeshProcess, echo: Path, write: Write
 ) -> None:
@@ -620,6 +629,7 @@ def test_the_revision_before_serves_on_and_debug_shows_the_traceback(
     assert "echo2.py" in shown.stderr
 
 
+@pytest.mark.long
 def test_a_user_config_that_running_replicas_refuse_fails_its_revision(
     mesh: MeshProcess, echo: Path, write: Write
 ) -> None:
@@ -649,6 +659,7 @@ def test_a_user_config_that_running_replicas_refuse_fails_its_revision(
     assert get(f"{mesh.http}/echo").text == "2"
 
 
+@pytest.mark.long
 def test_a_route_is_taken_over_without_a_gap(mesh: MeshProcess, echo: Path, write: Write) -> None:
     write("echo2.py", ECHO.format(answer="second"))
     echo.write_text(CONFIG.replace("name: echo", "name: other").replace("echo:app", "echo2:app"))
@@ -671,6 +682,7 @@ def test_a_route_is_taken_over_without_a_gap(mesh: MeshProcess, echo: Path, writ
     assert answers == sorted(answers) and set(answers) <= {"first", "second"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("import_path", "message"), [("echo2:app", "RuntimeError: at import"), ("echo2", "like")])
 def test_run_of_broken_code_says_why_and_leaves_nothing(
     write: Write, tmp_path: Path, import_path: str, message: str

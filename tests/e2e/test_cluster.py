@@ -19,6 +19,8 @@ import yaml
 from tests.e2e.cluster import TWO, WHO, Cluster, get, running, served
 from tests.support.mesh_process import eventually
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -115,7 +117,6 @@ def test_status_and_config_say_what_is_so(cluster: Cluster) -> None:
     assert len(configs) == 1
 
 
-@pytest.mark.long
 def test_the_same_file_again_changes_nothing_and_what_it_no_longer_names_is_deleted(cluster: Cluster) -> None:
     assert cluster.deploy(WHO, TWO).code == 0
     before = cluster.ready_pids("who") | cluster.ready_pids("two")
@@ -130,7 +131,6 @@ def test_the_same_file_again_changes_nothing_and_what_it_no_longer_names_is_dele
     assert cluster.ready_pids("who") == keep
 
 
-@pytest.mark.long
 def test_all_control_planes_restarted_under_load_no_request_fails_and_nothing_restarts(cluster: Cluster) -> None:
     assert cluster.deploy(WHO).code == 0
     before = cluster.ready_pids("who")
@@ -168,7 +168,6 @@ def test_a_replica_killed_under_load_is_replaced_and_idempotent_requests_see_not
     assert set(load.answers) == {"200"}, load.answers
 
 
-@pytest.mark.long
 def test_a_leader_killed_hands_over_and_the_other_takes_orders(cluster: Cluster) -> None:
     assert cluster.deploy(WHO).code == 0
     before = cluster.ready_pids("who")
@@ -189,7 +188,6 @@ def test_a_leader_killed_hands_over_and_the_other_takes_orders(cluster: Cluster)
     cluster.start_control_plane().wait_ready()
 
 
-@pytest.mark.long
 def test_a_worker_killed_takes_its_replicas_along_and_they_are_placed_on_the_other(tmp_path: Path) -> None:
     with running(tmp_path, control_planes=1, workers=2, gateways=1) as cluster:
         assert cluster.deploy(WHO).code == 0

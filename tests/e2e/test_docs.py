@@ -91,6 +91,7 @@ def test_deploying_as_the_readme_does(tmp_path: Path) -> None:
         assert_shown(wrong, mesh, tmp_path)
 
 
+@pytest.mark.long
 def test_the_library_of_the_readme() -> None:
     *_, library = consoles(README)
     with MeshProcess("run", "config.yaml", *FREE_PORTS, cwd=EXAMPLES / "library") as mesh:
@@ -116,6 +117,7 @@ def test_a_new_grpc_service_as_in_the_guide(tmp_path: Path) -> None:
         assert_shown(using, mesh, tmp_path)
 
 
+@pytest.mark.long
 def test_the_code_of_the_guide_is_served(tmp_path: Path) -> None:
     code, *_ = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     (tmp_path / "guide.py").write_text(code)

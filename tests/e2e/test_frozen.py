@@ -14,6 +14,8 @@ from tests.e2e.cluster import TWO, WHO, Cluster, frozen, get, running, served
 from tests.e2e.test_cluster import Load, lives
 from tests.support.mesh_process import eventually
 
+pytestmark = pytest.mark.long
+
 QUICK_WHO = WHO + "    health_check_period_s: 1\n    health_check_timeout_s: 1\n"
 
 
@@ -29,7 +31,6 @@ def _ready_elsewhere(cluster: Cluster, pid: int) -> bool:
     return len(pids) == 2 and pid not in pids
 
 
-@pytest.mark.long
 def test_a_frozen_leader_hands_over_and_nothing_else_changes(cluster: Cluster) -> None:
     assert cluster.deploy(WHO).code == 0
     before = cluster.ready_pids("who")
@@ -63,7 +64,6 @@ def test_a_frozen_leader_hands_over_and_nothing_else_changes(cluster: Cluster) -
     assert "Traceback" not in leader.stderr, "who has gone meanwhile is no error"
 
 
-@pytest.mark.long
 def test_a_frozen_replica_holds_nothing_up_for_long_and_is_replaced(cluster: Cluster) -> None:
     assert cluster.deploy(QUICK_WHO).code == 0
     urls = [f"{gateway.http}/who" for gateway in cluster.gateways]
@@ -79,7 +79,6 @@ def test_a_frozen_replica_holds_nothing_up_for_long_and_is_replaced(cluster: Clu
     assert set(load.answers) == {"200"}, load.answers
 
 
-@pytest.mark.long
 def test_a_frozen_worker_that_returns_keeps_what_it_runs(tmp_path: Path) -> None:
     with running(tmp_path, control_planes=1, workers=1, gateways=1) as cluster:
         assert cluster.deploy(WHO).code == 0
@@ -97,7 +96,6 @@ def test_a_frozen_worker_that_returns_keeps_what_it_runs(tmp_path: Path) -> None
         assert cluster.ready_pids("who") == before
 
 
-@pytest.mark.long
 def test_while_the_store_is_away_what_runs_serves_and_can_be_seen(tmp_path: Path) -> None:
     with running(tmp_path, workers=1, gateways=1) as cluster:
         assert cluster.deploy(WHO).code == 0

@@ -9,8 +9,11 @@ import subprocess
 import sys
 
 import httpx
+import pytest
 
 from tests.support.mesh_process import EXAMPLES, FREE_PORTS, ROOT, MeshProcess
+
+pytestmark = pytest.mark.long
 
 IMAGES = EXAMPLES / "images"
 LABELS = ("horizontal stripes", "vertical stripes", "diagonal stripes", "checkers")

@@ -8,8 +8,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.cluster import get, served
 from tests.support.mesh_process import MeshProcess, command, environment, eventually
+
+pytestmark = pytest.mark.long
 
 CODE = """
 import logging

@@ -50,6 +50,7 @@ def test_the_metrics_of_the_page_exist() -> None:
         assert name in known or name.removesuffix("_total") in known, name
 
 
+@pytest.mark.long
 def test_the_code_of_the_page_is_served(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", BATCHING, re.DOTALL)
     assert len(blocks) == 4

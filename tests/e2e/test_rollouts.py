@@ -107,7 +107,9 @@ def echo(mesh: MeshProcess, write: Write) -> Echo:
     return result
 
 
-@pytest.mark.parametrize("what", list(BROKEN))
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[] if what == "constructor" else [pytest.mark.long]) for what in BROKEN]
+)
 def test_a_revision_that_fails_is_rolled_back(echo: Echo, what: str) -> None:
     code, options, *told = BROKEN[what]
     before = echo.pids()

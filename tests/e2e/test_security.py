@@ -111,12 +111,14 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
             yield mesh
 
 
+@pytest.mark.long
 def test_who_has_token_and_certificate_is_served(secured: Secured) -> None:
     answer = served(secured.gateway.http).json()
     assert answer["told"] == []  # user code is not told where the credentials are
     assert secured.meshctl("status", token=secured.token).code == 0
 
 
+@pytest.mark.long
 def test_commands_without_them_are_told_what_is_missing(secured: Secured, tmp_path: Path) -> None:
     wrong = written(tmp_path / "wrong", "the-token-of-another-mesh")
     for token in (None, wrong):
@@ -131,6 +133,7 @@ def test_commands_without_them_are_told_what_is_missing(secured: Secured, tmp_pa
     assert "--tls-cert" in done.stderr
 
 
+@pytest.mark.long
 def test_files_that_cannot_be_used_end_a_command_with_2(secured: Secured, tmp_path: Path) -> None:
     done = secured.meshctl("status", token=tmp_path / "none")
     assert (done.code, "No such file" in done.stderr) == (2, True), done.stderr
@@ -154,6 +157,7 @@ def test_beyond_loopback_nothing_that_takes_code_listens_without(command: tuple[
         assert flag in done.stderr
 
 
+@pytest.mark.long
 def test_a_replica_answers_nobody_else(secured: Secured) -> None:
     address = secured.replicas()[0]
     cert, key, ca = (Path(secured.tls[f"MESH_TLS_{name}"]).read_bytes() for name in ("CERT", "KEY", "CA"))
@@ -184,6 +188,7 @@ def _codes(channel: grpc.Channel) -> set[grpc.StatusCode]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", ["worker", "gateway"])
 def test_a_process_with_another_token_goes_on_trying(secured: Secured, role: str, tmp_path: Path) -> None:
     token = written(tmp_path / "token", "the-token-of-another-mesh")
@@ -218,6 +223,7 @@ def _pids(secured: Secured) -> set[int] | None:
     return found if len(found) == 2 else None
 
 
+@pytest.mark.long
 def test_no_log_argument_or_environment_has_the_secrets(secured: Secured) -> None:
     for process in secured.processes:
         for secret in (FIRST, SECOND, VALUE):

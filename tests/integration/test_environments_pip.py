@@ -82,6 +82,7 @@ def venvs(tmp_path: Path) -> set[str]:
     return {path.name for path in (tmp_path / "cache/entries").iterdir() if path.name.startswith("venv-")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 async def test_packages_are_installed_for_builds_and_replicas(
     control: ControlPlane, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str

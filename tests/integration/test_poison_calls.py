@@ -353,6 +353,7 @@ BODIES: dict[str, bytes] = {
 }
 
 
+@pytest.mark.long
 async def test_bodies_that_are_wrong_harm_their_own_stream_only(path: NativePath) -> None:
     await path.serve("asynchronous", ongoing=20)
     wire = await Wire.open(path.gateways.gateway.grpc_address)
