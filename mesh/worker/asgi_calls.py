@@ -113,13 +113,10 @@ class AsgiCalls:
             self._cancelled()
             call.done()
             return
-        if exchange.ended_by(error):
-            self._cancelled()
-            await exchange.finish()
-            return
-        self._error()
-        text = log_raised(call, error, "application")
+        over = exchange.ended_by(error)
+        text = "" if over else log_raised(call, error, "application")
+        (self._cancelled if over else self._error)()
         try:
-            await exchange.fail(text, error)
-        except ValueError as cause:  # headers that are too large
+            await (exchange.finish() if over else exchange.fail(text, error))
+        except Exception as cause:  # what it answered is nothing that can be sent
             call.fail(text_of(cause))

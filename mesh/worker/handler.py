@@ -291,9 +291,12 @@ def call_send(call: ServedCall) -> Callable[[Message], Any]:
 def answer_headers(pairs: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     """Return an answer's headers, names and values in turn, without what its Connection header names.
 
-    Names go in lower case whatever user code wrote: the gateway knows by them what may not pass.
+    Names go in lower case whatever user code wrote: the gateway knows by them what may not pass. Raises TypeError for
+    what is not bytes: on the way such a header would fail where nobody ends the call.
     """
     headers = [part for name, value in pairs for part in (name.lower(), value)]
+    if any(type(part) is not bytes for part in headers):
+        raise TypeError("names and values of an answer's headers must be bytes")
     names = headers[::2]
     if b"connection" not in names:
         return headers

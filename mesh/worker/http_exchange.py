@@ -76,14 +76,17 @@ class HttpExchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Send of the answer as its reader takes it. Raises OSError once nobody reads."""
+        """Send of the answer as its reader takes it.
+
+        Raises OSError once nobody reads, RuntimeError, TypeError or ValueError for what is no answer.
+        """
         kind = message["type"]
         if kind == "http.response.start":
             if self._started:
                 raise RuntimeError("the application started its answer twice")
-            self._started = True
-            status, headers = message["status"], answer_headers(message.get("headers", ()))
+            status, headers = _checked(message["status"]), answer_headers(message.get("headers", ()))
             check_head(headers)
+            self._started = True
             self._unsent = (status, headers)
             if status != 500:
                 # Not now: what follows at once goes along, in one frame with the end of the call.
@@ -162,3 +165,10 @@ class HttpExchange:
             await self._left.wait()
         finally:
             self._listeners -= 1
+
+
+def _checked(status: object) -> int:
+    """Return an answer's status. Raises ValueError if HTTP has no such one."""
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"status {str(status)[:40]} is not one of an HTTP answer")
+    return status

@@ -101,6 +101,7 @@ class MeshTransport(httpx.BaseTransport):
 
     def _anywhere(self, request: httpx.Request, seconds: float | None, request_id: str) -> httpx.Response:
         shared, refused = self._shared, []
+        cause: Exception | None = None
         for origin in shared.order():
             try:
                 response = self._inner.handle_request(_sent(request, origin, shared, seconds, request_id))
@@ -113,9 +114,10 @@ class MeshTransport(httpx.BaseTransport):
             except _NEVER_SENT as error:
                 shared.refused(origin)
                 refused.append(f"{origin}: {error}")
+                cause = error
             except httpx.TransportError as error:
                 raise _error(error, seconds) from error
-        raise answers.not_connected(f"no connection: {'; '.join(refused)}")
+        raise answers.not_connected(f"no connection: {'; '.join(refused)}") from cause
 
 
 class AsyncMeshTransport(httpx.AsyncBaseTransport):
@@ -165,6 +167,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
 
     async def _anywhere(self, request: httpx.Request, seconds: float | None, request_id: str) -> httpx.Response:
         shared, refused = self._shared, []
+        cause: Exception | None = None
         for origin in shared.order():
             try:
                 response = await self._inner.handle_async_request(_sent(request, origin, shared, seconds, request_id))
@@ -177,9 +180,10 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             except _NEVER_SENT as error:
                 shared.refused(origin)
                 refused.append(f"{origin}: {error}")
+                cause = error
             except httpx.TransportError as error:
                 raise _error(error, seconds) from error
-        raise answers.not_connected(f"no connection: {'; '.join(refused)}")
+        raise answers.not_connected(f"no connection: {'; '.join(refused)}") from cause
 
 
 def _verify(credentials: Credentials) -> ssl.SSLContext | bool:

@@ -114,6 +114,7 @@ class MeshAdapter(HTTPAdapter):
         shared = self._shared
         timeout: Any = (shared.connect_timeout_s(seconds), seconds)
         refused: list[str] = []
+        cause: Exception | None = None
         for origin in shared.order():
             sent = request.copy()
             sent.url = f"{origin}{request.path_url}"
@@ -127,7 +128,8 @@ class MeshAdapter(HTTPAdapter):
                     raise _error(error, seconds) from error
                 shared.refused(origin)
                 refused.append(f"{origin}: {_why(error)}")
-        raise answers.not_connected(f"no connection: {'; '.join(refused)}")
+                cause = error
+        raise answers.not_connected(f"no connection: {'; '.join(refused)}") from cause
 
     def _judged(self, response: requests.Response, *, stream: bool) -> requests.Response:
         """Return an answer that is a success, all of it unless it is streamed. Raises MeshClientError."""

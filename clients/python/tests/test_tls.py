@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from mesh_client import (
     Connection,
@@ -72,8 +73,9 @@ async def test_both_sides_show_who_they_are_over_http(authority: Authority) -> N
         assert server.attempts == 6
         assert {each["authorization"] for each in server.seen} == {"Bearer mine"}
         policy = Policy(attempts_max=1)
-        with httpx_client(server.address, policy=policy) as client, pytest.raises(Unavailable):
+        with httpx_client(server.address, policy=policy) as client, pytest.raises(Unavailable) as refused:
             client.get("/")
+        assert isinstance(refused.value.__cause__, httpx.ConnectError)
         with (
             requests_session(server.address, policy=policy) as session,
             pytest.raises(Unavailable, match="certificate"),

@@ -18,6 +18,7 @@ from mesh.serving import current_request
 from mesh.serving.current_request import Place
 from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker.asgi_calls import AsgiCalls, allow_threads
+from mesh.worker.websocket_exchange import WebSocketExchange
 from tests.support.pipes import ScriptedCaller, cancel, data, opened, turns
 
 
@@ -171,6 +172,49 @@ async def test_what_is_no_whole_answer_failed(serve: Serve, number: int) -> None
 
     told = failed(await serve(application).get("/"))
     assert "RuntimeError" in told.message
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"status": 200, "headers": [("text", "text")]},
+        {"status": 200, "headers": [(b"name", bytearray(b"value"))]},
+        {"status": 200, "headers": [None]},
+        {"status": "200"},
+        {"status": 101},
+        {"status": 10**12},
+    ],
+)
+async def test_an_answer_that_cannot_be_sent_failed_and_its_slot_is_free(
+    serve: Serve, head: dict[str, Any], whole: bool
+) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", **head})
+        await send({"type": "http.response.body", "body": b"x", "more_body": not whole})
+
+    served = serve(application)
+    failed(await served.get("/"))
+    assert served.callee.slots.ongoing == 0
+
+
+async def test_a_call_ends_also_when_the_end_of_its_application_cannot_be_told(serve: Serve) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise OSError
+
+    served = serve(application)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WebSocketExchange, "finish", broken)
+        patch.setattr(WebSocketExchange, "fail", broken)
+        await served.send(opened(1, websocket=True))
+        assert "broken" in failed(await served.over()).message
+    assert served.callee.slots.ongoing == 0
+
+
+async def broken(*_: object) -> None:
+    raise RuntimeError("broken")
 
 
 async def test_the_application_sees_its_call(serve: Serve) -> None:
