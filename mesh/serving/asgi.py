@@ -76,6 +76,13 @@ def _check(application: object) -> None:
     if inspect.isclass(application) or not callable(application):
         hint = "give the application itself, such as FastAPI()"
         raise _invalid(f"{shown(application)} is no ASGI application", hint)
+    try:
+        inspect.signature(application).bind(None, None, None)
+    except ValueError:  # it has no signature that can be read
+        return
+    except TypeError:
+        hint = "a WSGI application, such as Flask's, needs an adapter, such as a2wsgi's WSGIMiddleware"
+        raise _invalid(f"{shown(application)} does not take scope, receive and send", hint) from None
 
 
 def _invalid(text: str, hint: str) -> InvalidConfig:

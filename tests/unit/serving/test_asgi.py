@@ -48,6 +48,10 @@ def test_mistakes_are_told() -> None:
     with pytest.raises(InvalidConfig, match="a deployment already") as caught:
         mesh.ingress(application)(mesh.asgi(application))  # type: ignore[type-var]
     assert "below @mesh.deployment" in caught.value.hint
+    with pytest.raises(InvalidConfig, match="does not take scope, receive and send") as caught:
+        mesh.asgi(lambda environ, start_response: [])  # type: ignore[arg-type, misc]
+    assert "WSGI" in caught.value.hint
+    assert mesh.asgi(lambda *args: application(*args), name="any").name == "any"
     with pytest.raises(InvalidConfig, match="an ingress is a class"):
         mesh.ingress(application)(application)  # type: ignore[type-var]
     with pytest.raises(InvalidConfig, match="max_ongoing_request"):
