@@ -20,6 +20,7 @@ from mesh.pipe.flow import CHUNK_BYTES
 from mesh.pipe.messages import Assembly, BadFraming, pieces, sole
 from mesh.pipe.served_call import ServedCall
 from mesh.serving import encoding
+from mesh.serving.batch import runs_on_loop
 from mesh.serving.current_request import Place
 from mesh.serving.handle import CALL
 from mesh.serving.threads import Threads
@@ -88,8 +89,7 @@ class HandleCalls:
             known = [each for each in dir(self._target) if not each.startswith("_")][:20]
             hint = f"it has {', '.join(known)}" if known else "call it by handle.remote(...)"
             raise HandleMisused(f"deployment {self._place.deployment!r} has no method {name[:60]!r}", hint=hint)
-        called = found if inspect.isroutine(found) else type(found).__call__
-        is_async = inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+        is_async = runs_on_loop(found)
         if hasattr(type(self._target), name) and name not in getattr(self._target, "__dict__", ()):
             self._methods[name] = found, is_async  # of the class: the same at each call
         return found, is_async

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.support.data_path import Connection, finish
-from tests.support.gateways import until
+from tests.support.gateways import until, until_async
 from tests.support.graphs import Graph, graphs
 
 FAR_S = 30.0
@@ -107,6 +107,27 @@ async def test_whoever_stops_reading_ends_or_holds_back_the_first_generator(grap
     await connection.close()
     await until(lambda: len(graph.events("source ended")) == 2, "the generator is ended")
     await graph.until_free()
+
+
+async def test_callers_of_a_batch_that_leave_are_dropped_and_the_last_ends_it(graph: Graph) -> None:
+    await graph.graph("batches")
+    waits = asyncio.ensure_future(graph.get("/?text=leaves"))
+    await _until_running(graph, "Batching", 1)
+    await finish(waits)  # before its batch went
+    await _until_running(graph, "Batching", 0)
+    calls = [asyncio.ensure_future(graph.get(f"/?text={text}")) for text in ("one", "two")]
+    await graph.until_event("batch one two")
+    for call in calls:
+        await finish(call)
+    await graph.until_event("batch cancelled")
+    await graph.until_free()
+
+
+async def _until_running(graph: Graph, deployment: str, count: int) -> None:
+    async def running() -> bool:
+        return await graph.by_name[deployment].ongoing() == count
+
+    await until_async(running, f"{deployment} runs {count}")
 
 
 def _memory(graph: Graph) -> int:

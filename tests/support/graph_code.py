@@ -227,3 +227,36 @@ class Reader:
 
 source = Source.bind()
 streams = Reader.bind(Relay.bind(source), source)
+
+
+# What is batched, called by handle.
+
+
+@mesh.deployment
+class Batching:
+    """A batch runs until the gate "batch" is open."""
+
+    @mesh.batch(max_batch_size=2, batch_wait_timeout_s=3600.0)
+    async def lengths(self, texts: list[str]) -> list[int]:
+        note(f"batch {' '.join(sorted(texts))}")
+        try:
+            await gate_open("batch")
+        except asyncio.CancelledError:
+            note("batch cancelled")
+            raise
+        return [len(text) for text in texts]
+
+    async def __call__(self) -> None:
+        return None
+
+
+@mesh.deployment
+class Asking:
+    def __init__(self, batching: mesh.DeploymentHandle) -> None:
+        self.batching = batching
+
+    async def __call__(self, request: Request) -> str:
+        return str(await self.batching.lengths.remote(request.query_params["text"]))
+
+
+batches = Asking.bind(Batching.bind())
