@@ -233,6 +233,8 @@ class _Decoder:
             raise DecodingFailed("an array came, and nothing has imported numpy here")
         dtype = _dtype(numpy, told[0])
         if len(told) == 2:
+            if not dtype.itemsize:  # "" and b""
+                return dtype.type()
             (scalar,) = numpy.frombuffer(told[1], dtype)
             return scalar
         _, shape, order, content = told

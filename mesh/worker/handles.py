@@ -8,6 +8,7 @@ of snapshots that says where replicas are. Until the first has come, calls wait.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from mesh.pipe.dispatch import Dispatcher, Limits
 from mesh.pipe.flow import CHUNK_BYTES
 from mesh.pipe.messages import pieces
 from mesh.serving import encoding, handle
-from mesh.serving.graph import found, replaced
+from mesh.serving.graph import TooDeep, found, replaced
 from mesh.serving.handle import Callee, DeploymentResponse
 from mesh.v1 import discovery_service_pb2 as pb
 from mesh.worker import current_call
@@ -88,7 +89,7 @@ class Handles:
             try:
                 body = _encoded(args, kwargs)
             except EncodingFailed:
-                if next(found((args, kwargs), DeploymentResponse), None) is None:
+                if not _has_responses((args, kwargs)):
                     raise
             else:
                 self._in_loop(flight.start, body)
@@ -104,10 +105,10 @@ class Handles:
         """Return how a deployment is reached, in the loop."""
         key = (application, deployment)
         if (reached := self._reached.get(key)) is None:
-            limits = Limits(1, QUEUED_MAX_AT_FIRST, "this process calls too many deployments" * self._is_full)
+            if len(self._reached) >= DEPLOYMENTS_MAX:
+                return self._beyond
+            limits = Limits(1, QUEUED_MAX_AT_FIRST)
             reached = Reached(Dispatcher(application, deployment, limits, self._credentials, self.clock))
-            if self._is_full:
-                return reached
             news = application not in {name for name, _ in self._reached}
             self._reached[key] = reached
             if self._last is not None:
@@ -132,9 +133,12 @@ class Handles:
         for reached in self._reached.values():
             await reached.dispatcher.close("this process is shutting down")
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._reached) >= DEPLOYMENTS_MAX
+    @functools.cached_property
+    def _beyond(self) -> Reached:
+        """What stands for all deployments that are too many: whoever can make names must not make metrics of them."""
+        dispatcher = Dispatcher("", "", Limits(1, 0), self._credentials, self.clock)
+        dispatcher.retire(f"this process calls more than {DEPLOYMENTS_MAX} deployments")
+        return Reached(dispatcher)
 
     def _says(self) -> pb.StreamSnapshotsRequest:
         names = sorted({application for application, _ in self._reached})
@@ -185,6 +189,8 @@ class Handles:
             answers = {id(response): await response for response in responses}
             args, kwargs = replaced((args, kwargs), DeploymentResponse, lambda each: answers[id(each)])
             body = _encoded(args, kwargs)
+        except TooDeep as error:
+            flight.fail(EncodingFailed(f"the arguments: {error}"))
         except Exception as error:
             flight.fail(error)
         else:
@@ -193,6 +199,13 @@ class Handles:
 
 def _is_response(value: Any) -> bool:
     return isinstance(value, DeploymentResponse)
+
+
+def _has_responses(value: Any) -> bool:
+    try:
+        return next(found(value, DeploymentResponse), None) is not None
+    except TooDeep:
+        return False
 
 
 def _encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[bytes]:

@@ -124,8 +124,9 @@ def test_arrays_are_views_of_the_message() -> None:
 
 
 def test_scalars_of_numpy_keep_their_type() -> None:
-    came = there_and_back((numpy.float32(1.5), numpy.int8(3), numpy.float64(2)))
-    assert [type(each) for each in came] == [numpy.float32, numpy.int8, numpy.float64]
+    sent = (numpy.float32(1.5), numpy.int8(3), numpy.float64(2), numpy.array(["", "a"])[0], numpy.bytes_(b""))
+    came = there_and_back(sent)
+    assert [type(each) for each in came] == [type(each) for each in sent] and came == sent
 
 
 class Local:
