@@ -1,7 +1,8 @@
 """Servers that refuse as mesh does, each attempt as a script says, for tests of clients; and a clock that stands still.
 
 A script is a function of the attempt's number, from 0, to a word: "ok", "shed" (refused, come back after 50 ms),
-"lost" (a replica went away), "never" (refused, do not come back), "hang" (no answer before the client gives up).
+"lost" (a replica went away), "never" (refused, do not come back), "hang" (no answer before the client gives up). Over
+HTTP also "drip" (an answer that begins, and does not end before that).
 """
 
 from __future__ import annotations
@@ -155,7 +156,11 @@ def _handler(scripted: RefusingHttp) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, headers, answer = self._act(scripted.next({k.lower(): v for k, v in self.headers.items()}), body)
+            word = scripted.next({k.lower(): v for k, v in self.headers.items()})
+            if word == "drip":
+                self._drip()
+                return
+            status, headers, answer = self._act(word, body)
             self.send_response(status)
             for name, value in headers:
                 self.send_header(name.decode(), value.decode())
@@ -163,6 +168,15 @@ def _handler(scripted: RefusingHttp) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):
                 self.end_headers()
                 self.wfile.write(answer)
+
+        def _drip(self) -> None:
+            self.send_response(200)
+            self.send_header("transfer-encoding", "chunked")
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.end_headers()
+                while not scripted.released.wait(0.01):
+                    self.wfile.write(b"1\r\nx\r\n")
 
         def _act(self, word: str, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
             match word:

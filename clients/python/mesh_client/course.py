@@ -44,12 +44,17 @@ class Course:
 
     def allowed_s(self, now: float) -> float | None:
         """Return the seconds that an attempt may take that begins now, None: no limit. Raises DeadlineExceeded."""
-        left_s = None if self._deadline is None else self._deadline - now
-        if left_s is not None and left_s <= 0:
-            raise self.too_late()
+        left_s = self.left_s(now)
         limit_s = self._attempt_timeout_s
         self._cut_short = limit_s is not None and (left_s is None or limit_s < left_s)
         return limit_s if self._cut_short else left_s
+
+    def left_s(self, now: float) -> float | None:
+        """Return the seconds that are left for all of it, None: no limit. Raises DeadlineExceeded."""
+        left_s = None if self._deadline is None else self._deadline - now
+        if left_s is not None and left_s <= 0:
+            raise self.too_late()
+        return left_s
 
     def repeatable(self, error: MeshClientError) -> bool:
         """Whether the request may be sent again after `error`, as far as it would do no harm and may help."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -25,6 +25,8 @@ from mesh_client.target import Target
 LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64)
 """Connections of one client, to all addresses. Whoever has more requests under way at once waits for one."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
+_WHOLE = "mesh_client.whole"
+"""Among a request's extensions: whether its answer is read as a whole, within the time of the request."""
 
 
 def httpx_client(
@@ -38,12 +40,12 @@ def httpx_client(
     """Return a client for "http://host:port" or several of them; `client.get("/path")` goes to each in turn.
 
     Answers from 400 on are raised as MeshClientError, unless `raise_errors` is false. A number given as `timeout=`
-    bounds the request with all attempts. `mesh_client.over_httpx.MeshTransport` is the same for a client of your
-    own. Raises ValueError.
+    bounds the request with all attempts and, unless the answer is streamed, reading it.
+    `mesh_client.over_httpx.MeshTransport` is the same for a client of your own, but for that reading. Raises ValueError.
     """
     shared = Requests(addresses, policy=policy, credentials=credentials, raise_errors=raise_errors, target=target)
     inner = httpx.HTTPTransport(verify=_verify(credentials), limits=LIMITS)
-    return httpx.Client(base_url=shared.origins[0], transport=MeshTransport(shared, inner), timeout=None)
+    return _Client(base_url=shared.origins[0], transport=MeshTransport(shared, inner), timeout=None)
 
 
 def httpx_async_client(
@@ -57,7 +59,19 @@ def httpx_async_client(
     """Return the same for event loops."""
     shared = Requests(addresses, policy=policy, credentials=credentials, raise_errors=raise_errors, target=target)
     inner = httpx.AsyncHTTPTransport(verify=_verify(credentials), limits=LIMITS)
-    return httpx.AsyncClient(base_url=shared.origins[0], transport=AsyncMeshTransport(shared, inner), timeout=None)
+    return _AsyncClient(base_url=shared.origins[0], transport=AsyncMeshTransport(shared, inner), timeout=None)
+
+
+class _Client(httpx.Client):
+    def send(self, request: httpx.Request, *, stream: bool = False, **more: Any) -> httpx.Response:
+        request.extensions = {**request.extensions, _WHOLE: not stream}
+        return super().send(request, stream=stream, **more)
+
+
+class _AsyncClient(httpx.AsyncClient):
+    async def send(self, request: httpx.Request, *, stream: bool = False, **more: Any) -> httpx.Response:
+        request.extensions = {**request.extensions, _WHOLE: not stream}
+        return await super().send(request, stream=stream, **more)
 
 
 class MeshTransport(httpx.BaseTransport):
@@ -90,14 +104,17 @@ class MeshTransport(httpx.BaseTransport):
                 raise
 
         try:
-            return repeat(shared.target, course, attempt, request_id=request_id)
+            response = repeat(shared.target, course, attempt, request_id=request_id)
         except MeshClientError as error:
             if error.response is None:
                 raise
-            if not shared.raise_errors:
-                return error.response  # type: ignore[no-any-return]
-            error.response.close()
-            raise
+            if shared.raise_errors:
+                error.response.close()
+                raise
+            response = error.response
+        if not response.is_stream_consumed:
+            response.stream = _Parts(response, _Time(request, shared, course, request_id))
+        return response
 
     def _anywhere(self, request: httpx.Request, seconds: float | None, request_id: str) -> httpx.Response:
         shared, refused = self._shared, []
@@ -153,17 +170,20 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
                 raise
 
         try:
-            return await repeat_async(
+            response = await repeat_async(
                 shared.target, course, attempt, request_id=request_id, discard=httpx.Response.aclose
             )
         except MeshClientError as error:
             if error.response is None or shared.raise_errors:
                 raise
             failed.remove(error.response)
-            return error.response  # type: ignore[no-any-return]
+            response = error.response
         finally:
-            for response in failed:
-                await response.aclose()
+            for each in failed:
+                await each.aclose()
+        if not response.is_stream_consumed:
+            response.stream = _AsyncParts(response, _Time(request, shared, course, request_id))
+        return response
 
     async def _anywhere(self, request: httpx.Request, seconds: float | None, request_id: str) -> httpx.Response:
         shared, refused = self._shared, []
@@ -184,6 +204,83 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             except httpx.TransportError as error:
                 raise _error(error, seconds) from error
         raise answers.not_connected(f"no connection: {'; '.join(refused)}") from cause
+
+
+class _Time:
+    """What is left for reading an answer: of one that is read as a whole, of its request's time; else no limit."""
+
+    def __init__(self, request: httpx.Request, shared: Requests, course: Course, request_id: str) -> None:
+        self._whole = bool(request.extensions.get(_WHOLE))
+        self._shared = shared
+        self._course = course
+        self._request_id = request_id
+
+    def left_s(self) -> float | None:
+        """Return the seconds that are left, None: no limit. Raises DeadlineExceeded."""
+        if not self._whole:
+            return None
+        try:
+            return self._course.left_s(self._shared.target.clock.monotonic())
+        except MeshClientError as error:
+            raise self.told(error) from None
+
+    def told(self, error: Exception) -> Exception:
+        """Return what the reader is told of `error`."""
+        if isinstance(error, httpx.TransportError):
+            error = _error(error, None)
+        if isinstance(error, MeshClientError):
+            error.request_id, error.attempts = self._request_id, max(1, self._course.attempts)
+        return error
+
+    def over(self) -> MeshClientError:
+        """Return the error of a part that came too late."""
+        error = self._course.too_late()
+        error.request_id = self._request_id
+        return error
+
+
+class _Parts(httpx.SyncByteStream):
+    """The body of an answer. What ends it too soon has a type. The time is looked at after each part."""
+
+    def __init__(self, response: httpx.Response, time: _Time) -> None:
+        self._inner: Any = response.stream
+        self._time = time
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for part in self._inner:
+                self._time.left_s()
+                yield part
+        except httpx.TransportError as error:
+            raise self._time.told(error) from error
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _AsyncParts(httpx.AsyncByteStream):
+    """The same for event loops."""
+
+    def __init__(self, response: httpx.Response, time: _Time) -> None:
+        self._inner: Any = response.stream
+        self._time = time
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts = aiter(self._inner)
+        while True:
+            try:
+                async with asyncio.timeout(self._time.left_s()):
+                    part = await anext(parts)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise self._time.over() from None
+            except httpx.TransportError as error:
+                raise self._time.told(error) from error
+            yield part
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 def _verify(credentials: Credentials) -> ssl.SSLContext | bool:

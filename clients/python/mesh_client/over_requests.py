@@ -22,6 +22,7 @@ from mesh_client.target import Target
 
 POOL_SIZE = 64
 """Connections that are kept for each address."""
+PART_BYTES = 64 * 1024
 
 
 def requests_session(
@@ -35,7 +36,7 @@ def requests_session(
     """Return a session for "http://host:port" or several of them; `session.get("/path")` goes to each in turn.
 
     Answers from 400 on are raised as MeshClientError, unless `raise_errors` is false. A number given as `timeout=`
-    bounds the request with all attempts. Raises ValueError.
+    bounds the request with all attempts and, unless the answer is streamed, reading it. Raises ValueError.
     """
     shared = Requests(addresses, policy=policy, credentials=credentials, raise_errors=raise_errors, target=target)
     return MeshSession(shared)
@@ -113,6 +114,7 @@ class MeshAdapter(HTTPAdapter):
         """Make an attempt at the first address that takes the connection. Raises MeshClientError."""
         shared = self._shared
         timeout: Any = (shared.connect_timeout_s(seconds), seconds)
+        ends = None if seconds is None else shared.target.clock.monotonic() + seconds
         refused: list[str] = []
         cause: Exception | None = None
         for origin in shared.order():
@@ -122,7 +124,11 @@ class MeshAdapter(HTTPAdapter):
             try:
                 response = super().send(sent, timeout=timeout, **more)
                 shared.answered(origin)
+                if not more["stream"]:
+                    self._read(response, ends)
                 return self._judged(response, stream=more["stream"])
+            except _Late:
+                raise timed_out(seconds) from None
             except requests.RequestException as error:
                 if not _never_sent(error):
                     raise _error(error, seconds) from error
@@ -130,6 +136,19 @@ class MeshAdapter(HTTPAdapter):
                 refused.append(f"{origin}: {_why(error)}")
                 cause = error
         raise answers.not_connected(f"no connection: {'; '.join(refused)}") from cause
+
+    def _read(self, response: requests.Response, ends: float | None) -> None:
+        """Read all of an answer. The time is looked at after each part; requests waits for each as long as for all."""
+        parts = []
+        try:
+            for part in response.iter_content(PART_BYTES):
+                parts.append(part)
+                if ends is not None and self._shared.target.clock.monotonic() >= ends:
+                    raise _Late
+        except BaseException:
+            response.close()
+            raise
+        response._content = b"".join(parts)
 
     def _judged(self, response: requests.Response, *, stream: bool) -> requests.Response:
         """Return an answer that is a success, all of it unless it is streamed. Raises MeshClientError."""
@@ -140,6 +159,10 @@ class MeshAdapter(HTTPAdapter):
         error = self._shared.error(response.status_code, response.headers, body)
         error.response = response
         raise error
+
+
+class _Late(Exception):
+    """A part of an answer came when its time was over."""
 
 
 def _never_sent(error: requests.RequestException) -> bool:

@@ -349,6 +349,39 @@ def test_a_timeout_of_the_call_itself_goes_first() -> None:
                     session.post("/", timeout=timeout)
 
 
+async def test_reading_an_answer_is_within_the_time_of_its_request() -> None:
+    with RefusingHttp(lambda _: "drip") as server:
+        with httpx_client(server.address) as client, pytest.raises(DeadlineExceeded) as raised:
+            client.post("/", timeout=0.2)
+        assert raised.value.request_id and raised.value.attempts == 1
+        with requests_session(server.address) as session:
+            session.trust_env = False
+            with pytest.raises(DeadlineExceeded) as raised:
+                session.post("/", timeout=0.2)
+        assert raised.value.request_id
+        async with httpx_async_client(server.address) as asynchronous:
+            with pytest.raises(DeadlineExceeded) as raised:
+                await asynchronous.post("/", timeout=0.2)
+        assert raised.value.request_id and server.attempts == 3
+
+
+async def test_a_stream_lasts_as_long_as_it_goes_on() -> None:
+    policy = Policy(timeout_s=0.2)
+    with RefusingHttp(lambda _: "drip") as server:
+        with httpx_client(server.address, policy=policy) as client, client.stream("GET", "/") as answer:
+            assert sum(1 for _, _ in zip(range(50), answer.iter_bytes(), strict=False)) == 50
+        async with (
+            httpx_async_client(server.address, policy=policy) as asynchronous,
+            asynchronous.stream("GET", "/") as streamed,
+        ):
+            parts = streamed.aiter_bytes()
+            assert [await anext(parts) for _ in range(50)] == [b"x"] * 50
+        with requests_session(server.address, policy=policy) as session:
+            session.trust_env = False
+            with session.get("/", stream=True) as answered:
+                assert sum(1 for _, _ in zip(range(50), answered.iter_content(1), strict=False)) == 50
+
+
 def test_an_attempt_has_a_limit_of_its_own() -> None:
     policy = Policy(attempt_timeout_s=1, timeout_s=20)
     with (
