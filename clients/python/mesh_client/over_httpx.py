@@ -41,7 +41,8 @@ def httpx_client(
 
     Answers from 400 on are raised as MeshClientError, unless `raise_errors` is false. A number given as `timeout=`
     bounds the request with all attempts and, unless the answer is streamed, reading it.
-    `mesh_client.over_httpx.MeshTransport` is the same for a client of your own, but for that reading. Raises ValueError.
+    `mesh_client.over_httpx.MeshTransport` is the same for a client of your own, but for that reading. Raises
+    ValueError.
     """
     shared = Requests(addresses, policy=policy, credentials=credentials, raise_errors=raise_errors, target=target)
     inner = httpx.HTTPTransport(verify=_verify(credentials), limits=LIMITS)
