@@ -257,6 +257,12 @@ class DeploymentResponseStream(DeploymentResponse):
         raise HandleMisused("the response is a stream of items", hint="iterate over it: async for item in response")
 
 
+def outcome_of(response: DeploymentResponse) -> asyncio.Future[Any]:
+    """Return what will hold the answer, for the loop of the process's calls. Raises HandleMisused for a stream."""
+    response._unary()
+    return response._flight.outcome()
+
+
 def _in_thread(what: str, instead: str) -> None:
     """Refuse to block an event loop. Raises HandleMisused."""
     try:

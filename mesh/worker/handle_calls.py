@@ -75,7 +75,7 @@ class HandleCalls:
             await self._answer(call, result)
             self._ok()
         except BaseException as error:  # none of it may leave the event loop, nor keep the slot
-            if call.cancelled or isinstance(error, asyncio.CancelledError):
+            if call.cancelled or _ends_this(error):
                 self._cancelled()
                 call.done()
                 return
@@ -145,6 +145,12 @@ class _Raised:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+def _ends_this(error: BaseException) -> bool:
+    """Whether the task itself was cancelled, and not only something that the method waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _called(context: contextvars.Context, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:

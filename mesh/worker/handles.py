@@ -17,7 +17,7 @@ from typing import Any
 
 from mesh.clock import Clock
 from mesh.credentials import Credentials
-from mesh.errors import EncodingFailed
+from mesh.errors import EncodingFailed, HandleMisused
 from mesh.lifecycle import Tasks
 from mesh.model import Generation
 from mesh.pipe.discovery import Discovery
@@ -26,7 +26,7 @@ from mesh.pipe.flow import CHUNK_BYTES
 from mesh.pipe.messages import pieces
 from mesh.serving import encoding, handle
 from mesh.serving.graph import TooDeep, found, replaced
-from mesh.serving.handle import Callee, DeploymentResponse
+from mesh.serving.handle import Callee, DeploymentResponse, outcome_of
 from mesh.v1 import discovery_service_pb2 as pb
 from mesh.worker import current_call
 from mesh.worker.deadlines import Deadlines
@@ -186,15 +186,27 @@ class Handles:
         """Start a call whose arguments are answers of others, once these are there."""
         try:
             responses = list(found((args, kwargs), DeploymentResponse))
-            answers = {id(response): await response for response in responses}
+            answers = {id(response): await _answer(response) for response in responses}
             args, kwargs = replaced((args, kwargs), DeploymentResponse, lambda each: answers[id(each)])
             body = _encoded(args, kwargs)
+        except asyncio.CancelledError:
+            flight.cancel()  # it was, or this process ends
+            raise
         except TooDeep as error:
             flight.fail(EncodingFailed(f"the arguments: {error}"))
         except Exception as error:
             flight.fail(error)
         else:
             flight.start(body)
+
+
+async def _answer(response: DeploymentResponse) -> Any:
+    """Return what another call waits for. Giving that one up does not cancel this: others may wait for it, too."""
+    outcome = outcome_of(response)
+    await asyncio.wait((outcome,))
+    if outcome.cancelled():
+        raise HandleMisused("an argument is the response of a call that was cancelled")
+    return outcome.result()
 
 
 def _is_response(value: Any) -> bool:

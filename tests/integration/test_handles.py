@@ -26,6 +26,9 @@ async def graph(tmp_path: Path) -> AsyncIterator[Graph]:
 ANSWERS = {
     "values": "ok",
     "unfinished": "{'all': ['first', 'second']}",
+    "shared": "['shared']",
+    "of_a_cancelled_call": "an argument is the response of a call that was cancelled",
+    "cancelled_there": "RemoteError: deployment 'Echo' of application 'default' raised CancelledError: ",
     "raises": "builtins.ValueError: deployment 'Echo' of application 'default' raised ValueError: secret reason",
     "timeout": "True deployment 'Echo' of application 'default' did not answer within the 0.05 s that were left",
     "no_such_method": "deployment 'Echo' of application 'default' raised HandleMisused: "

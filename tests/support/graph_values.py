@@ -44,6 +44,11 @@ class Echo(native_pb2_grpc.ProbeServicer):  # type: ignore[misc]
     async def never(self) -> None:
         await asyncio.sleep(3600)
 
+    async def waits_for_what_is_cancelled(self) -> None:
+        waits = asyncio.ensure_future(self.never())
+        waits.cancel()
+        await waits
+
     async def Unary(self, request: Any, context: Any) -> Any:
         if request.what == "abort":
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
@@ -77,6 +82,30 @@ class Asking:
         first = self.echo.slowly.remote("first")
         second = self.echo.slowly.remote([first, "second"])
         return await self.echo.slowly.remote({"all": second})
+
+    async def shared(self) -> Any:
+        """A response is an argument of two calls; one of them is given up, which is nothing to the other."""
+        argument = self.echo.slowly.remote("shared")
+        given_up, other = (self.echo.slowly.remote([argument]) for _ in range(2))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        return await other
+
+    async def of_a_cancelled_call(self) -> Any:
+        argument = self.echo.never.remote()
+        waits = self.echo.slowly.remote([argument])
+        await asyncio.sleep(0)
+        argument.cancel()
+        try:
+            await waits
+        except mesh.MeshError as error:
+            return error.message
+
+    async def cancelled_there(self) -> Any:
+        try:
+            await self.echo.waits_for_what_is_cancelled.remote()
+        except mesh.MeshError as error:
+            return f"{type(error).__name__}: {error.message}"
 
     async def raises(self) -> Any:
         try:
