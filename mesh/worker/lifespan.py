@@ -40,11 +40,18 @@ class Lifespan:
         self._running: asyncio.Task[BaseException | None] | None = None
 
     async def start(self) -> None:
-        """Run its startup. Raises UserCodeError if that failed."""
+        """Run its startup; cancel it if that fails or is cancelled. Raises UserCodeError if it failed."""
         self._running = self._tasks.spawn(self._run(), name="lifespan")
+        try:
+            await self._start(self._running)
+        except BaseException:
+            await self._tasks.cancel()
+            raise
+
+    async def _start(self, running: asyncio.Task[BaseException | None]) -> None:
         failure = await self._order("lifespan.startup")
-        if not self._running.done() and failure is not None:
-            await asyncio.wait((self._running,), timeout=LAST_WORDS_S)
+        if not running.done() and failure is not None:
+            await asyncio.wait((running,), timeout=LAST_WORDS_S)
         raised = self._raised()
         if raised is not None and (self._asked or failure is not None):
             raise user_error(raised) from None

@@ -71,6 +71,22 @@ async def test_applications_that_know_of_no_lifespan() -> None:
         await lifespan.stop()
 
 
+async def test_a_startup_that_is_given_up_ends() -> None:
+    ended: list[str] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+            await asyncio.Event().wait()
+        finally:
+            ended.append("startup")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await Lifespan(application).start()
+    assert ended == ["startup"]
+
+
 async def test_a_shutdown_that_hangs_ends_with_its_owner() -> None:
     ended: list[str] = []
 
