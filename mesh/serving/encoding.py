@@ -323,6 +323,14 @@ def _unsupported(value: Any) -> str:
     return f"a {cls.__module__}.{cls.__qualname__} cannot travel between deployments"
 
 
+_LOOKED_AT_MAX = 10_000
+"""Values that are searched for one that cannot travel: the event loop waits meanwhile."""
+
+
+class _TooMany(Exception):
+    """There are more values than are searched."""
+
+
 _TAKEN = (
     "send what it is made of: dict, list, tuple, set, str, bytes, numbers, times, dataclasses, named tuples, enums, "
     "pydantic models, protobuf messages or numpy arrays"
@@ -332,21 +340,24 @@ _TAKEN = (
 def _failure(value: Any, named: str, error: Exception) -> EncodingFailed:
     """Return the error that tells where the trouble is."""
     try:
-        place, why = next(_faults(value, named, ()), (named, str(error) or type(error).__name__))
+        left = iter(range(_LOOKED_AT_MAX))
+        place, why = next(_faults(value, named, (), left), (named, str(error) or type(error).__name__))
     except Exception:
         place, why = named, str(error) or type(error).__name__
     return EncodingFailed(f"{place}: {why[:500]}", hint=_TAKEN)
 
 
-def _faults(value: Any, place: str, within: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    """Yield the place of what cannot travel, and why, deepest first."""
+def _faults(value: Any, place: str, within: tuple[int, ...], left: Iterator[int]) -> Iterator[tuple[str, str]]:
+    """Yield the place of what cannot travel, and why, deepest first. Raises _TooMany when nothing is `left`."""
+    if next(left, None) is None:
+        raise _TooMany
     if id(value) in within:
         yield place, "it contains itself"
     elif len(within) > DEPTH_MAX:
         yield place, f"it is nested more than {DEPTH_MAX} deep"
     else:
         for at, inner in _inside(value):
-            yield from _faults(inner, f"{place}{at}", (*within, id(value)))
+            yield from _faults(inner, f"{place}{at}", (*within, id(value)), left)
         try:
             _Encoder().pack(value)
         except Exception as error:

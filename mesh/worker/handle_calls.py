@@ -90,8 +90,10 @@ class HandleCalls:
             hint = f"it has {', '.join(known)}" if known else "call it by handle.remote(...)"
             raise HandleMisused(f"deployment {self._place.deployment!r} has no method {name[:60]!r}", hint=hint)
         is_async = runs_on_loop(found)
-        if hasattr(type(self._target), name) and name not in getattr(self._target, "__dict__", ()):
-            self._methods[name] = found, is_async  # of the class: the same at each call
+        of_class = inspect.getattr_static(type(self._target), name, None)
+        own = getattr(self._target, "__dict__", ())
+        if of_class is not None and not isinstance(of_class, property) and name not in own:
+            self._methods[name] = found, is_async  # the same at each call
         return found, is_async
 
     async def _in_thread(

@@ -26,6 +26,7 @@ async def graph(tmp_path: Path) -> AsyncIterator[Graph]:
 ANSWERS = {
     "values": "ok",
     "unfinished": "{'all': ['first', 'second']}",
+    "of_a_property": "[1, 2]",
     "shared": "['shared']",
     "of_a_cancelled_call": "an argument is the response of a call that was cancelled",
     "cancelled_there": "RemoteError: deployment 'Echo' of application 'default' raised CancelledError: ",

@@ -41,6 +41,12 @@ class Echo(native_pb2_grpc.ProbeServicer):  # type: ignore[misc]
         logging.getLogger("graph").warning("in the child")
         return "seen"
 
+    @property
+    def number(self) -> Any:
+        """Another function each time."""
+        self.asked = getattr(self, "asked", 0) + 1
+        return lambda asked=self.asked: asked
+
     async def never(self) -> None:
         await asyncio.sleep(3600)
 
@@ -82,6 +88,9 @@ class Asking:
         first = self.echo.slowly.remote("first")
         second = self.echo.slowly.remote([first, "second"])
         return await self.echo.slowly.remote({"all": second})
+
+    async def of_a_property(self) -> Any:
+        return [await self.echo.number.remote() for _ in range(2)]
 
     async def shared(self) -> Any:
         """A response is an argument of two calls; one of them is given up, which is nothing to the other."""

@@ -123,6 +123,13 @@ def test_arrays_are_views_of_the_message() -> None:
     assert array[-1, -1] == 0
 
 
+def test_what_cannot_travel_is_searched_for_within_bounds() -> None:
+    with pytest.raises(EncodingFailed, match=r"value\[1\]\['x'\]: a builtins.object cannot travel"):
+        encode([[0] * 1000, {"x": object()}])
+    with pytest.raises(EncodingFailed, match=r"value: a builtins\.object cannot travel"):
+        encode([[0] * 100_000, {"x": object()}])
+
+
 def test_scalars_of_numpy_keep_their_type() -> None:
     sent = (numpy.float32(1.5), numpy.int8(3), numpy.float64(2), numpy.array(["", "a"])[0], numpy.bytes_(b""))
     came = there_and_back(sent)
