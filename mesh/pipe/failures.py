@@ -21,6 +21,8 @@ from mesh.v1 import replica_service_pb2 as pb
 
 DETAIL_CHARS_MAX = 1000
 RETRY_AFTER_S_MAX = 300.0
+GROUP_MAX = 1000
+"""Errors of a group that are looked at."""
 _KINDS: tuple[tuple[type[MeshError], pb.FailureKind.ValueType], ...] = (
     (Overloaded, pb.FAILURE_KIND_OVERLOADED),
     (Unavailable, pb.FAILURE_KIND_UNAVAILABLE),
@@ -31,12 +33,13 @@ _KINDS: tuple[tuple[type[MeshError], pb.FailureKind.ValueType], ...] = (
 
 def kind_of(error: BaseException | None) -> pb.FailureKind.ValueType:
     """Return what kind of failure it is that user code raised or let through."""
-    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), pb.FAILURE_KIND_HANDLER)
+    return _kind(_counting(error))
 
 
 def failed(message: str, error: BaseException | None = None) -> pb.Failed:
     """Return how a call's end by `error` is told. `message` is for logs."""
-    told = pb.Failed(message=message, kind=kind_of(error))
+    error = _counting(error)
+    told = pb.Failed(message=message, kind=_kind(error))
     if error is not None:
         cls = type(error)
         told.raised = f"{cls.__module__}.{cls.__qualname__}"[:DETAIL_CHARS_MAX]
@@ -46,6 +49,32 @@ def failed(message: str, error: BaseException | None = None) -> pb.Failed:
         if isinstance(error, Overloaded):
             told.retry_after_s = error.retry_after_s
     return told
+
+
+def _kind(error: BaseException | None) -> pb.FailureKind.ValueType:
+    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), pb.FAILURE_KIND_HANDLER)
+
+
+def _counting(error: BaseException | None) -> BaseException | None:
+    """Return what counts of an error: of a group, such as a TaskGroup raises, its first, if no other is user code's own.
+
+    So a child that is overloaded is told of as such, however many were called at once.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    left: list[BaseException] = [error]
+    found: BaseException | None = None
+    for _ in range(GROUP_MAX):
+        if not left:
+            return found
+        each = left.pop()
+        if isinstance(each, BaseExceptionGroup):
+            left += reversed(each.exceptions)
+        elif _kind(each) == pb.FAILURE_KIND_HANDLER:
+            return error
+        else:
+            found = found or each
+    return error
 
 
 def error_of(told: pb.Failed) -> MeshError:

@@ -106,6 +106,12 @@ def raising(*, debug: bool = False) -> FastAPI:
     def thread() -> None:
         raise OVERLOADED
 
+    @api.get("/group")
+    async def group() -> None:
+        async with asyncio.TaskGroup() as calls:
+            calls.create_task(child())
+            calls.create_task(child())
+
     @api.get("/own")
     async def own() -> None:
         raise ValueError("the reason")
@@ -114,7 +120,7 @@ def raising(*, debug: bool = False) -> FastAPI:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-@pytest.mark.parametrize("path", ["/child", "/thread"])
+@pytest.mark.parametrize("path", ["/child", "/thread", "/group"])
 async def test_an_overload_that_nobody_handles_stays_one(serve: Serve, path: str, debug: bool) -> None:
     told = failed(await serve(raising(debug=debug)).get(path))
     assert (told.kind, told.deployment, told.retry_after_s) == (pb.FAILURE_KIND_OVERLOADED, "Child", 2.0)
