@@ -56,7 +56,7 @@ def _kind(error: BaseException | None) -> pb.FailureKind.ValueType:
 
 
 def _counting(error: BaseException | None) -> BaseException | None:
-    """Return what counts of an error: of a group, such as a TaskGroup raises, its first, if no other is user code's own.
+    """Return what counts of an error: of a group, such as a TaskGroup raises, its first, if none is user code's own.
 
     So a child that is overloaded is told of as such, however many were called at once.
     """
