@@ -52,7 +52,7 @@ run: .venv/run.stamp ## Install and serve examples/slow.py on http://127.0.0.1:8
 
 .PHONY: test
 test: .venv/dev.stamp ## Install and run the tests (no root, no Debian packages; a real etcd comes along)
-	$(PYTEST) -q -n 4 --dist worksteal
+	$(PYTEST) -q -n 3 --dist worksteal
 
 .PHONY: test-all
 test-all: debian-packages .venv/deploy.stamp ## All tests, also long ones, and those that need more (Debian's etcd, curl, Chromium, node, Go, Java, helm …)

@@ -50,8 +50,8 @@ _NOT_ANSWERED = HOP_BY_HOP | {b"host", b"content-type", b"content-length", b"use
 _OF_USER_CODE = (b"grpc-status-details-bin", b"grpc-retry-pushback-ms")
 """Trailing metadata with gRPC's own names that user code may set."""
 
-BREAK_S = 0.002
-"""Seconds until the end of a client's messages is believed."""
+BREAK_S, BREAK_READS = 0.001, 3
+"""How long the end of a client's messages is not believed yet: seconds, so many times, with a look between."""
 
 log = logging.getLogger("mesh.gateway")
 
@@ -316,9 +316,12 @@ async def _upload(call: Call, context: Any, exchange: Exchange, bytes_max: int) 
             check_message(len(message), bytes_max)
             if not await call.write(framed(message), end=False):
                 return
-        # grpc tells of a client that broke off by the end of its messages first; a moment later we are cancelled.
+        # grpc.aio tells of a client that broke off by the end of its messages first; a moment later we are cancelled. How
+        # long a moment is depends on how busy this machine is: what is read meanwhile has the same way to go as that word.
         # A method must not take half a stream for the whole.
-        await asyncio.sleep(BREAK_S)
+        for _ in range(BREAK_READS):
+            await asyncio.sleep(BREAK_S)
+            await context.read()
         await call.write(b"", end=True)
     except MeshError as error:
         exchange.give_up(error)

@@ -47,6 +47,7 @@ def branches(path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_the_document_of_the_library_is_valid_and_whole(mesh: MeshProcess, tmp_path: Path) -> None:
     deploy(mesh, config(tmp_path / "config.yaml"))
     found = document(mesh)

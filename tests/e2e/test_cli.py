@@ -188,6 +188,7 @@ def test_kill_of_the_parent_leaves_nothing() -> None:
         assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.long
 def test_run_of_a_config_file() -> None:
     with MeshProcess("run", "hello/mesh.yaml", *FREE_PORTS, cwd=EXAMPLES) as process:
         assert process.addresses.ready == ("hello", "hallo")
@@ -225,6 +226,7 @@ def test_ready_lines_for_people(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.long
 def test_options_of_the_config_file_hold_unless_a_flag_says_otherwise(write: Write, taken_port: int) -> None:
     write("echo.py", ECHO.format(answer="x"))
     path = write("mesh.yaml", f"http_options: {{port: {taken_port}}}\ngrpc_options: {{port: 0}}\n{CONFIG}")
@@ -300,6 +302,7 @@ def test_deploy_says_what_it_did(mesh: MeshProcess, write: Write) -> None:
     assert again.stdout.splitlines()[1].split()[0::2] == ["echo", "UNCHANGED"]
 
 
+@pytest.mark.long
 def test_same_file_twice_restarts_nothing(mesh: MeshProcess, echo: Path) -> None:
     before = pids(mesh)
     assert mesh.meshctl("deploy", str(echo)).code == 0
@@ -433,6 +436,7 @@ def test_delete_waits_until_it_is_gone(mesh: MeshProcess, echo: Path) -> None:
     eventually(lambda: get(f"{mesh.http}/echo").status_code == 404, what="the route is gone")
 
 
+@pytest.mark.long
 def test_shutdown_asks_first(mesh: MeshProcess, echo: Path) -> None:
     refused = mesh.meshctl("shutdown")
     assert refused.code == 2

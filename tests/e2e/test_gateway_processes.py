@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.mesh_process import FREE_PORTS, MeshProcess, eventually
@@ -48,6 +49,7 @@ def served_by(gateway: MeshProcess) -> Counter[str]:
     return counts
 
 
+@pytest.mark.long
 def test_processes_share_the_ports_and_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "many.py").write_text(CODE)

@@ -19,6 +19,7 @@ BATCHING = (ROOT / "docs" / "batching.md").read_text()
 MORNINGS = {"de": "guten Morgen", "es": "buenos días", "fr": "bon matin", "it": "buon giorno"}
 
 
+@pytest.mark.long
 def test_the_example_through_a_handle() -> None:
     with testing.serve("multiplexing:app", working_dir=EXAMPLES) as served, httpx.Client() as client:
         assert client.get(f"{served.http}/xx").json() == {"languages": ["de", "es", "fr", "it"]}

@@ -12,6 +12,8 @@ from tests.support.mesh_process import MeshProcess, Result, eventually
 
 Write = Callable[[str, str], Path]
 
+pytestmark = pytest.mark.long
+
 GOOD = """\
 import os
 
@@ -107,9 +109,7 @@ def echo(mesh: MeshProcess, write: Write) -> Echo:
     return result
 
 
-@pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=[] if what == "constructor" else [pytest.mark.long]) for what in BROKEN]
-)
+@pytest.mark.parametrize("what", list(BROKEN))
 def test_a_revision_that_fails_is_rolled_back(echo: Echo, what: str) -> None:
     code, options, *told = BROKEN[what]
     before = echo.pids()
@@ -124,7 +124,6 @@ def test_a_revision_that_fails_is_rolled_back(echo: Echo, what: str) -> None:
     assert echo.history() == [(2, "FAILED", "DEPLOY"), (1, "SERVING", "DEPLOY")]
 
 
-@pytest.mark.long
 def test_a_revision_that_fails_may_be_held(echo: Echo) -> None:
     before = echo.pids()
     echo.write("broken.py", BROKEN["constructor"][0])
@@ -136,7 +135,6 @@ def test_a_revision_that_fails_may_be_held(echo: Echo) -> None:
     eventually(lambda: echo.pids() == before, what="what was held is gone")
 
 
-@pytest.mark.long
 def test_commands_on_revisions(echo: Echo) -> None:
     dry = echo.deploy("second", "--dry-run", "-o", "json")
     assert dry.code == 0 and dry.json()["applications"][0]["change"] == "UPDATED"
@@ -162,7 +160,6 @@ def test_commands_on_revisions(echo: Echo) -> None:
     assert (missing.code, "no revision 9" in missing.stderr) == (3, True)
 
 
-@pytest.mark.long
 def test_two_deploys_at_once_and_a_pause(echo: Echo, tmp_path: Path) -> None:
     go = Path(f"{tmp_path}-go")
     hook = f"        import time\n        while not os.path.exists({str(go)!r}):\n            time.sleep(0.01)\n"

@@ -145,6 +145,7 @@ def test_a_wrong_template_is_refused(mesh: MeshProcess, shop: Shop, channel: grp
     assert call(channel, "Buy", "x") == "good x", "everything else goes on"
 
 
+@pytest.mark.long
 def test_a_route_of_another_application_is_refused(mesh: MeshProcess, shop: Shop, channel: grpc.Channel) -> None:
     shop.write("outer", "/inner/orders")
     shop.write("inner", "/orders")
@@ -170,6 +171,7 @@ def test_descriptors_that_are_too_large_are_refused(mesh: MeshProcess, shop: Sho
     assert call(channel, "Buy", "x") == "good x", "the revision before serves on"
 
 
+@pytest.mark.long
 def test_a_schema_changes_while_calls_of_the_old_one_finish(
     mesh: MeshProcess, shop: Shop, channel: grpc.Channel, tmp_path: Path
 ) -> None:
@@ -208,6 +210,7 @@ def test_json_options_restart_nothing(mesh: MeshProcess, shop: Shop) -> None:
     assert written["applications"][0]["deployments"] == options["deployments"]
 
 
+@pytest.mark.long
 def test_one_service_in_two_applications(mesh: MeshProcess, shop: Shop, channel: grpc.Channel) -> None:
     shop.write("a")
     shop.write("b", fields="bool other = 2;")

@@ -50,6 +50,7 @@ def test_the_tests_of_the_document_pass(tmp_path: Path) -> None:
     assert "6 passed" in done.stdout
 
 
+@pytest.mark.long
 def test_a_test_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text(
         "import mesh\n\n@mesh.deployment\ndef hello(request): ...\n\napp = hello.bind()\n"
@@ -63,6 +64,7 @@ def test_a_test_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), what="all processes end", timeout=30)
 
 
+@pytest.mark.long
 def test_what_is_never_ready_is_given_up() -> None:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     served = testing.serve("slow:app", working_dir=EXAMPLES, startup_timeout_s=0.1)
