@@ -316,9 +316,9 @@ async def _upload(call: Call, context: Any, exchange: Exchange, bytes_max: int) 
             check_message(len(message), bytes_max)
             if not await call.write(framed(message), end=False):
                 return
-        # grpc.aio tells of a client that broke off by the end of its messages first; a moment later we are cancelled. How
-        # long a moment is depends on how busy this machine is: what is read meanwhile has the same way to go as that word.
-        # A method must not take half a stream for the whole.
+        # grpc.aio tells of a client that broke off by the end of its messages first; a moment later we are cancelled.
+        # How long that is depends on how busy this machine is: what is read meanwhile has the same way to go as that
+        # word. A method must not take half a stream for the whole.
         for _ in range(BREAK_READS):
             await asyncio.sleep(BREAK_S)
             await context.read()
