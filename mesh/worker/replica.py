@@ -1,8 +1,8 @@
 """The replica process: one instance of one deployment behind a gRPC listener.
 
 `python -m mesh.worker.replica --status-fd N --parent PID --host HOST`, started by the supervisor, which sends a
-length-prefixed ReplicaSpec on stdin, then what is around it, and keeps stdin open as the lifeline. Owns the
-process's life: construct, listen, report, drain, exit. Never talks to the control plane.
+length-prefixed ReplicaSpec on stdin, then what is around it, and keeps stdin open as the lifeline. Owns the process's
+life: construct, listen, report, drain, exit. Asks the control plane for nothing but the snapshots that handles route by.
 """
 
 from __future__ import annotations
