@@ -2,7 +2,7 @@
 
 `python -m mesh.worker.replica --status-fd N --parent PID --host HOST`, started by the supervisor, which sends a
 length-prefixed ReplicaSpec on stdin, then what is around it, and keeps stdin open as the lifeline. Owns the process's
-life: construct, listen, report, drain, exit. Asks the control plane for nothing but the snapshots that handles route by.
+life: construct, listen, report, drain, exit. Asks control planes for nothing but the snapshots that handles route by.
 """
 
 from __future__ import annotations
