@@ -28,13 +28,13 @@ async def test_names_that_are_too_many_are_refused_and_leave_nothing(
 ) -> None:
     monkeypatch.setattr(module, "DEPLOYMENTS_MAX", 2)
     for name in ("A", "B"):
-        handles.reach("app", name)
+        handles.reach("many", name)
     for name in ("C", "D"):
-        flight = handles.call(Callee("app", name), (), {})
-        with pytest.raises(Unavailable, match=f"'{name}' of application 'app': this process calls more than 2"):
+        flight = handles.call(Callee("many", name), (), {})
+        with pytest.raises(Unavailable, match=f"'{name}' of application 'many': this process calls more than 2"):
             await flight.outcome()
     told = [sample.labels for metric in REGISTRY.collect() for sample in metric.samples if sample.value == 0]
-    assert {labels["deployment"] for labels in told if labels.get("application") == "app"} == {"A", "B"}
+    assert {labels["deployment"] for labels in told if labels.get("application") == "many"} == {"A", "B"}
 
 
 async def test_arguments_that_contain_themselves_cannot_travel(handles: Handles) -> None:
