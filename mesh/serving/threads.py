@@ -22,6 +22,11 @@ _END = object()
 class Threads(ThreadPoolExecutor):
     """An executor whose size follows a limit."""
 
+    @property
+    def size(self) -> int:
+        """How many calls may run at once."""
+        return self._max_workers
+
     def resize(self, count: int) -> None:
         """Let as many calls run at once. Threads that are there already stay."""
         # The pool starts threads on demand up to this number; it has no public way to change it.

@@ -28,15 +28,7 @@ from mesh.worker.websocket_exchange import WebSocketExchange, websocket_scope
 
 LISTENER_S = 1.0
 """Seconds for an application that waits for `http.disconnect` to end by itself; any other is cancelled at once."""
-_THREADS_MIN = 40
-"""What anyio starts with."""
 Exchange: TypeAlias = HttpExchange | WebSocketExchange
-
-
-def allow_threads(count: int) -> None:
-    """Let as many sync endpoints run at once: Starlette runs them in threads, of which anyio allows 40."""
-    limiter = anyio.to_thread.current_default_thread_limiter()
-    limiter.total_tokens = max(limiter.total_tokens, _THREADS_MIN, count)
 
 
 class AsgiCalls:

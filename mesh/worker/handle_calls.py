@@ -28,6 +28,7 @@ from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.call_errors import RETURNED, YIELDED
 from mesh.worker.raised import log_raised
+from mesh.worker.thread_limit import allow_threads
 
 _PLAIN = (type(None), bool, int, float, str, bytes, list, dict, tuple)
 
@@ -114,6 +115,7 @@ class HandleCalls:
         if type(result) not in _PLAIN and inspect.isasyncgen(result):
             await _stream(call, result)
         elif type(result) not in _PLAIN and inspect.isgenerator(result):
+            allow_threads(self._threads.size)
             await _stream(call, iterate_in_threadpool(result))
         else:
             cut = _encoded(result, "the returned value")

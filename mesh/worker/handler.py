@@ -28,6 +28,7 @@ from mesh.serving.threads import Threads
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.raised import log_raised
+from mesh.worker.thread_limit import allow_threads
 
 _TEXT = [b"content-type", b"text/plain; charset=utf-8"]
 _BYTES = [b"content-type", b"application/octet-stream"]
@@ -159,8 +160,10 @@ class Handler:
         if inspect.isasyncgen(result):
             await self._stream(call, result)
         elif inspect.isgenerator(result):
+            allow_threads(self._threads.size)
             await self._stream(call, iterate_in_threadpool(result))
         elif isinstance(result, Response):
+            allow_threads(self._threads.size)
             await result(scope(call), call_receive(call), call_send(call))
             call.done()
         else:

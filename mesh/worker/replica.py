@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
@@ -31,13 +31,13 @@ from mesh.model import DeploymentSettings, ReplicaSpec
 from mesh.pipe.callee import Callee
 from mesh.pipe.served_call import ServedCall
 from mesh.serving import current_request
+from mesh.serving.asgi import AsgiApplication
 from mesh.serving.current_request import CurrentRequest, Place
 from mesh.serving.threads import Threads
 from mesh.settings import MESSAGE_BYTES_MAX, LogSettings
 from mesh.telemetry import REPLICA_ONGOING, AdminListener, configure_logs
 from mesh.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc
 from mesh.worker import current_call
-from mesh.worker.asgi_calls import AsgiCalls, allow_threads
 from mesh.worker.failures import failure_of
 from mesh.worker.grpc_calls import GrpcCalls
 from mesh.worker.handle_calls import HandleCalls
@@ -47,6 +47,10 @@ from mesh.worker.health import Health
 from mesh.worker.instance import Instance, construct
 from mesh.worker.launch import Surroundings, read_message, take_stdin
 from mesh.worker.listening import with_port
+from mesh.worker.thread_limit import allow_threads
+
+if TYPE_CHECKING:
+    from mesh.worker.asgi_calls import AsgiCalls
 
 log = logging.getLogger("mesh.replica")
 
@@ -75,7 +79,7 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         self._instance = instance
         self._threads = Threads(settings.max_ongoing_requests, thread_name_prefix=spec.deployment)
         self._methods = GrpcCalls(place, instance.methods, self._threads)
-        self._asgi = AsgiCalls(place, instance.asgi) if instance.asgi is not None else None
+        self._asgi = _hosting(place, instance.asgi) if instance.asgi is not None else None
         self._handler = Handler(place, instance.target, self._threads) if callable(instance.target) else None
         self._by_handles = HandleCalls(place, instance.target, self._threads)
         self.callee = Callee(settings.max_ongoing_requests, self._serve)
@@ -87,8 +91,8 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
 
     async def begin(self) -> None:
         """Get ready to serve. Raises UserCodeError if the application's startup failed."""
-        allow_threads(self.settings.max_ongoing_requests)
         if self._asgi is not None:
+            allow_threads(self.settings.max_ongoing_requests)
             await self._asgi.lifespan.start()
 
     async def end(self) -> None:
@@ -110,7 +114,8 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
             return replica_service_pb2.ConfigureResponse(failure=failure)
         self.settings = settings
         self._threads.resize(self.settings.max_ongoing_requests)
-        allow_threads(self.settings.max_ongoing_requests)
+        if self._asgi is not None:
+            allow_threads(self.settings.max_ongoing_requests)
         self.callee.resize(self.settings.max_ongoing_requests)
         return replica_service_pb2.ConfigureResponse()
 
@@ -145,6 +150,12 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         # The gateway knows what a deployment serves; it asked by an older snapshot.
         call.answer(404, [b"content-type", b"text/plain"], b"this deployment serves gRPC only\n")
         return _nothing
+
+
+def _hosting(place: Place, hosted: AsgiApplication) -> AsgiCalls:
+    from mesh.worker.asgi_calls import AsgiCalls  # not at the top: replicas that host none need less memory
+
+    return AsgiCalls(place, hosted)
 
 
 def _nothing() -> None:

@@ -17,7 +17,8 @@ from mesh.pipe.socket_messages import BINARY, CLOSE, TEXT, SocketMessages, close
 from mesh.serving import current_request
 from mesh.serving.current_request import Place
 from mesh.v1 import replica_service_pb2 as pb
-from mesh.worker.asgi_calls import AsgiCalls, allow_threads
+from mesh.worker.asgi_calls import AsgiCalls
+from mesh.worker.thread_limit import allow_threads
 from mesh.worker.websocket_exchange import WebSocketExchange
 from tests.support.pipes import ScriptedCaller, cancel, data, opened, turns
 
