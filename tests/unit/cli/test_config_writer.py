@@ -17,7 +17,7 @@ from mesh.serving.options import OPTIONS, resolve
 
 
 def config(name: str = "default", route: str = "/", args_json: str = "") -> ApplicationConfig:
-    env = RuntimeEnv(working_dir="/work/code")
+    env = RuntimeEnv(working_dir="/srv/code")
     return ApplicationConfig(name, route, "slow:app", runtime_env=env, args_json=args_json)
 
 
