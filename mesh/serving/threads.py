@@ -37,17 +37,34 @@ class Threads(ThreadPoolExecutor):
         self.shutdown(wait=False, cancel_futures=True)
 
 
+class Raised:
+    """What sync code raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def caught(work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Return what `work` returns, or what it raised as a `Raised`. For code that runs in a thread."""
+    try:
+        return work(*args, **kwargs)
+    except BaseException as error:
+        return Raised(error)
+
+
 async def in_thread(threads: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:
     """Run `work` in a thread, with the context of the caller, and return what it returns, or raise it.
 
     Cancelled, it waits until the thread is back.
     """
     context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(threads, context.run, _outcome, work)
+    future = asyncio.get_running_loop().run_in_executor(threads, context.run, caught, work)
     cancelled = False
     while True:
         try:
-            returned, error = await asyncio.shield(future)
+            outcome = await asyncio.shield(future)
             break
         except asyncio.CancelledError:
             if future.cancelled():  # the pool was closed before it began
@@ -55,9 +72,9 @@ async def in_thread(threads: ThreadPoolExecutor, work: Callable[[], Any]) -> Any
             cancelled = True
     if cancelled:
         raise asyncio.CancelledError
-    if error is not None:
-        raise error
-    return returned
+    if isinstance(outcome, Raised):
+        raise outcome.error
+    return outcome
 
 
 async def steps_in_thread(threads: ThreadPoolExecutor, generator: Any) -> AsyncGenerator[Any, None]:
@@ -106,11 +123,3 @@ def _wait(work: Any, loop: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result()
     except concurrent.futures.CancelledError:
         raise RuntimeError("the replica is ending") from None
-
-
-def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Return what `work` returned or raised: a future cannot carry StopIteration."""
-    try:
-        return work(), None
-    except BaseException as error:
-        return None, error

@@ -20,7 +20,7 @@ from mesh.pipe.messages import BadFraming
 from mesh.pipe.served_call import ServedCall
 from mesh.serving import encoding
 from mesh.serving.current_request import Place
-from mesh.serving.threads import Threads
+from mesh.serving.threads import Raised, Threads, caught
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.transcode.collect import behavior, is_async
 from mesh.v1 import replica_service_pb2 as pb
@@ -126,7 +126,7 @@ class GrpcCalls:
         context = SyncContext(state)
         argument = _requests(state, context) if method.request_streaming else await _one(state)
         copied = contextvars.copy_context()
-        future = state.loop.run_in_executor(self._threads, copied.run, _call_sync, method, argument, context)
+        future = state.loop.run_in_executor(self._threads, copied.run, caught, _call_sync, method, argument, context)
         while not future.done():
             try:
                 await asyncio.shield(future)
@@ -135,18 +135,9 @@ class GrpcCalls:
                 if self._closing:
                     raise
         result = future.result()
-        if isinstance(result, _Raised):
+        if isinstance(result, Raised):
             raise result.error
         return result
-
-
-class _Raised:
-    """What a sync method raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 class _Method:
@@ -238,19 +229,16 @@ def _requests(state: CallState, context: SyncContext) -> Iterator[Any]:
 
 
 def _call_sync(method: _Method, argument: Any, context: SyncContext) -> Any:
-    """Call a sync method, in its thread. Return its response, or what it raised."""
+    """Call a sync method, in its thread. Return its response, if it has just one."""
+    result = method.behaviour(argument, context)
+    if not method.response_streaming:
+        return _given(context.state, method, result)
     try:
-        result = method.behaviour(argument, context)
-        if not method.response_streaming:
-            return _given(context.state, method, result)
-        try:
-            for response in result:
-                context.run(context.state.write(response))
-        finally:
-            if hasattr(result, "close"):
-                result.close()
-    except BaseException as error:
-        return _Raised(error)
+        for response in result:
+            context.run(context.state.write(response))
+    finally:
+        if hasattr(result, "close"):
+            result.close()
     return None
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
-
-from starlette.concurrency import iterate_in_threadpool
 
 from mesh.errors import DecodingFailed, HandleMisused
 from mesh.lifecycle import Tasks
@@ -23,12 +22,11 @@ from mesh.serving import encoding
 from mesh.serving.batch import runs_on_loop
 from mesh.serving.current_request import Place
 from mesh.serving.handle import CALL
-from mesh.serving.threads import Threads
+from mesh.serving.threads import Raised, Threads, caught, steps_in_thread
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.call_errors import RETURNED, YIELDED
 from mesh.worker.raised import log_raised
-from mesh.worker.thread_limit import allow_threads
 
 _PLAIN = (type(None), bool, int, float, str, bytes, list, dict, tuple)
 
@@ -100,14 +98,14 @@ class HandleCalls:
     async def _in_thread(
         self, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], running: _Running
     ) -> Any:
-        context = contextvars.copy_context()
-        future = self._loop.run_in_executor(self._threads, _called, context, method, args, kwargs)
+        work = functools.partial(contextvars.copy_context().run, caught, method, *args, **kwargs)
+        future = self._loop.run_in_executor(self._threads, work)
         running.in_thread = True
         try:
             outcome = await future  # never cancelled: the slot stays taken until the thread has returned
         finally:
             running.in_thread = False
-        if isinstance(outcome, _Raised):
+        if isinstance(outcome, Raised):
             raise outcome.error
         return await outcome if inspect.isawaitable(outcome) else outcome
 
@@ -115,8 +113,7 @@ class HandleCalls:
         if type(result) not in _PLAIN and inspect.isasyncgen(result):
             await _stream(call, result)
         elif type(result) not in _PLAIN and inspect.isgenerator(result):
-            allow_threads(self._threads.size)
-            await _stream(call, iterate_in_threadpool(result))
+            await _stream(call, steps_in_thread(self._threads, result))
         else:
             cut = _encoded(result, "the returned value")
             if len(cut) == 1 and call.answer(RETURNED, [], cut[0]):
@@ -142,27 +139,10 @@ class _Running:
             self.task.cancel()
 
 
-class _Raised:
-    """What a sync method raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
 def _ends_this(error: BaseException) -> bool:
     """Whether the task itself was cancelled, and not only something that the method waited for."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def _called(context: contextvars.Context, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Call a sync method, in its thread."""
-    try:
-        return context.run(method, *args, **kwargs)
-    except BaseException as error:
-        return _Raised(error)
 
 
 async def _message(call: ServedCall) -> bytes | bytearray:

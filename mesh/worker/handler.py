@@ -15,7 +15,6 @@ from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Scope
@@ -24,7 +23,7 @@ from mesh.lifecycle import Tasks
 from mesh.pipe.served_call import ServedCall
 from mesh.serving.batch import runs_on_loop
 from mesh.serving.current_request import Place
-from mesh.serving.threads import Threads
+from mesh.serving.threads import Raised, Threads, caught, steps_in_thread
 from mesh.telemetry import REPLICA_REQUESTS
 from mesh.worker import current_call
 from mesh.worker.raised import log_raised
@@ -85,7 +84,7 @@ class Handler:
             context = contextvars.copy_context()
             context.run(current_call.enter, call, self._place)
             arguments = (Request(scope(call), call_receive(call)),) if self._takes_request else ()
-            future = self._loop.run_in_executor(self._threads, _run, context, self._target, arguments)
+            future = self._loop.run_in_executor(self._threads, context.run, caught, self._target, *arguments)
         except Exception as error:
             self._failed(call, error)
             return _nothing
@@ -94,7 +93,7 @@ class Handler:
         def returned(future: asyncio.Future[Any]) -> None:
             nonlocal task
             result = None if future.cancelled() else future.result()
-            if isinstance(result, _Raised):
+            if isinstance(result, Raised):
                 self._failed(call, result.error)
                 return
             if call.cancelled or future.cancelled():
@@ -160,8 +159,7 @@ class Handler:
         if inspect.isasyncgen(result):
             await self._stream(call, result)
         elif inspect.isgenerator(result):
-            allow_threads(self._threads.size)
-            await self._stream(call, iterate_in_threadpool(result))
+            await self._stream(call, steps_in_thread(self._threads, result))
         elif isinstance(result, Response):
             allow_threads(self._threads.size)
             await result(scope(call), call_receive(call), call_send(call))
@@ -212,23 +210,6 @@ LEFT = (Gone, ClientDisconnect, CancelledError)
 
 It is no failure, and clients must not fill the log.
 """
-
-
-class _Raised:
-    """What a sync handler raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-def _run(context: contextvars.Context, target: Callable[..., Any], arguments: tuple[Request, ...]) -> Any:
-    """Call a sync handler, in its thread."""
-    try:
-        return context.run(target, *arguments)
-    except BaseException as error:
-        return _Raised(error)
 
 
 def _nothing() -> None:

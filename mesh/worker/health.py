@@ -15,6 +15,7 @@ from typing import Any
 
 from mesh.model import Failure
 from mesh.reasons import Reason
+from mesh.serving.threads import Raised, caught
 from mesh.worker.failures import one_line
 from mesh.worker.raised import text_of
 from mesh.worker.user_code import user_error
@@ -46,7 +47,7 @@ class Health:
             return self._failure(error)
         except (Exception, SystemExit) as error:
             return self._failure(error)
-        if isinstance(result, _Raised):
+        if isinstance(result, Raised):
             return self._failure(result.error)
         if result is False:
             return Failure("check_health returned False", hint=self._hint, reason=Reason.HEALTH_CHECK_FAILED)
@@ -62,7 +63,7 @@ class Health:
 
     async def _in_thread(self, hook: Callable[[], Any]) -> Any:
         if self._asked is None:
-            self._asked = asyncio.get_running_loop().run_in_executor(self._threads, _run, hook)
+            self._asked = asyncio.get_running_loop().run_in_executor(self._threads, caught, hook)
             self._asked.add_done_callback(self._answered)
         # Shielded: who gives up waiting does not end the thread, and the next one must not start another.
         result = await asyncio.shield(self._asked)
@@ -79,20 +80,3 @@ class Health:
             said, traceback = text_of(error), ""
         text = one_line(f"check_health raised {said}")
         return Failure(text, "import_path", self._hint, traceback, Reason.HEALTH_CHECK_FAILED)
-
-
-class _Raised:
-    """What a sync hook raised, as a value: a future cannot carry StopIteration, nor SystemExit in peace."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-def _run(hook: Callable[[], Any]) -> Any:
-    """Call a sync hook, in its thread."""
-    try:
-        return hook()
-    except BaseException as error:
-        return _Raised(error)

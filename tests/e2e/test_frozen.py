@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from mesh.cli.fail import ExitCode
-from tests.e2e.cluster import TWO, WHO, Cluster, frozen, get, running, served
+from tests.e2e.cluster import TWO, WHO, Cluster, get, running, served
 from tests.e2e.test_cluster import Load, lives
+from tests.support.frozen import frozen
 from tests.support.mesh_process import eventually
 
 pytestmark = pytest.mark.long

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 from mesh.v1 import ingress_service_pb2 as ingress
 from mesh.v1.ingress_service_pb2_grpc import IngressServiceStub
 from tests.support.data_path import DataPath, burst, data_path
+from tests.support.frozen import freeze, thaw
 from tests.support.gateways import Routed, snapshot, until
 from tests.support.replicas import ReplicaProcess
 
@@ -79,13 +78,13 @@ async def test_requests_that_a_frozen_replica_did_not_accept_go_elsewhere(path: 
     await path.gateways.publish(routed(*replicas, ongoing=10))
     await until(lambda: path.gateways.dispatcher().ready_replicas == 2, "both are connected")
     path.open("go")
-    os.kill(replicas[0].pid, signal.SIGSTOP)
+    freeze(replicas[0].pid)
     posts = (path.client.post(path.url(f"/?id={i}&gate=go"), content=b"x") for i in range(8))
     answers = await asyncio.gather(*posts)
     assert [answer.status_code for answer in answers] == [200] * 8
     assert {answer.json()["pid"] for answer in answers} == {replicas[1].pid}
     assert path.gateways.dispatcher().ready_replicas == 1
-    os.kill(replicas[0].pid, signal.SIGCONT)
+    thaw(replicas[0].pid)
     await until(lambda: path.gateways.dispatcher().ready_replicas == 2, "it is connected again")
     assert len(path.events("start ")) == 8, "what it read late it did not run"
     await path.gateways.idle()
@@ -159,7 +158,7 @@ async def test_a_request_that_ends_its_replica_at_once_runs_no_more_often_than_i
 async def test_requests_that_no_replica_accepted_are_served_by_the_next_one(path: DataPath) -> None:
     """The only replica stops answering without closing; what was sent to it is sent to its successor."""
     first = await path.serve("async_gated", ongoing=4, queued=10)
-    os.kill(first.pid, signal.SIGSTOP)
+    freeze(first.pid)
     tasks = [asyncio.ensure_future(path.post(f"/?id={i}")) for i in range(6)]
     await path.until_running(4)
     await path.until_queued(2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from mesh.model import ReplicaState, ReplicaStatus
 from mesh.reasons import Reason
 from mesh.settings import WorkerSettings
 from mesh.worker.server import Worker
+from tests.support.frozen import freeze
 from tests.support.scripted_control_plane import ControlPlane, WorkerSession
 from tests.support.worker_code import Code
 
@@ -160,7 +159,7 @@ async def test_what_hangs_is_found_and_replaced(session: WorkerSession, code: Co
 async def test_a_replica_that_is_stopped_is_found_and_replaced(session: WorkerSession, code: Code) -> None:
     await session.assign(1, code.spec(CALL, health_check_failure_threshold=2, **QUICK))
     first = await session.until_state("r1", READY)
-    os.kill(first.pid, signal.SIGSTOP)
+    freeze(first.pid)
     await replaced(session, first)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,6 +21,7 @@ from mesh.model import ApplicationConfig, DeploymentSettings, ReplicaSpec, Repli
 from mesh.security import Security
 from mesh.settings import WorkerSettings
 from mesh.worker.server import Worker
+from tests.support.frozen import freeze
 from tests.support.scripted_control_plane import WAIT_SECONDS, ControlPlane, WorkerSession
 
 READY, BACKOFF, STOPPED = ReplicaState.READY, ReplicaState.BACKOFF, ReplicaState.STOPPED
@@ -426,7 +426,7 @@ async def test_a_replica_that_is_frozen_is_replaced(session: WorkerSession, code
     spec = code.spec(health_check_period_s=0.2, health_check_timeout_s=1.0)
     await session.assign(1, spec)
     first = await session.until_state("r1", READY)
-    os.kill(first.pid, signal.SIGSTOP)
+    freeze(first.pid)
     await session.until(lambda: session.statuses["r1"].crashes == 1)
     second = await session.until_state("r1", READY)
     assert second.pid != first.pid

@@ -21,6 +21,7 @@ from types import TracebackType
 import grpc
 
 from mesh.controlplane import etcdrpc
+from tests.support.frozen import freeze, thaw
 
 START_S = 30.0
 _PAUSE_S = 0.05
@@ -113,10 +114,10 @@ class EtcdMember:
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        thaw(self.pid)
 
     def _end(self, number: int) -> None:
         if self.process is None:

@@ -22,7 +22,7 @@ def config(name: str = "default", route: str = "/", args_json: str = "") -> Appl
 
 
 def parse(text: str) -> Config:
-    return config_file.parse(text, path="mesh.yaml", surroundings=Surroundings("/work", {})).config
+    return config_file.parse(text, path="mesh.yaml", surroundings=Surroundings("/srv", {})).config
 
 
 def uncommented(text: str) -> str:
@@ -34,7 +34,7 @@ def test_what_code_set_stands_plainly_and_the_rest_as_comments() -> None:
     deployment = DeploymentConfig(
         name="Slow", max_ongoing_requests=2, user_config_json='{"a": [1]}', json=JsonOptions(proto_names=True)
     )
-    text = written([Built(config(), (deployment,))], directory="/work")
+    text = written([Built(config(), (deployment,))], directory="/srv")
     lines = [re.sub(r"\s+# [A-Z'].*", "", line) for line in text.splitlines()]
     start = lines.index("applications:")
     assert lines[start:] == [
@@ -72,7 +72,7 @@ def test_what_code_set_stands_plainly_and_the_rest_as_comments() -> None:
 
 
 def test_every_field_of_the_file_is_in_it() -> None:
-    text = written([Built(config(), (DeploymentConfig(name="D"),))], directory="/work")
+    text = written([Built(config(), (DeploymentConfig(name="D"),))], directory="/srv")
     for fields in config_fields.LEVELS.values():
         for name in fields:
             assert re.search(rf"^ *(# |- )?{name}:", text, re.MULTILINE), name
@@ -105,7 +105,7 @@ def test_it_is_the_same_goal_as_the_code_alone(deployments: list[DeploymentConfi
         Built(config(args_json=args_json), tuple(deployments)),
         Built(config("other", "/other"), tuple(deployments)),
     ]
-    text = written(built, directory="/work")
+    text = written(built, directory="/srv")
     first, other = parse(text).applications
     assert (first.import_path, first.args_json, first.runtime_env) == ("slow:app", args_json, config().runtime_env)
     assert (other.name, other.route_prefix) == ("other", "/other")
@@ -118,7 +118,7 @@ def test_it_is_the_same_goal_as_the_code_alone(deployments: list[DeploymentConfi
 
 def test_what_is_commented_may_be_uncommented() -> None:
     code = DeploymentConfig(name="D", num_replicas=2)
-    text = uncommented(written([Built(config(), (code,))], directory="/work"))
+    text = uncommented(written([Built(config(), (code,))], directory="/srv"))
     (application,) = parse(text).applications
     (override,) = application.deployments
     unset = [name for name in OPTIONS if name != "user_config" and getattr(override, name) is None]
