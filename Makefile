@@ -106,6 +106,10 @@ bench: .venv/bench.stamp ## Measure, also against grpc.aio alone and Envoy (writ
 	$(BIN)/python -m benchmarks.transcoding
 	$(BIN)/python -m benchmarks.overload_clients
 
+.PHONY: profile
+profile: .venv/bench.stamp ## Where the CPU of a request goes, by part; needs leave to attach to processes (root)
+	$(BIN)/python -m benchmarks.profile
+
 .PHONY: lock
 lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra uv --universal --generate-hashes --no-header --python-version 3.11 \

@@ -1,0 +1,169 @@
+"""Puts sampled stacks into the parts of a request: pure.
+
+A stack is what py-spy writes in its raw format: frames from the root to the leaf, `name (file:line)`, Python's and
+native ones mixed. The part of a stack is that of the first frame, from the leaf up, that the table knows: what C code
+of no part of its own (libc, the interpreter) spends is spent by who called it. Used by `benchmarks.profile`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+HTTP_SERVER = "HTTP server (granian)"
+ASGI = "ASGI glue"
+ROUTING = "routing"
+ADMISSION = "admission and balancing"
+PIPE = "pipe"
+PROTOBUF = "protobuf"
+GRPC = "gRPC (Cython and core)"
+LOOP = "event loop (uvloop, tasks, futures)"
+METRICS = "metrics"
+ACCESS_LOG = "access log"
+HANDLER = "handler"
+USER = "user call"
+CONTROL = "control plane and worker agent"
+COLLECTOR = "garbage collector"
+OTHER = "other"
+
+PARTS = {
+    HTTP_SERVER: "parses HTTP, writes answers, its own threads included",
+    ASGI: "heads, headers, the answer's status and body, deadline, client that leaves (mesh/gateway)",
+    ROUTING: "the application and method of a path",
+    ADMISSION: "slot or line or shed, the choice of a replica; the replica's own slots",
+    PIPE: "calls and frames, writer and reader",
+    PROTOBUF: "fields set and read, messages encoded and decoded, wherever that is",
+    GRPC: "grpc.aio in Python and Cython, gRPC's core, its threads",
+    LOOP: "uvloop, libuv, asyncio's tasks and futures",
+    METRICS: "counts and histograms",
+    ACCESS_LOG: "a line for each request",
+    HANDLER: "between the pipe and user code (mesh/worker)",
+    USER: "user code, the Request that it gets and the answer made of what it returns",
+    CONTROL: "what else runs in the process of `meshctl run`",
+    COLLECTOR: "Python's search for cycles, wherever it strikes",
+    OTHER: "what no row above knows",
+}
+"""Each part, in the order of tables, and what it is."""
+
+_COLLECTING = re.compile(r"^(gc_collect|collect_with_callback|gc_alloc_collect)")
+
+_TABLE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), part)
+    for pattern, part in (
+        (r"/granian/", HTTP_SERVER),
+        (r"/grpc/", GRPC),
+        (r"/google/(_upb|protobuf)/", PROTOBUF),
+        (r"/mesh/v1/", PROTOBUF),
+        (r"/uvloop/|/libuv|_asynciomodule|/asyncio/|/_asyncio\.|_weakrefset", LOOP),
+        (r"/logging/|/mesh/gateway/access_log", ACCESS_LOG),
+        (r"/prometheus_client/|/mesh/telemetry|/mesh/(gateway|pipe|worker)/(traffic|metrics)", METRICS),
+        (r"/mesh/gateway/(routes|pipeline|rest_table|services)\.py|/mesh/transcode/router", ROUTING),
+        (r"/mesh/pipe/(admission|affinity|balance|dispatch|retry|slots)\.py", ADMISSION),
+        (r"/mesh/pipe/", PIPE),
+        (r"/mesh/gateway/", ASGI),
+        (r"/starlette/|/benchmarks/|/mesh/worker/user_code\.py|/mesh/serving/", USER),
+        (r"/mesh/worker/(agent|session|supervisor|running|process|builds|watchdog|logs/|environments/)", CONTROL),
+        (r"/mesh/worker/", HANDLER),
+        (r"/mesh/(controlplane|cli)/", CONTROL),
+    )
+)
+
+_THREADS = (
+    ("granian", HTTP_SERVER),
+    ("tokio", HTTP_SERVER),
+    ("grpc", GRPC),
+    ("event_engine", GRPC),
+    ("lifeguard", GRPC),
+)
+"""Threads without a frame of Python, by how their name begins."""
+
+_WAITS = frozenset(
+    (
+        *("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect", "nanosleep"),
+        *("clock_nanosleep", "waitid", "wait4", "waitpid", "accept", "accept4", "read", "recv", "recvmsg", "syscall"),
+        *("pthread_cond_wait", "pthread_cond_timedwait", "pthread_cond_clockwait", "sem_wait", "sem_timedwait"),
+        *("sem_clockwait", "PyThread_acquire_lock_timed", "take_gil"),
+    )
+)
+"""Calls that wait. A sampler takes some threads that sleep in them for running ones."""
+
+_THREAD = re.compile(r"^thread \((\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack of one thread and how often it was seen; frames from the root to the leaf."""
+
+    thread: int
+    frames: tuple[str, ...]
+    count: int
+
+
+def parse(raw: str) -> list[Stack]:
+    """Return the stacks of py-spy's raw format, taken with `--threads`; lines of another form are left out."""
+    stacks = []
+    for line in raw.splitlines():
+        joined, _, count = line.rpartition(" ")
+        first, *frames = joined.split(";")
+        thread = _THREAD.match(first)
+        if thread is not None and count.isdigit():
+            stacks.append(Stack(int(thread[1]), tuple(frames), int(count)))
+    return stacks
+
+
+def part_of(frames: tuple[str, ...]) -> str:
+    """Return the part of a stack."""
+    if any(_COLLECTING.match(frame) for frame in frames):
+        return COLLECTOR
+    return next((part for part in map(_part_of_frame, reversed(frames)) if part is not None), OTHER)
+
+
+def part_of_thread(name: str, nameless: str) -> str:
+    """Return the part of a thread that runs no Python: `nameless`, if its name is only that of its process."""
+    return next((part for start, part in _THREADS if name.startswith(start)), nameless)
+
+
+def spent(
+    stacks: Iterable[Stack], cpu: Mapping[int, float], names: Mapping[int, str], nameless: str = OTHER
+) -> dict[str, float]:
+    """Share out the CPU of threads.
+
+    Args:
+        stacks: what was sampled.
+        cpu: of each thread, by its id, in any unit.
+        names: of threads, for those that never run Python.
+        nameless: the part of threads that never run Python and have no name of their own.
+
+    Returns:
+        The CPU of each part that has any, in the order of `PARTS`; the sum is that of `cpu`. What a thread spends on
+        falling asleep and waking is shared out with the rest; one that was only seen to wait spends all on it.
+    """
+    ran: dict[int, Counter[str]] = {}
+    waited: dict[int, Counter[str]] = {}
+    for stack in stacks:
+        seen = waited if waits(stack.frames) else ran
+        seen.setdefault(stack.thread, Counter())[part_of(stack.frames)] += stack.count
+    result: Counter[str] = Counter()
+    for thread, used in cpu.items():
+        parts = ran.get(thread) or waited.get(thread) or Counter({part_of_thread(names.get(thread, ""), nameless): 1})
+        for part, count in parts.items():
+            result[part] += used * count / parts.total()  # type: ignore[assignment]
+    return {part: float(result[part]) for part in PARTS if result[part] > 0}
+
+
+def waits(frames: tuple[str, ...]) -> bool:
+    """Whether the leaf of a stack is a call that waits. Frames of a libc without symbols have no name: passed over."""
+    for frame in reversed(frames):
+        if not frame.startswith("0x"):
+            return frame.partition(" ")[0] in _WAITS
+        if "/libc.so" not in frame and "/libpthread" not in frame:
+            return False
+    return not frames
+
+
+@lru_cache(maxsize=10_000)
+def _part_of_frame(frame: str) -> str | None:
+    return next((part for pattern, part in _TABLE if pattern.search(frame)), None)
