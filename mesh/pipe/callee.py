@@ -16,6 +16,7 @@ import grpc
 
 from mesh.lifecycle import Tasks
 from mesh.liveness import Standstill
+from mesh.pipe.codec import Chunk
 from mesh.pipe.outbox import Outbox
 from mesh.pipe.served_call import ServedCall
 from mesh.pipe.slots import Slots
@@ -67,7 +68,7 @@ class Callee:
                 # If the caller gave this replica up meanwhile, another runs these calls; the pipe's end cancels us.
                 await asyncio.sleep(hold_s)
             pipe.heard_at = clock()
-            pipe.receive(message.frames)
+            pipe.receive(message)
 
     def tell_models(self, model_ids: tuple[str, ...]) -> None:
         """Tell all callers which models this replica has now."""
@@ -133,11 +134,15 @@ class ServedPipe:
         self._offers: deque[asyncio.TimerHandle] = deque()
         self._models: pb.ResponseFrame | None = None
         """The frame that tells of models and was not written yet."""
-        self.outbox: Outbox[pb.ResponseFrame] = Outbox(self._write)
+        self.outbox: Outbox[pb.ResponseFrame | Chunk] = Outbox(self._write)
 
     def receive(self, frames: Any) -> None:
         """Act on the frames of one message, in order."""
         for frame in frames:
+            if type(frame) is Chunk:
+                if (call := self._calls.get(frame.call)) is not None and not call.body.feed(frame.data, frame.end):
+                    call.cancel()
+                continue
             kind = frame.WhichOneof("kind")
             if kind == "open":
                 self._open(frame.call, frame.open)
@@ -229,13 +234,13 @@ class ServedPipe:
         self._offers.popleft()
         self.callee.send_offers(self.callee.slots.decline(self))
 
-    async def _write(self, frames: list[pb.ResponseFrame]) -> None:
+    async def _write(self, frames: list[pb.ResponseFrame | Chunk]) -> None:
         self._taken += len(frames)
         if self._models is not None and self._models in frames:
             self._models = None
         written = self._taken
         try:
-            await self._context.write(pb.PipeResponse(frames=frames))
+            await self._context.write(frames)
         except grpc.aio.BaseError:
             # The caller is gone; the reading side learns it too and ends the pipe.
             self.closed = True

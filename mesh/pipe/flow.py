@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from typing import cast
 
 WINDOW_BYTES = 512 * 1024
 """Body bytes a sender may have outstanding without credit."""
-CHUNK_BYTES = 128 * 1024
+CHUNK_BYTES = 256 * 1024
 """Body bytes in one Data frame at most."""
 CHARGE_MIN = 512
 """What a smaller chunk counts as in a window: it costs memory and time of its own, whatever is in it."""
@@ -136,9 +138,9 @@ class Outbound:
             self._writer = None
 
 
-def chunks(data: bytes) -> list[bytes]:
-    """Split a body into what fits Data frames."""
+def chunks(data: bytes) -> Sequence[bytes]:
+    """Split a body into what fits Data frames, without copying it."""
     if len(data) <= CHUNK_BYTES:
         return [data]
     view = memoryview(data)
-    return [bytes(view[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES)]
+    return [cast(bytes, view[i : i + CHUNK_BYTES]) for i in range(0, len(data), CHUNK_BYTES)]

@@ -19,10 +19,11 @@ from mesh.connection import channel
 from mesh.credentials import Credentials
 from mesh.liveness import pings
 from mesh.pipe.call import Call
+from mesh.pipe.codec import Chunk
 from mesh.pipe.outbox import Outbox
+from mesh.pipe.service import open_pipe
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import replica_service_pb2 as pb
-from mesh.v1.replica_service_pb2_grpc import ReplicaServiceStub
 
 CONNECT_S = 5.0
 WARN_AFTER = 5
@@ -95,7 +96,7 @@ class Link:
         self._number = 0
         self._single = False
         """Calls come one by one: they may wait for one another."""
-        self._outbox: Outbox[pb.RequestFrame] | None = None
+        self._outbox: Outbox[pb.RequestFrame | Chunk] | None = None
         self._cause = ""
         """Why the last attempt failed."""
 
@@ -138,7 +139,7 @@ class Link:
     def send_data(self, call: Call, data: bytes, *, end: bool) -> None:
         """Send body bytes of a call that runs."""
         if call.number in self._calls:
-            self._put_data(pb.RequestFrame(call=call.number, data=pb.Data(data=data, end=end)), len(data))
+            self._put_data(Chunk(call.number, data, end), len(data))
 
     def send_credit(self, call: Call, credit: int) -> None:
         """Let the replica send `credit` more body bytes."""
@@ -158,16 +159,15 @@ class Link:
         connected = False
         opened = channel(self.address, self._credentials, CHANNEL_OPTIONS)
         try:
-            stream = ReplicaServiceStub(opened).Pipe()
+            stream = open_pipe(opened)
             async with asyncio.timeout(CONNECT_S):
                 # The replica's own word: its host may take the connection when it takes no stream any more.
                 await stream.initial_metadata()
                 if stream.done():
                     await stream.wait_for_connection()  # raises the stream's status
             connected = True
-            outbox: Outbox[pb.RequestFrame] = Outbox(
-                lambda frames: stream.write(pb.PipeRequest(frames=frames)),
-                lambda: len(self._calls) if self._single else 0,
+            outbox: Outbox[pb.RequestFrame | Chunk] = Outbox(
+                stream.write, lambda: len(self._calls) if self._single else 0
             )
             self._outbox = outbox
             self._events.connected(self)
@@ -184,13 +184,13 @@ class Link:
             await opened.close()
         return connected
 
-    async def _exchange(self, stream: Any, outbox: Outbox[pb.RequestFrame]) -> None:
+    async def _exchange(self, stream: Any, outbox: Outbox[pb.RequestFrame | Chunk]) -> None:
         """Read and write until either ends."""
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(_ending(outbox.run()), name="pipe-writer")
             try:
                 while (message := await stream.read()) is not grpc.aio.EOF:
-                    self._receive(message.frames)
+                    self._receive(message)
                     outbox.heard()
                     if writer.done():
                         break
@@ -203,6 +203,10 @@ class Link:
     def _receive(self, frames: Any) -> None:
         events = self._events
         for frame in frames:
+            if type(frame) is Chunk:
+                if (call := self._calls.get(frame.call)) is not None:
+                    call.body.feed(frame.data, frame.end)
+                continue
             kind = frame.WhichOneof("kind")
             if kind == "offer":
                 events.offered(self)
@@ -237,7 +241,7 @@ class Link:
         if self._outbox is not None:
             self._outbox.put(frame)
 
-    def _put_data(self, frame: pb.RequestFrame, size: int) -> None:
+    def _put_data(self, frame: pb.RequestFrame | Chunk, size: int) -> None:
         if self._outbox is not None:
             self._outbox.put_data(frame, size)
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from mesh.pipe.codec import Chunk
 from mesh.pipe.failures import failed
 from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
 from mesh.pipe.outbox import FRAMES_MAX
@@ -173,8 +174,7 @@ class ServedCall:
                 return False
             last = end and i == len(pieces) - 1
             if piece or last:
-                frame = pb.ResponseFrame(call=self._number, data=pb.Data(data=piece, end=last))
-                self._pipe.outbox.put_data(frame, len(piece))
+                self._pipe.outbox.put_data(Chunk(self._number, piece, last), len(piece))
         return True
 
     def fail(self, message: str, error: BaseException | None = None) -> None:

@@ -19,6 +19,7 @@ from mesh.credentials import Credentials
 from mesh.errors import DeadlineExceeded, HandleMisused, UserCodeError
 from mesh.gateway.server import Gateway
 from mesh.model import Generation, ReplicaSpec
+from mesh.pipe.service import add_replica_service
 from mesh.security import Security
 from mesh.serving import current_request, handle
 from mesh.serving.current_request import CurrentRequest, Place
@@ -28,7 +29,6 @@ from mesh.serving.options import resolve
 from mesh.settings import LOOPBACK, GatewaySettings
 from mesh.v1 import discovery_service_pb2 as pb
 from mesh.v1.discovery_service_pb2_grpc import DiscoveryServiceServicer, add_DiscoveryServiceServicer_to_server
-from mesh.v1.replica_service_pb2_grpc import add_ReplicaServiceServicer_to_server
 from mesh.v1.worker_service_pb2 import Welcome
 from mesh.worker.handles import Handles
 from mesh.worker.instance import instance_of
@@ -149,7 +149,7 @@ class _Deployments:
             error.add_note(error.traceback)
             raise
         self.replicas[deployment] = _Running(replica, instance.target)
-        server, address = await _listening(replica, add_ReplicaServiceServicer_to_server, self._credentials)
+        server, address = await _listening(replica, add_replica_service, self._credentials)
         self._servers.append(server)
         self._addresses[deployment] = address
 

@@ -93,7 +93,7 @@ class ReplicaServiceServicer:
         reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
         Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-        did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has
+        did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
         ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -70,7 +70,7 @@ class ReplicaServiceStub:
     reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
     Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-    did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has
+    did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
     ended.
     """
     Configure: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.ConfigureRequest, _replica_service_pb2.ConfigureResponse]
@@ -122,7 +122,7 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
     Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-    did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has
+    did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
     ended.
     """
     Configure: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.ConfigureRequest, _replica_service_pb2.ConfigureResponse]  # type: ignore[assignment]
@@ -177,7 +177,7 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
         Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-        did not credit with Window. A Data frame carries at most 128 KiB. When the stream breaks, each call on it has
+        did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
         ended.
         """
 

@@ -30,6 +30,7 @@ from mesh.liveness import pings_served
 from mesh.model import DeploymentSettings, ReplicaSpec
 from mesh.pipe.callee import Callee
 from mesh.pipe.served_call import ServedCall
+from mesh.pipe.service import add_replica_service
 from mesh.serving import current_request
 from mesh.serving.asgi import AsgiApplication
 from mesh.serving.current_request import CurrentRequest, Place
@@ -200,7 +201,7 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server(replica, server)
+    add_replica_service(replica, server)
     port = connection.bind(server, with_port(host, 0), credentials)
     await server.start()
     admin = AdminListener(host, 0, {"draining": lambda: "draining" if replica.callee.draining else ""})

@@ -21,6 +21,7 @@ from mesh.errors import MeshError
 from mesh.lifecycle import Tasks
 from mesh.pipe.call import Call
 from mesh.pipe.callee import Callee
+from mesh.pipe.codec import REQUESTS, RESPONSES, Chunk, Codec
 from mesh.pipe.dispatch import Dispatcher, Limits
 from mesh.pipe.link import Link
 from mesh.pipe.messages import BadFraming, Messages, framed, sole
@@ -87,7 +88,8 @@ class Framing:
 class Pipe:
     """Makes the messages of one side of a pipe."""
 
-    def __init__(self, kind: Any, frame: Callable[[Random], Any], random: Random) -> None:
+    def __init__(self, codec: Codec[Any], kind: Any, frame: Callable[[Random], Any], random: Random) -> None:
+        self._codec = codec
         self._kind = kind
         self._frame = frame
         starts = [self._message(random).SerializeToString() for _ in range(200)]
@@ -102,8 +104,8 @@ class Pipe:
         )
 
     def parsed(self, data: bytes) -> Any:
-        """Return a message as grpc would hand it over. Raises DecodeError."""
-        return self._kind.FromString(data)
+        """Return a message's frames as grpc would hand them over. Raises DecodeError."""
+        return self._codec.decode(data)
 
     def _message(self, random: Random) -> Any:
         return self._kind(frames=[self._frame(random) for _ in range(random.choice((1, 1, 2, 4, 8)))])
@@ -137,7 +139,7 @@ class CalleePipe:
     """A replica's end: one pipe for each input, beside one whose calls are always answered."""
 
     def __init__(self, random: Random) -> None:
-        self._pipe = Pipe(pb.PipeRequest, _to_replica, random)
+        self._pipe = Pipe(REQUESTS, pb.PipeRequest, _to_replica, random)
         self._callee = Callee(LIMIT, self._serve)
         self._handlers = Tasks()
         self._beside = ScriptedCaller(self._callee)
@@ -211,8 +213,8 @@ class _Peer:
     async def send_initial_metadata(self, metadata: Any) -> None:
         pass
 
-    async def write(self, message: Any) -> None:
-        message.SerializeToString()
+    async def write(self, frames: list[pb.ResponseFrame | Chunk]) -> None:
+        RESPONSES.encode(frames)
 
     async def read(self) -> Any:
         await asyncio.sleep(0)
@@ -266,7 +268,7 @@ class LinkPipe:
     """A gateway's end: a dispatcher with calls of each kind, and a link whose replica says what it was given."""
 
     def __init__(self, random: Random) -> None:
-        self._pipe = Pipe(pb.PipeResponse, _to_gateway, random)
+        self._pipe = Pipe(RESPONSES, pb.PipeResponse, _to_gateway, random)
         self._clock = Clock()
         self.make = self._pipe.make
 
@@ -280,7 +282,7 @@ class LinkPipe:
         outcome = "heard"
         try:
             for data in messages:
-                link._receive(self._pipe.parsed(data).frames)
+                link._receive(self._pipe.parsed(data))
                 await self._read(calls)
         except DecodeError:
             outcome = "no message"
@@ -327,5 +329,5 @@ class LinkPipe:
             check_words(error)
 
 
-async def _nowhere(frames: list[pb.RequestFrame]) -> None:
+async def _nowhere(frames: list[pb.RequestFrame | Chunk]) -> None:
     """Take what is written."""

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from mesh.pipe.callee import Callee
+from mesh.pipe.codec import REQUESTS, RESPONSES, Chunk
 from mesh.v1 import replica_service_pb2 as pb
 
 
@@ -24,7 +25,7 @@ class ScriptedCaller:
 
     async def send(self, *frames: pb.RequestFrame) -> None:
         """Send frames as one message and let everything run that is ready."""
-        self._requests.put_nowait(pb.PipeRequest(frames=frames))
+        self._requests.put_nowait(REQUESTS.decode(pb.PipeRequest(frames=frames).SerializeToString()))
         await turns()
 
     def hold(self) -> None:
@@ -60,9 +61,9 @@ class ScriptedCaller:
     async def read(self) -> Any:
         return await self._requests.get()
 
-    async def write(self, message: pb.PipeResponse) -> None:
+    async def write(self, frames: list[pb.ResponseFrame | Chunk]) -> None:
         await self._writable.wait()
-        self.frames.extend(message.frames)
+        self.frames.extend(pb.PipeResponse.FromString(RESPONSES.encode(frames)).frames)
 
 
 def opened(call: int, *, method: str = "GET", path: str = "/", data: bytes = b"", **fields: Any) -> pb.RequestFrame:

@@ -1,0 +1,133 @@
+"""The bytes of a pipe's messages: what protobuf would write and read, with body bytes copied once.
+
+A protobuf message copies each frame that is put into it twice and body bytes once more, and its reader copies them
+twice. Here frames are written one by one and joined; body bytes are a `Chunk`, whose few bytes around them are made and
+read by hand. The bytes on the wire are the same. Pure. Called by `service`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from mesh.v1 import replica_service_pb2 as pb
+
+LARGE_BYTES = 16 * 1024
+"""Messages from here on are searched for chunks; smaller ones protobuf reads faster."""
+CHUNK_BYTES_MIN = 1024
+"""Frames from here on are looked at as chunks."""
+_TABLE = 4096
+_FRAMES = b"\x0a"
+"""Tag of `frames` in either message, and of `data` in Data: field 1, bytes."""
+_CALL = b"\x08"
+_END = b"\x10\x01"
+_NUMBER_BYTES_MAX = 9
+
+_F = TypeVar("_F", pb.RequestFrame, pb.ResponseFrame)
+
+
+class Chunk(NamedTuple):
+    """A Data frame. `data` may be any buffer where it is written; what is read are bytes."""
+
+    call: int
+    data: bytes
+    end: bool
+
+
+class Codec(Generic[_F]):
+    """Reads and writes the messages of one direction."""
+
+    def __init__(self, message: Any, frame: type[_F]) -> None:
+        self._message = message
+        self._frame: type[_F] = frame
+        self._data_tag = bytes((frame.DESCRIPTOR.fields_by_name["data"].number << 3 | 2,))
+
+    def encode(self, frames: Iterable[_F | Chunk]) -> bytes:
+        """Return the message that carries `frames`."""
+        parts: list[bytes] = []
+        for frame in frames:
+            if type(frame) is Chunk:
+                number, data, end = frame
+                size = len(data)
+                around = _FRAMES + varint(size) if size else b""
+                head = _CALL + varint(number) + self._data_tag + varint(len(around) + size + 2 * end) + around
+                parts += (_FRAMES + varint(len(head) + size + 2 * end) + head, data)
+                if end:
+                    parts.append(_END)
+            else:
+                written: bytes = frame.SerializeToString()  # type: ignore[union-attr]
+                size = len(written)
+                parts.append(_HEADS[size] if size < _TABLE else _FRAMES + varint(size))
+                parts.append(written)
+        return b"".join(parts)
+
+    def decode(self, message: bytes) -> Iterable[_F | Chunk]:
+        """Return the frames of a message. Raises DecodeError if it is none."""
+        if len(message) < LARGE_BYTES:
+            frames: Iterable[_F] = self._message.FromString(message).frames
+            return frames
+        return self._decode_large(message)
+
+    def _decode_large(self, message: bytes) -> Iterable[_F | Chunk]:
+        frames: list[_F | Chunk] = []
+        at, total = 0, len(message)
+        while at < total:
+            size, begin = _length(message, at + 1)
+            at, tag = begin + size, message[at]
+            if tag != _FRAMES[0] or size < 0 or at > total:  # not as we write it: protobuf knows what it means
+                found: Iterable[_F] = self._message.FromString(message).frames
+                return found
+            chunk = self._chunk(message, begin, at) if size >= CHUNK_BYTES_MIN else None
+            frames.append(chunk or self._frame.FromString(message[begin:at]))
+        return frames
+
+    def _chunk(self, message: bytes, at: int, stop: int) -> Chunk | None:
+        """Return the chunk that is written there, None if it is another frame or is written in another way."""
+        if message[at] != _CALL[0]:
+            return None
+        call, at = _length(message, at + 1)
+        if call < 0 or message[at] != self._data_tag[0]:
+            return None
+        size, at = _length(message, at + 1)
+        if size < 0 or at + size != stop or message[at] != _FRAMES[0]:
+            return None
+        size, at = _length(message, at + 1)
+        end = at + size
+        if size < 0 or not (end == stop or (end + 2 == stop and message[end:stop] == _END)):
+            return None
+        return Chunk(call, message[at:end], end != stop)
+
+
+def _length(message: bytes, at: int) -> tuple[int, int]:
+    """Read a number; return it, below 0 if it is cut off or longer than any of ours, and where what follows begins."""
+    number = shift = 0
+    for byte in message[at : at + _NUMBER_BYTES_MAX]:
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
+    return -1, at
+
+
+def varint(number: int) -> bytes:
+    """Return a number as protobuf writes it."""
+    if number < _TABLE:
+        return _NUMBERS[number]
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
+
+
+def _written(number: int) -> bytes:
+    low, high = number & 127, number >> 7
+    return bytes((low | 128, high)) if high else bytes((low,))
+
+
+_NUMBERS = tuple(map(_written, range(_TABLE)))
+_HEADS = tuple(_FRAMES + number for number in _NUMBERS)
+REQUESTS: Codec[pb.RequestFrame] = Codec(pb.PipeRequest, pb.RequestFrame)
+RESPONSES: Codec[pb.ResponseFrame] = Codec(pb.PipeResponse, pb.ResponseFrame)
