@@ -120,9 +120,9 @@ def main() -> None:
     if not arguments.as_mesh:
         asyncio.run(_serve(arguments.directory))
         return
-    from mesh.lifecycle import tune_collector
+    from mesh.lifecycle import tune_memory
 
-    tune_collector()
+    tune_memory()
     uvloop.run(_serve(arguments.directory))
 
 

@@ -24,7 +24,7 @@ from benchmarks.report import write
 from mesh.clock import SYSTEM
 from mesh.credentials import OPEN
 from mesh.gateway.exchange import Exchange, Exchanges
-from mesh.lifecycle import Tasks, loop_factory, tune_collector
+from mesh.lifecycle import Tasks, loop_factory, tune_memory
 from mesh.pipe.call import Call
 from mesh.pipe.dispatch import Dispatcher
 from mesh.serving.handle import DeploymentHandle, get_handle
@@ -161,7 +161,7 @@ async def run(control: str, replica: psutil.Process) -> dict[str, Any]:
     handle = get_handle("default", "Child")
     dispatcher = handles.reach("default", "Child").dispatcher
     await handle.remote()
-    tune_collector()
+    tune_memory()
     ways: dict[str, One] = {
         "gateway": AsGateway(dispatcher, idempotent=True),
         "gateway_post": AsGateway(dispatcher, idempotent=False),

@@ -12,7 +12,7 @@ from mesh.gateway.grpc_front import GrpcFront
 from mesh.gateway.http_front import HttpFront
 from mesh.gateway.http_server import HttpServer
 from mesh.gateway.pipeline import Pipeline
-from mesh.lifecycle import Tasks, deadline, tune_collector
+from mesh.lifecycle import Tasks, deadline, tune_memory
 from mesh.pipe.discovery import Discovery
 from mesh.settings import GatewaySettings
 from mesh.v1 import discovery_service_pb2 as pb
@@ -62,7 +62,7 @@ class Gateway:
         self._grpc.listen()
         self._tasks.spawn(self._discovery.run(), name="discovery")
         self._tasks.spawn(self._open(), name="open")
-        tune_collector()
+        tune_memory()
 
     def _says(self) -> pb.StreamSnapshotsRequest:
         return pb.StreamSnapshotsRequest(gateway_id=self.settings.gateway_id)

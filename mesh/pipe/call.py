@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mesh.errors import MeshError
-from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
+from mesh.pipe.flow import WHOLE_BYTES, Inbound, Outbound, chunks
 from mesh.v1 import replica_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ class Call:
         head.data = data
         head.end = end
         self.streams = not end
-        self.window.take_nowait(len(data))
         self._grant = None
         if self.streams:
+            self.window.take_nowait(len(data))
             self._accept = self._loop.create_future()
 
     def accept(self) -> None:
@@ -190,5 +190,5 @@ class Call:
         return data
 
 
-OPEN_BYTES_MAX = CHUNK_BYTES
+OPEN_BYTES_MAX = WHOLE_BYTES
 """Body bytes that may travel in an Open frame."""

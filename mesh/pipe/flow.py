@@ -15,6 +15,11 @@ WINDOW_BYTES = 512 * 1024
 """Body bytes a sender may have outstanding without credit."""
 CHUNK_BYTES = 256 * 1024
 """Body bytes in one Data frame at most."""
+WHOLE_BYTES = 1024 * 1024
+"""Body bytes in the frame that opens or answers a call, where that is all of the body: it needs no window then.
+
+In pieces, a body of that size would wait for its acceptance and for credit, which takes longer than sending it.
+"""
 CHARGE_MIN = 512
 """What a smaller chunk counts as in a window: it costs memory and time of its own, whatever is in it."""
 _CREDIT_BYTES = WINDOW_BYTES // 2

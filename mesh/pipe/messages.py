@@ -159,11 +159,11 @@ class Assembly:
 _GROWTH_BYTES = 16 * 1024 * 1024
 
 
-def pieces(parts: Sequence[bytes | memoryview], piece_bytes: int) -> list[bytes]:
-    """Return a message, with its prefix, in pieces of so many bytes, copied once."""
+def pieces(parts: Sequence[bytes | memoryview], whole_bytes: int, piece_bytes: int) -> list[bytes]:
+    """Return a message, with its prefix, whole if it has `whole_bytes` at most, else in pieces; copied once."""
     size = sum(map(len, parts))
     head = b"\0" + size.to_bytes(4, "big")
-    if size + PREFIX_BYTES <= piece_bytes:
+    if size + PREFIX_BYTES <= whole_bytes:
         return [b"".join((head, *parts))]
     cut: list[bytes] = []
     filling: list[bytes | memoryview] = [head]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mesh.pipe.codec import Chunk
 from mesh.pipe.failures import failed
-from mesh.pipe.flow import CHUNK_BYTES, Inbound, Outbound, chunks
+from mesh.pipe.flow import WHOLE_BYTES, Inbound, Outbound, chunks
 from mesh.pipe.outbox import FRAMES_MAX
 from mesh.v1 import replica_service_pb2 as pb
 
@@ -115,7 +115,7 @@ class ServedCall:
         large for a frame.
         """
         size = len(body) + _head_bytes(headers)
-        if len(body) > CHUNK_BYTES or not self.window.take_nowait(len(body)):
+        if len(body) > WHOLE_BYTES:
             return False
         self._pipe.answering(self._number)
         frame = pb.ResponseFrame(call=self._number, done=over)
@@ -137,7 +137,7 @@ class ServedCall:
 
         `message` is one framed message, or b"" for none.
         """
-        if len(message) > CHUNK_BYTES or not self.window.take_nowait(len(message)):
+        if len(message) > WHOLE_BYTES:
             return False
         self._pipe.answering(self._number)
         frame = pb.ResponseFrame(call=self._number, done=True)

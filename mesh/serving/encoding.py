@@ -89,8 +89,8 @@ def encode(value: Any, named: str = "value") -> list[Part]:
     return parts
 
 
-def decode(message: bytes | bytearray) -> Any:
-    """Return the value of a message. Arrays are views of it, where it is a bytearray. Raises DecodingFailed."""
+def decode(message: bytes | bytearray | memoryview) -> Any:
+    """Return the value of a message. Arrays are views of it, where it can be written to. Raises DecodingFailed."""
     try:
         if message[:1] == _PLAIN:
             return _Decoder(()).unpack(memoryview(message)[1:])

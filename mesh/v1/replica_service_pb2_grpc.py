@@ -93,8 +93,9 @@ class ReplicaServiceServicer:
         reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
         Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-        did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
-        ended.
+        did not credit with Window. A Data frame carries at most 256 KiB. A body that is at hand
+        goes with the Open or the Head if it has at most 1 MiB, and needs no credit. When the stream breaks, each call on
+        it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

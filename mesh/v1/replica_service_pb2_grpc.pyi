@@ -70,8 +70,9 @@ class ReplicaServiceStub:
     reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
     Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-    did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
-    ended.
+    did not credit with Window. A Data frame carries at most 256 KiB. A body that is at hand
+    goes with the Open or the Head if it has at most 1 MiB, and needs no credit. When the stream breaks, each call on
+    it has ended.
     """
     Configure: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.ConfigureRequest, _replica_service_pb2.ConfigureResponse]
     """Puts changed settings in force on the running replica; from its worker only."""
@@ -122,8 +123,9 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
     Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-    did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
-    ended.
+    did not credit with Window. A Data frame carries at most 256 KiB. A body that is at hand
+    goes with the Open or the Head if it has at most 1 MiB, and needs no credit. When the stream breaks, each call on
+    it has ended.
     """
     Configure: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.ConfigureRequest, _replica_service_pb2.ConfigureResponse]  # type: ignore[assignment]
     """Puts changed settings in force on the running replica; from its worker only."""
@@ -177,8 +179,9 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         reason). A Head with status 101 accepts it, any other refuses it. It ends with a close from either side.
 
         Flow control is per call and direction: a sender has at most 512 KiB of body bytes that the receiver
-        did not credit with Window. A Data frame carries at most 256 KiB. When the stream breaks, each call on it has
-        ended.
+        did not credit with Window. A Data frame carries at most 256 KiB. A body that is at hand
+        goes with the Open or the Head if it has at most 1 MiB, and needs no credit. When the stream breaks, each call on
+        it has ended.
         """
 
     @_abc_1.abstractmethod

@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.errors import DecodingFailed, HandleMisused
 from mesh.lifecycle import Tasks
-from mesh.pipe.flow import CHUNK_BYTES
+from mesh.pipe.flow import CHUNK_BYTES, WHOLE_BYTES
 from mesh.pipe.messages import Assembly, BadFraming, pieces, sole
 from mesh.pipe.served_call import ServedCall
 from mesh.serving import encoding
@@ -115,7 +115,7 @@ class HandleCalls:
         elif type(result) not in _PLAIN and inspect.isgenerator(result):
             await _stream(call, steps_in_thread(self._threads, result))
         else:
-            cut = _encoded(result, "the returned value")
+            cut = _encoded(result, "the returned value", WHOLE_BYTES)
             if len(cut) == 1 and call.answer(RETURNED, [], cut[0]):
                 return
             call.start(RETURNED, [])
@@ -172,7 +172,7 @@ async def _stream(call: ServedCall, items: Any) -> None:
     call.start(YIELDED, [])
     try:
         async for item in items:
-            for piece in _encoded(item, "the yielded item"):
+            for piece in _encoded(item, "the yielded item", CHUNK_BYTES):
                 if not await call.write(piece):
                     raise asyncio.CancelledError
     finally:
@@ -182,5 +182,5 @@ async def _stream(call: ServedCall, items: Any) -> None:
     call.done()
 
 
-def _encoded(value: Any, named: str) -> list[bytes]:
-    return pieces(encoding.encode(value, named), CHUNK_BYTES)
+def _encoded(value: Any, named: str, whole_bytes: int) -> list[bytes]:
+    return pieces(encoding.encode(value, named), whole_bytes, CHUNK_BYTES)

@@ -22,7 +22,7 @@ from mesh.lifecycle import Tasks
 from mesh.model import Generation
 from mesh.pipe.discovery import Discovery
 from mesh.pipe.dispatch import Dispatcher, Limits
-from mesh.pipe.flow import CHUNK_BYTES
+from mesh.pipe.flow import CHUNK_BYTES, WHOLE_BYTES
 from mesh.pipe.messages import pieces
 from mesh.serving import encoding, handle
 from mesh.serving.graph import TooDeep, found, replaced
@@ -227,4 +227,4 @@ def _encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[bytes]:
         place = error.message.replace("[0]", "args", 1) if error.message.startswith("[0]") else error.message
         place = place.replace("[1]", "kwargs", 1) if place.startswith("[1]") else place
         raise EncodingFailed(place, hint=error.hint) from None
-    return pieces(parts, CHUNK_BYTES)
+    return pieces(parts, WHOLE_BYTES, CHUNK_BYTES)

@@ -11,7 +11,7 @@ import asyncio
 from starlette.types import Message
 
 from mesh.pipe.failures import kind_of
-from mesh.pipe.flow import CHUNK_BYTES
+from mesh.pipe.flow import WHOLE_BYTES
 from mesh.pipe.served_call import ServedCall, check_head
 from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker.handler import LEFT, Gone, answer_headers
@@ -125,7 +125,7 @@ class HttpExchange:
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         self._complete = not more
         if self._unsent is not None:
-            if not more and (self._unsent[0] == 500 or len(data) <= CHUNK_BYTES):
+            if not more and (self._unsent[0] == 500 or len(data) <= WHOLE_BYTES):
                 self._body = data
                 return
             self._send_head()

@@ -212,7 +212,7 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
         status.send(state="ready", address=with_port(host, port), admin_address=admin.address)
         tasks.spawn(report_load(replica, status), name="load-report")
-        lifecycle.tune_collector()
+        lifecycle.tune_memory()
 
     tasks.spawn(begin(), name="begin")
     await stop.wait()

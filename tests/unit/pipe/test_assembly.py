@@ -22,7 +22,7 @@ def test_messages_come_whole_however_they_are_cut(seed: int) -> None:
 
 
 def test_what_came_in_pieces_can_be_written_to() -> None:
-    (message,) = [m for cut in pieces([b"a" * 1000, memoryview(b"b" * 1000)], 512) for m in _fed(cut)]
+    (message,) = [m for cut in pieces([b"a" * 1000, memoryview(b"b" * 1000)], 512, 512) for m in _fed(cut)]
     assert isinstance(message, bytearray) and message == b"a" * 1000 + b"b" * 1000
 
 
@@ -36,9 +36,14 @@ def _fed(cut: bytes) -> list[bytes | bytearray]:
 @pytest.mark.parametrize("sizes", [(0,), (3,), (507,), (508,), (512, 512), (100, 2000, 1)])
 def test_pieces_are_the_message_with_its_prefix(sizes: tuple[int, ...]) -> None:
     parts = [bytes([i]) * size for i, size in enumerate(sizes)]
-    cut = pieces(parts, 512)
+    cut = pieces(parts, 512, 512)
     assert b"".join(cut) == framed(b"".join(parts))
     assert all(len(piece) == 512 for piece in cut[:-1]) and 0 < len(cut[-1]) <= 512
+
+
+def test_what_is_not_too_large_is_one_piece() -> None:
+    assert [len(cut) for cut in pieces([b"a" * 995], 1000, 400)] == [1000]
+    assert [len(cut) for cut in pieces([b"a" * 996], 1000, 400)] == [400, 400, 201]
 
 
 def test_what_is_no_message_is_refused() -> None:

@@ -16,8 +16,9 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from mesh.pipe import served_call
 from mesh.pipe.callee import Callee
-from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WINDOW_BYTES
+from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WHOLE_BYTES, WINDOW_BYTES
 from mesh.serving.current_request import Place
 from mesh.serving.threads import Threads
 from mesh.worker import current_call
@@ -110,13 +111,23 @@ async def test_plain_values_are_one_frame(
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["async", "sync"])
-async def test_a_large_answer_travels_in_chunks(serve: Serve, way: int) -> None:
+async def test_a_large_answer_travels_in_chunks(serve: Serve, way: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_call, "WHOLE_BYTES", CHUNK_BYTES)
     text = "x" * (CHUNK_BYTES + 1000)
     served = serve(both(lambda: {"text": text})[way])
     head = await served.call()
     assert head.status == 200 and not head.end
     assert json.loads(served.caller.body(1)) == {"text": text}
-    assert [len(frame.data.data) <= CHUNK_BYTES for frame in served.caller.of(1)]
+    assert all(len(frame.data.data) <= CHUNK_BYTES for frame in served.caller.of(1))
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["async", "sync"])
+async def test_an_answer_that_is_at_hand_is_one_frame_and_waits_for_no_credit(serve: Serve, way: int) -> None:
+    text = "x" * (WHOLE_BYTES - 20)
+    served = serve(both(lambda: {"text": text})[way])
+    head = await served.call()
+    assert head.end and json.loads(head.data) == {"text": text}
+    assert served.caller.kinds(1)[-1] == "head+done"
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["async", "sync"])
