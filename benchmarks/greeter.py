@@ -43,7 +43,8 @@ def generate(directory: Path) -> Path:
     flags += [f"--descriptor_set_out={directory / DESCRIPTOR_SET}"]
     if protoc.main(["protoc", *flags, str(HERE / "greeter.proto")]):
         raise SystemExit("protoc failed")
-    shutil.copy(HERE / "greeter_service.py", directory)
+    for name in ("greeter_servicer.py", "greeter_service.py"):
+        shutil.copy(HERE / name, directory)
     return directory
 
 
@@ -101,9 +102,9 @@ async def _serve(directory: str) -> None:
     import grpc
 
     sys.path.insert(0, directory)
-    service, stubs = import_module("greeter_service"), import_module("greeter_pb2_grpc")
+    servicer, stubs = import_module("greeter_servicer"), import_module("greeter_pb2_grpc")
     server = grpc.aio.server()
-    stubs.add_GreeterServicer_to_server(service.Greeter(), server)
+    stubs.add_GreeterServicer_to_server(servicer.Greeter(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(json.dumps({"grpc": f"127.0.0.1:{port}"}), flush=True)

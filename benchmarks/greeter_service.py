@@ -1,19 +1,7 @@
-"""The servicer of the gRPC benchmarks, plain, and the deployment `app` of it.
+"""The servicer of the gRPC benchmarks as a deployment; `benchmarks.greeter` puts a copy of this file beside it."""
 
-Imports what is generated from greeter.proto: `benchmarks.greeter` puts a copy of this file beside it.
-"""
-
-from typing import Any
-
-import greeter_pb2  # type: ignore[import-not-found]
-import greeter_pb2_grpc  # type: ignore[import-not-found]
+from greeter_servicer import Greeter  # type: ignore[import-not-found]
 
 import mesh
-
-
-class Greeter(greeter_pb2_grpc.GreeterServicer):  # type: ignore[misc]
-    async def SayHello(self, request: Any, context: Any) -> Any:
-        return greeter_pb2.HelloReply(message=f"Hello {request.name}!", number=request.times, formal=request.formal)
-
 
 app = mesh.deployment(max_ongoing_requests=1000, max_queued_requests=1000)(Greeter).bind()

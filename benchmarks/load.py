@@ -46,6 +46,16 @@ def _percentiles(latencies: list[float], seconds: float) -> dict[str, float]:
     return {"requests": len(ordered), "per_second": round(len(ordered) / seconds, 1), **shown}
 
 
+def _whole(buffer: bytes, end: int) -> bool:
+    """Whether the answer whose head ends at `end` is complete, knowing that nothing follows it."""
+    head = buffer[:end].lower()
+    at = head.find(b"content-length:")
+    if at < 0 and b"transfer-encoding: chunked" in head:
+        return buffer.endswith(b"\r\n0\r\n\r\n")
+    length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+    return len(buffer) >= end + 4 + length
+
+
 class Connection(asyncio.Protocol):
     """One keep-alive connection that asks again and again until `stop_at`."""
 
@@ -67,10 +77,7 @@ class Connection(asyncio.Protocol):
         if end < 0:
             self._buffer = buffer
             return
-        head = buffer[:end].lower()
-        at = head.find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(buffer) < end + 4 + length:
+        if not _whole(buffer, end):
             self._buffer = buffer
             return
         self._buffer = b""

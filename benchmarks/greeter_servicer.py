@@ -1,0 +1,17 @@
+"""The servicer of the gRPC benchmarks, plain.
+
+Imports what is generated from greeter.proto: `benchmarks.greeter` puts a copy of this file beside it.
+"""
+
+from typing import Any
+
+import greeter_pb2  # type: ignore[import-not-found]
+import greeter_pb2_grpc  # type: ignore[import-not-found]
+
+
+class Greeter(greeter_pb2_grpc.GreeterServicer):  # type: ignore[misc]
+    async def SayHello(self, request: Any, context: Any) -> Any:
+        return greeter_pb2.HelloReply(message=f"Hello {request.name}!", number=request.times, formal=request.formal)
+
+    async def Noop(self, request: Any, context: Any) -> Any:
+        return greeter_pb2.NoopReply(ok=True)
