@@ -1,6 +1,5 @@
 """What the gRPC benchmarks measure: one servicer, generated at run time, behind mesh and on a plain grpc.aio server.
 
-Each server is a process tree of its own on free loopback ports; `Served.cpu_s` reads what it spent.
 Run as a module with a directory that `generate` filled, this is the plain server.
 """
 
@@ -12,18 +11,16 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
 
-import psutil
 import uvloop
 
+from benchmarks.trees import Mesh, Served
+
 HERE = Path(__file__).parent
-READY_S = 40.0
 GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener"
 """What mesh sets for its own processes (docs/decisions/0004)."""
 NAME = "greeter.v1.Greeter"
@@ -48,45 +45,9 @@ def generate(directory: Path) -> Path:
     return directory
 
 
-class Served:
-    """A server of the benchmark: started, measured from outside, ended."""
-
-    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=HERE.parent,
-            env={**os.environ, **(environment or {})},
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(command)} failed with code {self.process.wait()}; run it by hand to see why")
-        self.said: dict[str, Any] = json.loads(line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(READY_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    def cpu_s(self) -> float:
-        """CPU seconds that the whole tree has spent."""
-        root = psutil.Process(self.process.pid)
-        return float(sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True))))
-
-
 def mesh_run(directory: Path, application: str = "greeter_service:app") -> Served:
     """Serve the servicer as a deployment; `said` has "grpc", "http" and "admin"."""
-    meshctl = str(Path(sys.executable).with_name("meshctl"))
-    ports = [part for name in ("port", "grpc-port", "control-port", "admin-port") for part in (f"--{name}", "0")]
-    return Served([meshctl, "run", application, "--working-dir", str(directory), *ports, "-o", "json"])
+    return Mesh(application, directory=directory)
 
 
 def plain(directory: Path, *, as_mesh: bool) -> Served:

@@ -33,8 +33,8 @@ from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker.handles import Handles
 
 HERE = Path(__file__).parent
-RUNS = 9
-SECONDS = 1.0
+RUNS = 7
+SECONDS = 0.6
 ARRAYS = 200
 TIMEOUT_S = 30.0
 HEADERS = [

@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 import uvloop
 
-from benchmarks.run import HERE, load
+from benchmarks.generators import generate
+from benchmarks.trees import HERE
 from mesh import wire
 from mesh.clock import SYSTEM
 from mesh.gateway.http_front import HttpFront
@@ -94,12 +95,12 @@ def main() -> None:
             assert process.stdout is not None
             fronts[name] = (process, f"http://{process.stdout.readline().strip()}/")
             figures[name] = {1: [], 64: []}
-            load(fronts[name][1], 64, 1.0)
+            generate("load", fronts[name][1], seconds=1.0)
         for _ in range(RUNS):
             for name, (process, url) in fronts.items():
                 for connections, taken in figures[name].items():
                     before = sum(psutil.Process(process.pid).cpu_times()[:2])
-                    run = load(url, connections, 2.0)
+                    run = generate("load", url, connections=connections, seconds=2.0)
                     spent = sum(psutil.Process(process.pid).cpu_times()[:2]) - before
                     taken.append({**run, "gateway_cpu_us": spent / run["requests"] * 1e6})
     finally:

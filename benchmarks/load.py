@@ -1,7 +1,8 @@
 """A closed-loop HTTP/1.1 load generator that needs nothing installed.
 
-Keeps `connections` open and sends the next request on each as soon as the answer is whole. One process, raw
-asyncio protocols: it costs some 25 µs of CPU a request, which counts against the machine it shares.
+Keeps `connections` open and sends the next request on each as soon as the answer is whole. Raw asyncio protocols: it
+costs some 25 µs of CPU a request, which counts against the machine it shares. All connections are open before the first
+request is sent; what is answered in the first moments (`--warm-up`) or after the end does not count.
 Run: python -m benchmarks.load URL --connections 64 --seconds 5
 """
 
@@ -11,115 +12,122 @@ import argparse
 import asyncio
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-import uvloop
+from benchmarks import forked, http_messages
+from benchmarks.latencies import Tally
+from benchmarks.schedule import Share
+from benchmarks.watch import Watch, pids
 
-
-@dataclass
-class Tally:
-    """What came back: latencies in seconds by status."""
-
-    latencies: dict[int, list[float]] = field(default_factory=dict)
-    broken: int = 0
-
-    def add(self, status: int, seconds: float) -> None:
-        self.latencies.setdefault(status, []).append(seconds)
-
-    def figures(self, seconds: float) -> dict[str, object]:
-        """Return rates and percentiles (ms) over all statuses and for each."""
-        result: dict[str, object] = {"seconds": round(seconds, 3), "broken": self.broken, "by_status": {}}
-        every = [latency for latencies in self.latencies.values() for latency in latencies]
-        result.update(_percentiles(every, seconds))
-        result["by_status"] = {str(s): _percentiles(each, seconds) for s, each in sorted(self.latencies.items())}
-        return result
+WAVE = 64
+"""Connections opened at a time."""
+CONNECT_S = 30.0
+TAIL_S = 30.0
+"""For the answers that are on their way at the end."""
 
 
-def _percentiles(latencies: list[float], seconds: float) -> dict[str, float]:
-    ordered = sorted(latencies)
-    if not ordered:
-        return {"requests": 0, "per_second": 0.0}
-    at = {p: ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))] for p in (50, 90, 99)}
-    shown = {f"p{p}_ms": round(value * 1000, 3) for p, value in at.items()}
-    return {"requests": len(ordered), "per_second": round(len(ordered) / seconds, 1), **shown}
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to send, and for how long."""
+
+    url: SplitResult
+    request: bytes
+    connections: int
+    seconds: float
+    warm_up_s: float
+    watched: tuple[int, ...] = ()
 
 
-def _whole(buffer: bytes, end: int) -> bool:
-    """Whether the answer whose head ends at `end` is complete, knowing that nothing follows it."""
-    head = buffer[:end].lower()
-    at = head.find(b"content-length:")
-    if at < 0 and b"transfer-encoding: chunked" in head:
-        return buffer.endswith(b"\r\n0\r\n\r\n")
-    length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-    return len(buffer) >= end + 4 + length
+@dataclass(slots=True)
+class Window:
+    """The time that counts."""
+
+    begin: float = 0.0
+    end: float = 0.0
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection that asks again and again until `stop_at`."""
+    """One keep-alive connection that asks again and again until the window ends."""
 
-    def __init__(self, request: bytes, tally: Tally, stop_at: float) -> None:
+    def __init__(self, request: bytes, tally: Tally, window: Window) -> None:
         self._request = request
         self._tally = tally
-        self._stop_at = stop_at
-        self._buffer = b""
+        self._window = window
+        self._reader = http_messages.AnswerReader()
         self._sent = 0.0
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._send()
 
-    def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0:
-            self._buffer = buffer
-            return
-        if not _whole(buffer, end):
-            self._buffer = buffer
-            return
-        self._buffer = b""
-        now = time.perf_counter()
-        self._tally.add(int(buffer[9:12]), now - self._sent)
-        if now >= self._stop_at:
-            self._transport.close()
-        else:
-            self._send()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if time.perf_counter() < self._stop_at:
-            self._tally.broken += 1
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send the next request."""
         self._sent = time.perf_counter()
         self._transport.write(self._request)
 
+    def data_received(self, data: bytes) -> None:
+        try:
+            if not self._reader.feed(data):
+                return
+        except http_messages.NotHttpError:
+            self._transport.abort()
+            return
+        now = time.perf_counter()
+        self._answered(now)
+        if now < self._window.end:
+            self.send()
+        else:
+            self._transport.close()
 
-async def load(url: str, *, connections: int, seconds: float, body: str = "") -> dict[str, object]:
-    """Load `url` and return the figures. With a body the requests are POSTs of JSON."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    content = f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n" if body else ""
-    head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: */*\r\n{content}\r\n"
-    request = (head + body).encode()
-    tally = Tally()
+    def _answered(self, now: float) -> None:
+        tally, reader = self._tally, self._reader
+        if self._window.begin <= now < self._window.end:
+            tally.add(reader.status, now - self._sent)
+            tally.completed[reader.status] += 1
+            tally.seen["body_bytes"] += reader.body_bytes
+            tally.seen["events"] += reader.events
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if time.perf_counter() < self._window.end or not self._window.end:
+            self._tally.seen["broken"] += 1
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+async def load(plan: Plan, share: Share, start: forked.Start) -> Tally:
+    """Load the URL with this share of the connections."""
+    tally, window = Tally(), Window()
+    tally.seen["broken"] = 0
+    connections = await _open(plan, share, tally, window)
+    began = start.wait()
+    window.begin = began + plan.warm_up_s
+    window.end = window.begin + plan.seconds
+    Watch(tally, () if share.number else plan.watched).between(window.begin, window.end)
+    await asyncio.sleep(began - time.perf_counter())
+    for connection in connections:
+        connection.send()
+    async with asyncio.timeout(window.end - time.perf_counter() + TAIL_S):
+        await asyncio.gather(*(connection.closed for connection in connections))
+    return tally
+
+
+async def _open(plan: Plan, share: Share, tally: Tally, window: Window) -> list[Connection]:
     loop = asyncio.get_running_loop()
-    started = time.perf_counter()
-    opened = []
-    for _ in range(connections):
+
+    async def one() -> Connection:
         _, connection = await loop.create_connection(
-            lambda: Connection(request, tally, started + seconds), parts.hostname, parts.port
+            lambda: Connection(plan.request, tally, window), plan.url.hostname or "", plan.url.port or 80
         )
-        opened.append(connection)
-    async with asyncio.timeout(seconds + 30):
-        await asyncio.gather(*(connection.closed for connection in opened))
-    return tally.figures(time.perf_counter() - started)
+        return connection
+
+    count = len(range(share.number, plan.connections, share.of))
+    opened: list[Connection] = []
+    async with asyncio.timeout(CONNECT_S):
+        while len(opened) < count:
+            opened += await asyncio.gather(*(one() for _ in range(min(WAVE, count - len(opened)))))
+    return opened
 
 
 def main() -> None:
@@ -127,11 +135,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--body", default="", help="JSON to POST; GET without it")
+    parser.add_argument("--warm-up", type=float, default=0.2, metavar="SECONDS")
+    parser.add_argument("--method", help="GET, or POST with a body")
+    parser.add_argument("--body", default="", help="JSON to send; GET without it")
+    parser.add_argument("--body-bytes", type=int, default=0, help="bytes to send instead of JSON")
+    parser.add_argument("--watch", type=pids, default=(), metavar="PID,...", help="processes whose CPU is read")
     arguments = parser.parse_args()
-    work = load(arguments.url, connections=arguments.connections, seconds=arguments.seconds, body=arguments.body)
-    print(json.dumps(uvloop.run(work)))
+    url = urlsplit(arguments.url)
+    body = arguments.body.encode() or bytes(arguments.body_bytes)
+    content_type = "application/json" if arguments.body else "application/octet-stream"
+    request = http_messages.request(url, arguments.method or ("POST" if body else "GET"), body, content_type)
+    plan = Plan(url, request, arguments.connections, arguments.seconds, arguments.warm_up, arguments.watch)
+    limit_s = CONNECT_S + arguments.warm_up + arguments.seconds + TAIL_S
+    tally = forked.run(lambda share, start: load(plan, share, start), arguments.processes, limit_s)
+    print(json.dumps(tally.figures(arguments.seconds)))
 
 
 if __name__ == "__main__":

@@ -22,5 +22,15 @@ class Full:
         return ""
 
 
+@mesh.deployment(max_ongoing_requests=10, max_queued_requests=10)
+class Slow:
+    """Serves 500 requests a second at best, whatever the machine, and a queue of 20 ms before that."""
+
+    async def __call__(self, request: Request) -> dict[str, bool]:
+        await asyncio.sleep(0.02)
+        return {"ok": True}
+
+
 noop = Noop.bind()
 full = Full.bind()
+slow = Slow.bind()

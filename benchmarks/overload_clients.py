@@ -30,10 +30,10 @@ import uvloop
 
 from benchmarks import greeter
 from benchmarks.report import write
+from benchmarks.trees import Served
 
 OVERLOAD = 3.0
 SECONDS = 20.0
-PEAK_SECONDS = 10.0
 DEADLINE_S = 2.0
 CHANNELS = 4
 GOAL_ATTEMPTS, GOAL_GOODPUT = 1.2, 0.9
@@ -158,10 +158,10 @@ def counted(admin: str) -> dict[str, float]:
     return totals
 
 
-def measured(kind: str, served: greeter.Served, directory: Path, rate: float) -> dict[str, Any]:
+def measured(kind: str, served: Served, directory: Path, *, rate: float, seconds: float) -> dict[str, Any]:
     """Run one kind of client and add the attempts that the gateway saw."""
     before, cpu = counted(served.said["admin"]), served.cpu_s()
-    run = in_a_process(directory, served.said["grpc"], "--kind", kind, "--rate", str(rate), seconds=SECONDS)
+    run = in_a_process(directory, served.said["grpc"], "--kind", kind, "--rate", str(rate), seconds=seconds)
     time.sleep(DEADLINE_S)
     after = counted(served.said["admin"])
     came, shed = (after[name] - before[name] for name in ("mesh_requests_total", "mesh_requests_shed_total"))
@@ -194,21 +194,21 @@ def main() -> None:
         directory = greeter.generate(Path(place))
         shutil.copy(greeter.HERE / "overload_service.py", directory)
         with greeter.mesh_run(directory, "overload_service:app") as served:
-            write("overload_clients", results(served, directory))
+            write("overload_clients", results(served, directory, arguments.seconds))
 
 
-def results(served: greeter.Served, directory: Path) -> dict[str, Any]:
+def results(served: Served, directory: Path, seconds: float) -> dict[str, Any]:
     """Measure the peak, then all kinds of clients, each after the servers have calmed down."""
     sys.path.insert(0, str(directory))
     service = import_module("overload_service")
     may_run_and_wait = service.REPLICAS * service.ONGOING + service.QUEUED
-    best = in_a_process(directory, served.said["grpc"], "--at-once", str(may_run_and_wait), seconds=PEAK_SECONDS)
+    best = in_a_process(directory, served.said["grpc"], "--at-once", str(may_run_and_wait), seconds=seconds / 2)
     rate = OVERLOAD * service.CAPACITY
-    runs = {kind: measured(kind, served, directory, rate) for kind in KINDS}
+    runs = {kind: measured(kind, served, directory, rate=rate, seconds=seconds) for kind in KINDS}
     for run in runs.values():
         run["goodput_of_peak"] = round(run["per_second"] / best["per_second"], 3)
     return {
-        "what": f"{rate:g} requests/s for {SECONDS:g} s, open loop, at replicas that serve {service.CAPACITY:g}/s",
+        "what": f"{rate:g} requests/s for {seconds:g} s, open loop, at replicas that serve {service.CAPACITY:g}/s",
         "peak_per_second": best["per_second"],
         "goals": {"attempts_per_request_max": GOAL_ATTEMPTS, "goodput_of_peak_min": GOAL_GOODPUT},
         **runs,

@@ -18,11 +18,11 @@ from typing import Any
 
 from benchmarks import greeter
 from benchmarks.envoy import Envoy
+from benchmarks.generators import generate
 from benchmarks.report import ratio, summary, write
-from benchmarks.run import load
 
-RUNS = 7
-SECONDS = 3.0
+RUNS = 5
+SECONDS = 2.0
 CONNECTIONS = 64
 GOAL = 3.0
 BODY = '{"name": "world", "times": 3, "formal": true, "titles": ["Dr", "Prof"]}'
@@ -32,7 +32,7 @@ ANSWER = {"message": "Hello world!", "number": "3", "formal": True}
 def measured(url: str, cpu_s: Callable[[], float], seconds: float) -> dict[str, Any]:
     """Run the generator once and add what a request cost the servers, in µs of CPU."""
     before = cpu_s()
-    run = load(url, CONNECTIONS, seconds, BODY)
+    run = generate("load", url, connections=CONNECTIONS, seconds=seconds, body=BODY)
     if set(run["by_status"]) != {"200"}:
         raise SystemExit(f"{url} answered {run['by_status']}")
     return {**run, "server_cpu_us": (cpu_s() - before) / run["requests"] * 1e6}

@@ -1,0 +1,100 @@
+"""Runs the load generators in processes of their own, and adds what a request cost each side.
+
+Owns the commands, and the interleaving of ways that are compared. Used by the workloads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.forked import die_with
+from benchmarks.report import medians
+from benchmarks.trees import Served
+
+ROOT = Path(__file__).parents[1]
+SPARE_S = 60.0
+CPU = ("gateway_cpu_us", "replica_cpu_us", "server_cpu_us", "client_cpu_us")
+FIGURES = ("per_second", "p50_ms", "p90_ms", "p99_ms", "p999_ms", *CPU)
+OK = frozenset({"200"})
+Run = dict[str, Any]
+Way = Callable[[], Run]
+
+
+def flags(options: Mapping[str, object]) -> list[str]:
+    """Return options as they are written on a command line."""
+    return [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def generate(module: str, *words: str, seconds: float, **options: Any) -> Run:
+    """Run a generator to its end and return what it says. Raises SystemExit if it fails."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words, "--seconds", str(seconds), *flags(options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + SPARE_S, cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def measure(served: Served, module: str, *words: str, seconds: float, **options: Any) -> Run:
+    """Run a generator; add the µs of CPU that each request cost each role, all servers, and the client."""
+    roles = served.roles()
+    run = generate(module, *words, seconds=seconds, watch=",".join(map(str, roles)), **options)
+    spent: dict[str, float] = {}
+    for name, cpu_s in run["cpu_s"].items():
+        for role in ("client",) if name == "client" else {roles[int(name)], "server"}:
+            spent[role] = spent.get(role, 0.0) + cpu_s
+    count = max(1, run["completed"])
+    return run | {f"{role}_cpu_us": cpu_s / count * 1e6 for role, cpu_s in spent.items()}
+
+
+@contextlib.contextmanager
+def meanwhile(module: str, *words: str, **options: Any) -> Iterator[None]:
+    """Have a generator run beside something else; what it says is lost. Raises SystemExit if it ends too soon."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words, "--seconds", str(SPARE_S), *flags(options)]
+    quiet = subprocess.DEVNULL
+    end_with_us = functools.partial(die_with, os.getpid())
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet, cwd=ROOT, preexec_fn=end_with_us) as process:
+        try:
+            yield
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        finally:
+            process.kill()
+
+
+def closed(served: Served, path: str, *, seconds: float, statuses: frozenset[str] = OK, **options: Any) -> Run:
+    """Run `load`; see that it was answered as it should be."""
+    run = measure(served, "load", served.url + path, seconds=seconds, **options)
+    if set(run["by_status"]) != statuses or run["broken"]:
+        raise SystemExit(f"{path} answered {run['by_status']}, {run['broken']} connections broke")
+    return run
+
+
+def opened(served: Served, path: str, *, rate: float, seconds: float, **options: Any) -> Run:
+    """Run `open_loop`; add the rate and percentiles of what was answered with 200, and of what was refused."""
+    run = measure(served, "open_loop", served.url + path, rate=rate, seconds=seconds, **options)
+    for name, status in (("admitted", "200"), ("shed", "503")):
+        run[name] = run["by_status"].get(status, {"requests": 0, "per_second": 0.0})
+    return run
+
+
+def interleaved(ways: Mapping[str, Way], runs: int) -> dict[str, list[Run]]:
+    """Run all ways in turn, again and again: what slows the machine for long slows all."""
+    taken: dict[str, list[Run]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, way in ways.items():
+            taken[name].append(way())
+    return taken
+
+
+def summed_up(taken: list[Run], *more: str) -> dict[str, Any]:
+    """Return medians of the usual figures and of `more`, and each rate."""
+    rates = [round(run["per_second"]) for run in taken]
+    return {**medians(taken, (*FIGURES, *more)), "per_second_of_each_run": rates}
