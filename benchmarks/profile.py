@@ -26,8 +26,9 @@ from typing import Any
 import psutil
 
 from benchmarks import stacks
+from benchmarks.generators import generate
 from benchmarks.report import write
-from benchmarks.run import Mesh, load
+from benchmarks.trees import Mesh
 
 SAMPLES_PER_SECOND = {64: 20, 1: 40}
 """By connections. Stopped more often, batches of many connections would swell; one connection has none."""
@@ -61,7 +62,7 @@ class Measured:
         self._place = place
         self.url = mesh.url + "/"
         self.gateway, *others = mesh.tree()
-        load(self.url, max(SAMPLES_PER_SECOND), WARM_UP_S)
+        generate("load", self.url, connections=max(SAMPLES_PER_SECOND), seconds=WARM_UP_S)
         replicas = [process for process in others if "mesh.worker.replica" in process.cmdline()]
         self.replica = max(replicas, key=lambda process: sum(process.cpu_times()[:2]))
         self.processes = {"gateway": self.gateway, "replica": self.replica}
@@ -72,7 +73,7 @@ class Measured:
         rates = []
         for _ in range(RUNS):
             before = {name: cpu_of_threads(process) for name, process in self.processes.items()}
-            run = load(self.url, connections, RUN_S)
+            run = generate("load", self.url, connections=connections, seconds=RUN_S, warm_up=0.0)
             assert set(run["by_status"]) == {"200"}, run["by_status"]
             rates.append(run["per_second"])
             for name, process in self.processes.items():
@@ -93,7 +94,7 @@ class Measured:
                 name: ending.enter_context(sampler(process.pid, files[name], SAMPLES_PER_SECOND[connections]))
                 for name, process in self.processes.items()
             }
-            run = load(self.url, connections, SAMPLED_S + 2.0)
+            run = generate("load", self.url, connections=connections, seconds=SAMPLED_S + 2.0)
             for name, process in samplers.items():
                 output, _ = process.communicate(timeout=60)
                 if process.returncode:
@@ -139,13 +140,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mesh-profile-") as passing:
         place: Path = arguments.stacks or Path(passing)
         place.mkdir(parents=True, exist_ok=True)
-        mesh = Mesh()
-        try:
+        with Mesh("noop:noop") as mesh:
             mesh.first_answer_s()
             measured = Measured(mesh, place)
             loads = {f"{connections}_connections": measured.parts(connections) for connections in SAMPLES_PER_SECOND}
-        finally:
-            mesh.stop()
     write(arguments.name, {"what": "µs of CPU for each request, by part", "no_op": loads}, "py-spy")
 
 
