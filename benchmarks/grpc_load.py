@@ -25,7 +25,6 @@ from benchmarks.watch import Watch, pids
 
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
 """Each channel has a connection of its own."""
-WARM_UP_S = 0.2
 TAIL_S = 30.0
 OK = 0
 
@@ -81,7 +80,7 @@ async def load(address: str, *, arguments: argparse.Namespace) -> dict[str, Any]
         for stub in every:
             await stub.SayHello(request)
         tally = Tally()
-        begin = time.perf_counter() + WARM_UP_S
+        begin = time.perf_counter() + arguments.warm_up
         window = Window(begin, begin + arguments.seconds)
         asker = Asker(request, tally, window)
         Watch(tally, arguments.watch).between(window.begin, window.end)
@@ -104,6 +103,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--warm-up", type=float, default=0.2, metavar="SECONDS")
     parser.add_argument("--watch", type=pids, default=(), metavar="PID,...", help="processes whose CPU is read")
     arguments = parser.parse_args()
     sys.path.insert(0, arguments.directory)

@@ -22,8 +22,7 @@ from benchmarks.peers.comparison import Plan, compare
 from benchmarks.peers.environments import Environments
 from benchmarks.peers.running import PeerFailed
 from benchmarks.peers.systems import PAIRS
-from benchmarks.report import write
-from benchmarks.run import RESULTS
+from benchmarks.report import RESULTS, write
 
 WHOLE_S = 19 * 60.0
 """After so long nothing more is started; what runs then ends within its own bounds."""
@@ -68,7 +67,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    file = RESULTS.parent / f"{asked.name}.json"
+    file = RESULTS / f"{asked.name}.json"
     before = json.loads(file.read_text()) if asked.only and file.exists() else {}
     # Ray's and HAProxy's sockets are made below it, and the path of a socket has 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as place:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import greeter
+from benchmarks.generators import generate
 from benchmarks.peers import figures
 from benchmarks.peers.environments import Environments, size, versions
 from benchmarks.peers.running import ROOT, PeerFailed, Running, Target
 from benchmarks.peers.systems import Pair, System
-from benchmarks.run import load
 
 CONNECTIONS = {1: 1.0, 64: 1.0, 256: 0.5}
 """How many, and which part of the time of a run they get."""
@@ -64,7 +64,7 @@ class Measured:
         if target.grpc:
             run = _grpc_load(target, self._place, connections, seconds)
         else:
-            run = load(target.url, connections, seconds, target.body)
+            run = _load(target, connections, seconds)
             if run["broken"] or set(run["by_status"]) != {"200"}:
                 raise PeerFailed(f"it answered {run['by_status']} and broke {run['broken']} connections")
         return {**run, "server_cpu_us": (self.running.cpu_s() - before) / run["requests"] * 1e6}
@@ -88,11 +88,20 @@ class Measured:
         return round(100 * (self.running.cpu_s() - before) / seconds, 2)
 
 
+def _load(target: Target, connections: int, seconds: float) -> dict[str, Any]:
+    """Ask over HTTP. All that it was asked counts, as all that it spent does."""
+    try:
+        return generate("load", target.url, connections=connections, seconds=seconds, body=target.body, warm_up=0.0)
+    except SystemExit as failed:
+        raise PeerFailed(str(failed)) from failed
+
+
 def _grpc_load(target: Target, directory: Path, connections: int, seconds: float) -> dict[str, Any]:
     """Ask with `connections` calls at a time, of which at most `GRPC_STREAMS` share a connection."""
     streams = min(connections, GRPC_STREAMS)
     command = [sys.executable, "-m", "benchmarks.grpc_load", target.address, str(directory)]
     command += ["--connections", str(connections // streams), "--streams", str(streams), "--seconds", str(seconds)]
+    command += ["--warm-up", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False, cwd=ROOT)
     if done.returncode:
         raise PeerFailed(f"the client failed: {done.stderr[-1000:]}")

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from benchmarks.load import _whole
 from benchmarks.peers import figures
 from benchmarks.peers.environments import THIS
 from benchmarks.peers.running import Target
@@ -80,19 +79,3 @@ def test_a_target_says_what_is_asked() -> None:
     assert str(Target("127.0.0.1:1")) == "GET /"
     assert str(Target("127.0.0.1:1", body="{}")) == "POST / {}"
     assert str(Target("127.0.0.1:1", grpc="/a.B/C")) == "gRPC /a.B/C"
-
-
-@pytest.mark.parametrize(
-    ("answer", "whole"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", True),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{", False),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", True),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", False),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", False),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", True),
-    ],
-)
-def test_the_generator_knows_when_an_answer_is_whole(answer: bytes, whole: bool) -> None:
-    assert _whole(answer, answer.find(b"\r\n\r\n")) is whole
