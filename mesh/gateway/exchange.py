@@ -151,9 +151,10 @@ class Exchange:
         self._limit = limit
         self._answering = True
         self._progress = self._exchanges.clock.monotonic()
-        self._look()
-        self._is_slow = True
-        self._start_watch()
+        if self._timer is not None:  # else it is young, and this is done if it lasts
+            self._look()
+            self._is_slow = True
+            self._start_watch()
 
     def progressed(self) -> None:
         """A chunk of the answer was taken by the client."""

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mesh.errors import MeshError
+from mesh.pipe.codec import JOINED_BYTES, Chunk
 from mesh.pipe.flow import WHOLE_BYTES, Inbound, Outbound, chunks
 from mesh.v1 import replica_service_pb2 as pb
 
@@ -29,6 +30,7 @@ class Call:
         "_accept",
         "_grant",
         "_loop",
+        "_tail",
         "accepted",
         "body",
         "ended",
@@ -82,6 +84,8 @@ class Call:
         self.head: asyncio.Future[pb.Head] = loop.create_future()
         self.body = Inbound()
         self.window = Outbound()
+        self._tail: Chunk | None = None
+        """The last chunk of its body that was sent."""
         self._grant: asyncio.Future[None] | None = None
         self._accept: asyncio.Future[None] | None = None
         if body_follows:
@@ -169,6 +173,14 @@ class Call:
 
     async def write(self, data: bytes, *, end: bool) -> bool:
         """Send more of the body. False once the replica reads no more of it. Wait for `wait_accepted` first."""
+        tail, link = self._tail, self.link
+        joins = tail is not None and link is not None and tail.takes(len(data), link.batch)
+        if tail is not None and joins and self.window.grow(tail.size, len(data)):
+            tail.add(data)
+            if end:
+                tail.end = True
+                self.window.close()
+            return True
         pieces = chunks(data)
         for i, piece in enumerate(pieces):
             if piece and not await self.window.take(len(piece)):
@@ -177,14 +189,19 @@ class Call:
                 return False
             last = end and i == len(pieces) - 1
             if piece or last:
-                self.link.send_data(self, piece, end=last)
+                self._tail = self.link.send_data(self, piece, end=last)
         if end:
             self.window.close()
         return True
 
     async def read(self) -> bytes:
-        """Return the next chunk of the answer's body, b"" at the end. Raises ReplicaLost or HandlerFailed."""
+        """Return the next of the answer's body, b"" at the end. Raises ReplicaLost or HandlerFailed.
+
+        All that is here, up to a bound: to hand on many small pieces one by one costs far more.
+        """
         data = await self.body.read()
+        if self.body.pending:
+            data = self.body.read_on(data, JOINED_BYTES)
         if (credit := self.body.credit()) and self.link is not None:
             self.link.send_credit(self, credit)
         return data

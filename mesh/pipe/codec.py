@@ -8,30 +8,63 @@ read by hand. The bytes on the wire are the same. Pure. Called by `service`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mesh.v1 import replica_service_pb2 as pb
 
 LARGE_BYTES = 16 * 1024
 """Messages from here on are searched for chunks; smaller ones protobuf reads faster."""
+JOINED_BYTES = 16 * 1024
+"""Small pieces of a body join a chunk that has not left yet, up to so many bytes."""
+JOINED_PIECES = 64
+"""So many of them at most; then whoever writes them lets others run."""
 CHUNK_BYTES_MIN = 1024
 """Frames from here on are looked at as chunks."""
 _TABLE = 4096
 _FRAMES = b"\x0a"
 """Tag of `frames` in either message, and of `data` in Data: field 1, bytes."""
 _CALL = b"\x08"
-_END = b"\x10\x01"
+_END = _DONE = b"\x10\x01"
 _NUMBER_BYTES_MAX = 9
 
 _F = TypeVar("_F", pb.RequestFrame, pb.ResponseFrame)
 
 
-class Chunk(NamedTuple):
+class Chunk:
     """A Data frame. `data` may be any buffer where it is written; what is read are bytes."""
 
-    call: int
-    data: bytes
-    end: bool
+    __slots__ = ("batch", "call", "data", "done", "end", "more", "pieces", "size")
+
+    def __init__(self, call: int, data: bytes, *, end: bool, batch: int = -1) -> None:
+        self.call = call
+        self.data = data
+        self.more: list[bytes] = []
+        """What comes after `data`."""
+        self.pieces = 1
+        self.size = len(data)
+        """Bytes in all."""
+        self.end = end
+        self.done = False
+        """Of responses: the call is over. Never set in what was read."""
+        self.batch = batch
+        """Which message it goes into, by its sender's count."""
+
+    def __repr__(self) -> str:
+        return f"<Chunk of call {self.call}, {self.size} bytes{' end' if self.end else ''}>"
+
+    def takes(self, size: int, batch: int) -> bool:
+        """Whether so many bytes more may go along; `batch` is the sender's count now."""
+        waits = self.batch == batch and not self.end
+        return waits and self.pieces <= JOINED_PIECES and self.size + size <= JOINED_BYTES
+
+    def add(self, data: bytes) -> None:
+        """Let `data` go along."""
+        self.more.append(data)
+        self.size += len(data)
+        self.pieces += 1
+        if self.pieces > JOINED_PIECES:  # as it may wait for long: an object each is far more than one byte
+            self.data = b"".join((self.data, *self.more))
+            self.more.clear()
 
 
 class Codec(Generic[_F]):
@@ -45,17 +78,19 @@ class Codec(Generic[_F]):
     def encode(self, frames: Iterable[_F | Chunk]) -> bytes:
         """Return the message that carries `frames`."""
         parts: list[bytes] = []
-        for frame in frames:
-            if type(frame) is Chunk:
-                number, data, end = frame
-                size = len(data)
+        for each in frames:
+            if isinstance(each, Chunk):
+                frame: Chunk = each
+                size, end = frame.size, 2 if frame.end else 0
                 around = _FRAMES + varint(size) if size else b""
-                head = _CALL + varint(number) + self._data_tag + varint(len(around) + size + 2 * end) + around
-                parts += (_FRAMES + varint(len(head) + size + 2 * end) + head, data)
+                call = _CALL + varint(frame.call) + (_DONE if frame.done else b"")
+                head = call + self._data_tag + varint(len(around) + size + end) + around
+                parts += (_FRAMES + varint(len(head) + size + end) + head, frame.data)
+                parts += frame.more
                 if end:
                     parts.append(_END)
             else:
-                written: bytes = frame.SerializeToString()  # type: ignore[union-attr]
+                written: bytes = each.SerializeToString()
                 size = len(written)
                 parts.append(_HEADS[size] if size < _TABLE else _FRAMES + varint(size))
                 parts.append(written)
@@ -95,7 +130,7 @@ class Codec(Generic[_F]):
         end = at + size
         if size < 0 or not (end == stop or (end + 2 == stop and message[end:stop] == _END)):
             return None
-        return Chunk(call, message[at:end], end != stop)
+        return Chunk(call, message[at:end], end=end != stop)
 
 
 def _length(message: bytes, at: int) -> tuple[int, int]:

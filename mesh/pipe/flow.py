@@ -85,6 +85,17 @@ class Inbound:
         self._consumed += charged
         return data
 
+    def read_on(self, data: bytes, bytes_max: int) -> bytes:
+        """Return `data`, which was read, and what of the next chunks is here, up to `bytes_max` in all."""
+        parts, total = [data], len(data)
+        while self._chunks and total + (size := len(self._chunks[0])) <= bytes_max:
+            parts.append(self._chunks.popleft())
+            total += size
+            charged = charge(size)
+            self._buffered -= charged
+            self._consumed += charged
+        return b"".join(parts) if len(parts) > 1 else data
+
     def credit(self) -> int:
         """Return how many consumed bytes to credit the sender with now; 0: not worth a frame yet."""
         if self.ended or self._consumed < _CREDIT_BYTES:
@@ -113,6 +124,14 @@ class Outbound:
         """Take a chunk of `size` bytes (at most CHUNK_BYTES) from the window, if there is room for it."""
         assert size <= CHUNK_BYTES
         if self._window < (charged := charge(size)):
+            return False
+        self._window -= charged
+        return True
+
+    def grow(self, size: int, more: int) -> bool:
+        """Take what a chunk of `size` bytes, which was taken, counts more with `more` bytes, if there is room."""
+        charged = charge(size + more) - charge(size)
+        if self.closed or self._window < charged:
             return False
         self._window -= charged
         return True

@@ -136,10 +136,18 @@ class Link:
         if self._outbox is not None:  # the replica answers or accepts at once, or refuses
             self._outbox.hold()
 
-    def send_data(self, call: Call, data: bytes, *, end: bool) -> None:
-        """Send body bytes of a call that runs."""
-        if call.number in self._calls:
-            self._put_data(Chunk(call.number, data, end), len(data))
+    @property
+    def batch(self) -> int:
+        """Number of the message that is gathered now, by its outbox's count."""
+        return self._outbox.batch if self._outbox is not None else -1
+
+    def send_data(self, call: Call, data: bytes, *, end: bool) -> Chunk | None:
+        """Send body bytes of a call that runs. Returns what they go in."""
+        if call.number not in self._calls:
+            return None
+        chunk = Chunk(call.number, data, end=end, batch=self.batch)
+        self._put_data(chunk, len(data))
+        return chunk
 
     def send_credit(self, call: Call, credit: int) -> None:
         """Let the replica send `credit` more body bytes."""

@@ -39,6 +39,8 @@ class Outbox(Generic[_F]):
         self._enough = 0
         """Frames that end the gathering; 0: nothing gathers."""
         self._frames: list[_F] = []
+        self.batch = 0
+        """Number of the message that what is put now goes into, or a later one: it counts what was taken."""
         self._sizes: list[tuple[int, int]] = []
         self._wake: asyncio.Future[None] | None = None
         self._ending = False
@@ -140,6 +142,7 @@ class Outbox(Generic[_F]):
             await asyncio.sleep(0)
 
     def _batch(self) -> list[_F]:
+        self.batch += 1
         frames = self._frames
         end = min(len(frames), FRAMES_MAX)
         total = 0

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from mesh.pipe.codec import Chunk
+from mesh.pipe.codec import JOINED_PIECES, Chunk
 from mesh.pipe.failures import failed
 from mesh.pipe.flow import WHOLE_BYTES, Inbound, Outbound, chunks
 from mesh.pipe.outbox import FRAMES_MAX
@@ -38,6 +38,7 @@ class ServedCall:
         "_over",
         "_pipe",
         "_started",
+        "_tail",
         "_when_over",
         "body",
         "calls",
@@ -58,6 +59,8 @@ class ServedCall:
         self._when_over: list[Callable[[], object]] | None = None
         self._arrived = pipe.heard_at
         self._started = False
+        self._tail: Chunk | None = None
+        """The last chunk of the answer that was put."""
         self.calls: set[Cancellable] | None = None
         """Calls that its handler made of other deployments and that are not over: if it is cancelled, so are they."""
         self.body.feed(head.data, head.end)
@@ -163,18 +166,26 @@ class ServedCall:
 
     async def write(self, data: bytes, *, end: bool = False) -> bool:
         """Send body bytes as the reader takes them. False once nobody reads them any more."""
+        outbox, tail = self._pipe.outbox, self._tail
+        if tail is not None and tail.takes(len(data), outbox.batch) and self.window.grow(tail.size, len(data)):
+            if self.cancelled or self._over:
+                return False
+            tail.add(data)
+            tail.end = end
+            return True
         pieces = chunks(data)
         for i, piece in enumerate(pieces):
             if piece and not await self.window.take(len(piece)):
                 return False
-            if len(self._pipe.outbox) >= FRAMES_MAX:
+            if len(outbox) >= FRAMES_MAX or (tail is not None and tail.pieces > JOINED_PIECES):
                 # Code that never waits for anything else would keep all other calls from running meanwhile.
                 await asyncio.sleep(0)
             if self.cancelled or self._over:
                 return False
             last = end and i == len(pieces) - 1
             if piece or last:
-                self._pipe.outbox.put_data(Chunk(self._number, piece, last), len(piece))
+                self._tail = tail = Chunk(self._number, piece, end=last, batch=outbox.batch)
+                outbox.put_data(tail, len(piece))
         return True
 
     def fail(self, message: str, error: BaseException | None = None) -> None:
@@ -191,9 +202,13 @@ class ServedCall:
     def done(self) -> None:
         """End the call; its answer, if any is owed, was sent."""
         self.window.close()
-        self._finish(pb.ResponseFrame(call=self._number, done=True), 0)
+        if (tail := self._tail) is not None and tail.batch == self._pipe.outbox.batch:
+            self._finish(None, 0)
+            tail.done = True  # it has not left yet, and is the last of this call
+        else:
+            self._finish(pb.ResponseFrame(call=self._number, done=True), 0)
 
-    def _finish(self, frame: pb.ResponseFrame, size: int) -> None:
+    def _finish(self, frame: pb.ResponseFrame | None, size: int) -> None:
         assert not self._over, "a call ends once"
         self._over = True
         if self._when_over is not None:
@@ -201,7 +216,7 @@ class ServedCall:
                 then()
         # The slot first, then the frame: when the caller sees `done`, the slot is free.
         self._pipe.over(self._number)
-        if not self._pipe.closed:
+        if frame is not None and not self._pipe.closed:
             if size > _LARGE_BYTES:
                 self._pipe.outbox.put_data(frame, size)
             else:

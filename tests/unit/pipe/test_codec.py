@@ -9,12 +9,21 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.pipe.codec import CHUNK_BYTES_MIN, LARGE_BYTES, REQUESTS, RESPONSES, Chunk, varint
+from mesh.pipe.codec import (
+    CHUNK_BYTES_MIN,
+    JOINED_BYTES,
+    JOINED_PIECES,
+    LARGE_BYTES,
+    REQUESTS,
+    RESPONSES,
+    Chunk,
+    varint,
+)
 from mesh.v1 import replica_service_pb2 as pb
 
 numbers = st.integers(1, 200) | st.integers(0, 2**62)
 sizes = st.sampled_from([0, 1, 127, 128, CHUNK_BYTES_MIN, 4096, LARGE_BYTES, 70_000])
-chunks = st.builds(lambda call, size, end: Chunk(call, b"x" * size, end), numbers, sizes, st.booleans())
+chunks = st.builds(lambda call, size, end: Chunk(call, b"x" * size, end=end), numbers, sizes, st.booleans())
 opens = st.builds(
     lambda call, size: pb.RequestFrame(call=call, open=pb.Open(method="POST", data=b"y" * size, end=True)),
     numbers,
@@ -63,7 +72,8 @@ def test_body_bytes_of_a_large_message_come_as_chunks() -> None:
     body = bytes(LARGE_BYTES)
     message = REQUESTS.encode([Chunk(7, memoryview(body), end=False), Chunk(300, b"", end=True)])  # type: ignore[arg-type]
     first, second = REQUESTS.decode(message)
-    assert first == Chunk(7, body, end=False) and type(first.data) is bytes
+    assert isinstance(first, Chunk) and (first.call, first.data, first.end) == (7, body, False)
+    assert type(first.data) is bytes
     assert isinstance(second, pb.RequestFrame) and second.data.end
 
 
@@ -93,3 +103,22 @@ def test_unknown_fields_do_not_hide_a_chunk() -> None:
 @given(st.integers(0, 2**63 - 1))
 def test_numbers_are_written_as_protobuf_does(number: int) -> None:
     assert b"\x08" + varint(number) == pb.RequestFrame(call=number).SerializeToString() or not number
+
+
+def test_small_pieces_go_in_one_frame_with_the_end_of_the_call() -> None:
+    chunk = Chunk(9, b"a", end=False, batch=3)
+    assert chunk.takes(1, 3) and not chunk.takes(1, 4), "it has left"
+    chunk.add(b"bc")
+    chunk.end = chunk.done = True
+    (frame,) = pb.PipeResponse.FromString(RESPONSES.encode([chunk])).frames
+    assert frame == pb.ResponseFrame(call=9, done=True, data=pb.Data(data=b"abc", end=True))
+    assert not chunk.takes(1, 3), "nothing comes after the end"
+
+
+def test_pieces_join_up_to_a_bound() -> None:
+    many = Chunk(1, b"", end=False, batch=0)
+    while many.takes(1, 0):
+        many.add(b"x")
+    assert (many.size, many.more) == (JOINED_PIECES, [])
+    large = Chunk(1, bytes(JOINED_BYTES - 1), end=False, batch=0)
+    assert large.takes(1, 0) and not large.takes(2, 0)

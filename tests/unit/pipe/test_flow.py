@@ -171,3 +171,38 @@ def test_chunks_are_whole_and_none_is_too_large(size: int) -> None:
     assert b"".join(pieces) == data[:size]
     assert all(len(piece) <= CHUNK_BYTES for piece in pieces)
     assert len(pieces) == max(1, -(-size // CHUNK_BYTES))
+
+
+@given(st.lists(st.integers(0, 700), min_size=1, max_size=40))
+async def test_pieces_that_join_a_chunk_count_for_the_same_at_both_ends(sizes: list[int]) -> None:
+    window, body, size = Outbound(), Inbound(), sizes[0]
+    assert window.take_nowait(size)
+    for more in sizes[1:]:
+        assert window.grow(size, more)
+        size += more
+    body.feed(bytes(size), False)
+    if size:
+        await body.read()
+    window.add(body._consumed)
+    assert window._window == WINDOW_BYTES
+
+
+def test_nothing_joins_a_chunk_beyond_the_window_or_once_nobody_reads() -> None:
+    window = Outbound()
+    while window.take_nowait(CHARGE_MIN):
+        pass
+    assert window.grow(1, CHARGE_MIN - 1), "it counted for that much already"
+    assert not window.grow(CHARGE_MIN, 1)
+    window.close()
+    assert not window.grow(1, 1)
+
+
+async def test_what_is_here_is_read_at_once_up_to_a_bound() -> None:
+    body = Inbound()
+    for each in (b"a", b"bc", b"def", b"g"):
+        body.feed(each, False)
+    assert body.read_on(await body.read(), 3) == b"abc"
+    assert body.read_on(await body.read(), 2) == b"def", "what was read is never cut"
+    body.feed(b"", True)
+    assert (body.read_on(await body.read(), 100), body.pending, await body.read()) == (b"g", False, b"")
+    assert (body._buffered, body._consumed) == (0, 4 * CHARGE_MIN)

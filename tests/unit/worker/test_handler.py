@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from mesh.pipe import served_call
 from mesh.pipe.callee import Callee
+from mesh.pipe.codec import JOINED_PIECES
 from mesh.pipe.flow import CHARGE_MIN, CHUNK_BYTES, WHOLE_BYTES, WINDOW_BYTES
 from mesh.serving.current_request import Place
 from mesh.serving.threads import Threads
@@ -262,6 +263,39 @@ async def test_generators_stream_by_the_readers_pace_and_stop_with_it(serve: Ser
     assert stopped.is_set()
 
 
+async def test_small_pieces_go_in_one_frame_with_the_end(serve: Serve) -> None:
+    async def handler(request: Request) -> Any:
+        async def pieces() -> AsyncIterator[str]:
+            for number in range(50):
+                yield f"{number};"
+
+        return pieces()
+
+    served = serve(handler)
+    await served.call()
+    assert served.caller.kinds(1) == ["head", "data+done"]
+    assert served.caller.body(1) == b"".join(b"%d;" % number for number in range(50))
+
+
+async def test_a_piece_leaves_before_the_next_is_made(serve: Serve) -> None:
+    more = asyncio.Event()
+
+    async def handler(request: Request) -> Any:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"first"
+            await more.wait()
+            yield b"second"
+
+        return pieces()
+
+    served = serve(handler)
+    await served.caller.send(opened(1))
+    assert served.caller.body(1) == b"first"
+    more.set()
+    await served.over(1)
+    assert served.caller.kinds(1) == ["head", "data", "data+done"]
+
+
 async def test_a_generator_that_never_waits_holds_up_nobody(serve: Serve) -> None:
     async def handler(request: Request) -> Any:
         if request.url.path == "/short":
@@ -276,7 +310,7 @@ async def test_a_generator_that_never_waits_holds_up_nobody(serve: Serve) -> Non
     served = serve(handler)
     await served.caller.send(opened(1))
     assert (await served.call(2, path="/short")).data == b"short"
-    assert len(served.caller.body(1)) <= WINDOW_BYTES // CHARGE_MIN
+    assert len(served.caller.body(1)) <= WINDOW_BYTES // CHARGE_MIN * (1 + JOINED_PIECES)
     await served.caller.send(cancel(1))
     await served.over(1)
 
