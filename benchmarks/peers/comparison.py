@@ -66,7 +66,8 @@ class Measured:
         else:
             run = _load(target, connections, seconds)
             if run["broken"] or set(run["by_status"]) != {"200"}:
-                raise PeerFailed(f"it answered {run['by_status']} and broke {run['broken']} connections")
+                what = f"answered {run['by_status']} and broke {run['broken']} connections"
+                raise PeerFailed(f"{self.running.name} {what}")
         return {**run, "server_cpu_us": (self.running.cpu_s() - before) / run["requests"] * 1e6}
 
     def once_wrk(self, wrk: str, seconds: float) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class Measured:
         command = [wrk, "-t1", f"-c{WRK_CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script), target.url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
         if done.returncode or "Requests/sec:" not in done.stdout or "Non-2xx" in done.stdout:
-            raise PeerFailed(f"wrk said {done.stdout[-500:]} {done.stderr[-500:]}")
+            raise PeerFailed(f"{self.running.name}: wrk said {done.stdout[-500:]} {done.stderr[-500:]}")
         return {"per_second": float(done.stdout.split("Requests/sec:")[1].split()[0])}
 
     def idle_cpu_percent(self, seconds: float = IDLE_S) -> float:
@@ -113,7 +114,7 @@ def start(system: System, environment: Path, plan: Plan) -> Running:
     plan.check()
     # Sockets are made in it, and their paths must be short.
     home = Path(tempfile.mkdtemp(dir=plan.place, prefix=""))
-    return Running(system.launch(environment, home), home)
+    return Running(system.name, system.launch(environment, home), home)
 
 
 def start_seconds(system: System, environment: Path, plan: Plan) -> float:

@@ -24,6 +24,7 @@ class Environments:
         """`end_at` (monotonic) is when all installing must be over."""
         self._directory = directory
         self._end_at = end_at
+        self._made: set[str] = set()
         self._failed: dict[str, str] = {}
 
     def get(self, name: str, requirements: tuple[str, ...]) -> Path:
@@ -35,17 +36,18 @@ class Environments:
         place = self._directory / name
         wanted = json.dumps(requirements)
         mark = place / MARK
-        # What changes under the same name is installed anew.
-        if mark.exists() and mark.read_text() == wanted and THIS not in requirements:
+        # This project changes under the same name: it is installed anew, once.
+        if name in self._made or (mark.exists() and mark.read_text() == wanted and THIS not in requirements):
             return place
         if name in self._failed:
             raise PeerFailed(self._failed[name])
         try:
             self._install(place, requirements)
         except PeerFailed as error:
-            self._failed[name] = str(error)
-            raise
+            self._failed[name] = f"{name}: {error}"
+            raise PeerFailed(self._failed[name]) from None
         mark.write_text(wanted)
+        self._made.add(name)
         return place
 
     def _install(self, place: Path, requirements: tuple[str, ...]) -> None:

@@ -77,7 +77,8 @@ def free_ports(count: int) -> list[int]:
 class Running:
     """A launched system; leaving it ends it with all its processes. It lives in `home`, also its log."""
 
-    def __init__(self, launch: Launch, home: Path) -> None:
+    def __init__(self, name: str, launch: Launch, home: Path) -> None:
+        self.name = name
         self.target = launch.target
         self._log = home / "log"
         variables = {name: value for name, value in os.environ.items() if name not in DROPPED}
@@ -99,7 +100,7 @@ class Running:
         assert self._keeper.stdout is not None
         line = self._keeper.stdout.readline()
         if not line:
-            raise PeerFailed(f"the keeper did not start: {self.said()}")
+            raise PeerFailed(f"the keeper of {self.name} did not start: {self.said()}")
         self._started = float(json.loads(line)["at"])
 
     def __enter__(self) -> Self:
@@ -117,13 +118,13 @@ class Running:
         answered = "nothing"
         while time.monotonic() - self._started < READY_S:
             if self._keeper.poll() is not None:
-                raise PeerFailed(f"it ended while starting: {self.said()}")
+                raise PeerFailed(f"{self.name} ended while starting: {self.said()}")
             with contextlib.suppress(OSError, http.client.HTTPException, grpc.RpcError):
                 answered = self._ask()
                 if not answered:
                     return time.monotonic() - self._started
             time.sleep(POLL_S)
-        raise PeerFailed(f"not ready within {READY_S:g} s: it answered {answered}; it said: {self.said()}")
+        raise PeerFailed(f"{self.name} not ready within {READY_S:g} s: it answered {answered} and said: {self.said()}")
 
     def _ask(self) -> str:
         """Ask once; return what is wrong with the answer."""

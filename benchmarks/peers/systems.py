@@ -125,7 +125,8 @@ def _bentoml(environment: Path, home: Path) -> Launch:
 def _litserve(environment: Path, home: Path) -> Launch:
     (port,) = free_ports(1)
     command = (_script(environment, "python"), str(CODE / "litserve_app.py"), str(port))
-    return Launch((command,), Target(f"127.0.0.1:{port}", body="{}"))
+    # It does not end when asked to.
+    return Launch((command,), Target(f"127.0.0.1:{port}", body="{}"), grace_s=2)
 
 
 def _fastapi(environment: Path, home: Path) -> Launch:
