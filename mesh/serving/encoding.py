@@ -73,6 +73,8 @@ def encode(value: Any, named: str = "value") -> list[Part]:
             packed = encoder.pack(value)
         except Exception as error:
             raise _failure(value, named, error) from None
+    if encoder is None and len(packed) < MESSAGE_BYTES_MAX:
+        return [_PLAIN, packed]
     parts: list[Part] = [_PLAIN, packed]
     if encoder is not None and encoder.buffers:
         sizes = [buffer.nbytes for buffer in encoder.buffers]
@@ -93,7 +95,7 @@ def decode(message: bytes | bytearray | memoryview) -> Any:
     """Return the value of a message. Arrays are views of it, where it can be written to. Raises DecodingFailed."""
     try:
         if message[:1] == _PLAIN:
-            return _Decoder(()).unpack(memoryview(message)[1:])
+            return unpackb(memoryview(message)[1:], ext_hook=_extended, strict_map_key=False)
         if message[:1] != _WITH_BUFFERS:
             raise DecodingFailed("it is of no form that is known here")
         packed, buffers = _split(memoryview(message))
@@ -120,6 +122,11 @@ def _split(message: memoryview) -> tuple[memoryview, tuple[memoryview, ...]]:
     if at != len(message):
         raise DecodingFailed("it has not the size that it says")
     return message[begin : begin + size], tuple(buffers)
+
+
+def _extended(code: int, content: bytes) -> Any:
+    """Read what msgpack does not know by itself, in a message without buffers. Most have none of it."""
+    return _Decoder(())._extended(code, content)
 
 
 def _u32(number: int) -> bytes:

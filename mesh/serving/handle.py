@@ -184,8 +184,11 @@ class DeploymentResponse:
     def __await__(self) -> Generator[Any, None, Any]:
         """Return the answer."""
         self._unary()
-        answer: Generator[Any, None, Any] = self._flight.outcome().__await__()
-        return answer
+        try:
+            return (yield from self._flight.outcome())
+        except asyncio.CancelledError:
+            self._flight.cancel()  # if it was not that which was cancelled: nobody waits for it any more
+            raise
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Return the answer, waiting at most `timeout_s` seconds (None: no limit of its own), in a thread.

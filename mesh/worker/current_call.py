@@ -57,22 +57,16 @@ def enter(call: ServedCall, place: Place) -> None:
     current_request.enter(ServedRequest(place, call))
 
 
-def served() -> ServedCall | None:
-    """Return the call that the running code serves, or None: there is none, or it is gone."""
-    request = current_request.current()
-    return request.source() if request is not None and request.source is not None else None
+def served() -> tuple[ServedCall | None, str, float | None]:
+    """Return the call that the running code serves, if it is one and not gone, its request's id or "", and a deadline.
 
-
-def request_id() -> str:
-    """Return the id of the request that the running code serves, or "". Code that outlives its call has it still."""
-    request = current_request.current()
-    return request.request_id if request is not None else ""
-
-
-def batch_deadline() -> float | None:
-    """Return the deadline of the batch that the running code is, None if it is none or has none."""
-    request = current_request.current()
-    return request.deadline if request is not None and request.source is None else None
+    The deadline is that of a batch, which serves several. Code that outlives its call has the id still.
+    """
+    if (request := current_request.current()) is None:
+        return None, "", None
+    if request.source is None:
+        return None, request.request_id, request.deadline
+    return request.source(), request.request_id, None
 
 
 def fields() -> Mapping[str, str]:

@@ -54,7 +54,7 @@ class _Call(Call):
         super().answer(head)
         if (flight := self.flight) is not None:
             self.flight = None
-            flight.answered(self)
+            flight.answered(head)
 
     def fail(self, error: MeshError) -> None:
         super().fail(error)
@@ -163,7 +163,6 @@ class Flight:
     def _begin(self) -> None:
         """Bind it to the call that the calling code serves, and set its deadline."""
         handles, callee = self._handles, self._callee
-        self._outcome.add_done_callback(self._answer_over)
         self._reached = handles.reach(callee.application, callee.deployment)
         served, timeout_s = self._origin.served, callee.timeout_s
         now = handles.loop.time()
@@ -221,15 +220,14 @@ class Flight:
         except MeshError:
             return  # the head's future has it, too
 
-    def answered(self, call: Call) -> None:
+    def answered(self, head: pb.Head) -> None:
         """The head of the answer is there."""
-        if self._outcome.done():
+        if self._is_over:
             return
-        answer = call.head.result()
-        if (error := misused(answer.status, self._callee)) is not None:
+        if (error := misused(head.status, self._callee)) is not None:
             self.fail(error)
         else:
-            self._take_head(answer)
+            self._take_head(head)
 
     def failed(self, error: MeshError) -> None:
         """There will be no answer."""
@@ -239,7 +237,11 @@ class Flight:
     def _take_head(self, head: pb.Head) -> None:
         call = self._call
         assert call is not None
-        if head.end and not head.trailers.code and (whole := sole(head.data, encoding.MESSAGE_BYTES_MAX)) is not None:
+        if (
+            head.end
+            and (whole := sole(head.data, encoding.MESSAGE_BYTES_MAX)) is not None
+            and not (head.HasField("trailers") and head.trailers.code)
+        ):
             self._take(whole)
         else:
             self._handles.tasks.spawn(self._read(call), name="answer")
@@ -260,7 +262,7 @@ class Flight:
             self._take(whole[0])
 
     def _take(self, message: bytes | bytearray) -> None:
-        if self._outcome.done():
+        if self._is_over:
             return
         try:
             value = encoding.decode(message)
@@ -268,6 +270,7 @@ class Flight:
             self.fail(DecodingFailed(f"the answer of {named(self._callee)}: {error.message}", hint=error.hint))
             return
         self._outcome.set_result(value)
+        self._finish()
 
     def _check_status(self, call: Call) -> None:
         """Raise CallRefused if the status of a gRPC method is not OK."""
@@ -298,20 +301,13 @@ class Flight:
             self._reached.dispatcher.cancel(call)
             call.fail(error)
 
-    def _answer_over(self, outcome: asyncio.Future[Any]) -> None:
-        """The answer is there, or nobody waits for it any more."""
-        if outcome.cancelled():
-            self._cancel()
-        else:
-            self._finish()
-
     def _unlimited(self) -> None:
         self._handles.deadlines.drop(self)
 
     def _finish(self) -> None:
         """Free what it holds."""
         self._is_over = True
-        self._unlimited()
+        self._handles.deadlines.drop(self)
         if self._preparing is not None:
             self._preparing.cancel()
             self._preparing = None

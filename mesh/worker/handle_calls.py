@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mesh.errors import DecodingFailed, HandleMisused
@@ -71,7 +71,8 @@ class HandleCalls:
                 result = await self._in_thread(method, args, kwargs, running)
             if call.cancelled:  # and the method took no notice
                 raise asyncio.CancelledError
-            await self._answer(call, result)
+            if (rest := self._answer(call, result)) is not None:
+                await rest
             self._ok()
         except BaseException as error:  # none of it may leave the event loop, nor keep the slot
             if call.cancelled or _ends_this(error):
@@ -109,20 +110,17 @@ class HandleCalls:
             raise outcome.error
         return await outcome if inspect.isawaitable(outcome) else outcome
 
-    async def _answer(self, call: ServedCall, result: Any) -> None:
-        if type(result) not in _PLAIN and inspect.isasyncgen(result):
-            await _stream(call, result)
-        elif type(result) not in _PLAIN and inspect.isgenerator(result):
-            await _stream(call, steps_in_thread(self._threads, result))
-        else:
-            cut = _encoded(result, "the returned value", WHOLE_BYTES)
-            if len(cut) == 1 and call.answer(RETURNED, [], cut[0]):
-                return
-            call.start(RETURNED, [])
-            for i, piece in enumerate(cut, 1):
-                if not await call.write(piece, end=i == len(cut)):
-                    break
-            call.done()
+    def _answer(self, call: ServedCall, result: Any) -> Coroutine[Any, Any, None] | None:
+        """Send what a method returned. Returns what is to be awaited, where it takes waiting."""
+        if type(result) not in _PLAIN:
+            if inspect.isasyncgen(result):
+                return _stream(call, result)
+            if inspect.isgenerator(result):
+                return _stream(call, steps_in_thread(self._threads, result))
+        cut = _encoded(result, "the returned value", WHOLE_BYTES)
+        if len(cut) == 1 and call.answer(RETURNED, [], cut[0]):
+            return None
+        return _send(call, cut)
 
 
 class _Running:
@@ -161,10 +159,21 @@ async def _message(call: ServedCall) -> bytes | bytearray:
 
 def _given(message: bytes | bytearray) -> tuple[list[Any], dict[str, Any]]:
     """Return a call's arguments. Raises DecodingFailed."""
-    match encoding.decode(message):
-        case [list(args), dict(kwargs)] if all(type(name) is str for name in kwargs):
+    given = encoding.decode(message)
+    if type(given) is list and len(given) == 2:
+        args, kwargs = given
+        if type(args) is list and type(kwargs) is dict and all(type(name) is str for name in kwargs):
             return args, kwargs
     raise DecodingFailed("what came is no list of arguments")
+
+
+async def _send(call: ServedCall, cut: list[bytes]) -> None:
+    """Send a value that is too large for one frame."""
+    call.start(RETURNED, [])
+    for i, piece in enumerate(cut, 1):
+        if not await call.write(piece, end=i == len(cut)):
+            break
+    call.done()
 
 
 async def _stream(call: ServedCall, items: Any) -> None:

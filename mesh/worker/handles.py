@@ -80,12 +80,10 @@ class Handles:
 
     def call(self, callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flight:
         """Start a call, from any thread. Raises EncodingFailed if an argument cannot travel."""
-        served = current_call.served()
-        request_id = current_call.request_id() or self.clock.request_id()
-        flight = (ItemFlight if callee.stream else Flight)(
-            self, callee, Origin(served, request_id, current_call.batch_deadline())
-        )
-        if not any(map(_is_response, args)) and not any(map(_is_response, kwargs.values())):
+        served, request_id, deadline = current_call.served()
+        origin = Origin(served, request_id or self.clock.request_id(), deadline)
+        flight = (ItemFlight if callee.stream else Flight)(self, callee, origin)
+        if not any(map(_is_response, args)) and not (kwargs and any(map(_is_response, kwargs.values()))):
             try:
                 body = _encoded(args, kwargs)
             except EncodingFailed:

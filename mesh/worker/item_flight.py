@@ -54,13 +54,13 @@ class ItemFlight(Flight):
         self._unlimited()  # from now on only its progress is bounded, by whoever waits for that
         self._outcome.set_result(None)
 
-    def _answer_over(self, outcome: asyncio.Future[Any]) -> None:
-        if outcome.cancelled() or outcome.exception() is not None:
-            super()._answer_over(outcome)
-
     async def _next(self) -> Any:
         """Return the next item, or _END."""
-        await self._outcome
+        try:
+            await self._outcome
+        except asyncio.CancelledError:
+            self._cancel()
+            raise
         assert self._reading is not None
         async with self._reading:
             try:
