@@ -1,0 +1,79 @@
+"""Tells which part got slower than a baseline: pure. Used by `benchmarks.guard`.
+
+A figure of a part is a ratio: its time over that of a reference work in the same process. Ratios of several processes
+give a figure and how far one process strays from another; what is called slower must be beyond that.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+TOLERATED = 1.25
+"""Times the baseline that a part may take at any rate."""
+SPREADS = 3.0
+"""So many times its spread, where that is more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What is known of a part: the median of its ratios, and how far the highest is above it, as a share."""
+
+    ratio: float
+    spread: float
+
+    @property
+    def allowed(self) -> float:
+        """Times `ratio` that another measurement may be."""
+        return max(TOLERATED, 1.0 + SPREADS * self.spread)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A part beside the baseline. `times`: how often its old time it takes now."""
+
+    part: str
+    times: float
+    allowed: float
+
+    @property
+    def slower(self) -> bool:
+        """Whether it is beyond what is allowed."""
+        return self.times > self.allowed
+
+
+def figure(ratios: Sequence[float]) -> Figure:
+    """Sum up the ratios of one part, one from each process. There must be one at least."""
+    median = statistics.median(ratios)
+    return Figure(median, max(ratios) / median - 1.0)
+
+
+def changes(baseline: Mapping[str, Figure], measured: Mapping[str, Sequence[float]]) -> list[Change]:
+    """Compare the medians of what is in both, the most slowed first."""
+    found = [
+        Change(part, statistics.median(ratios) / baseline[part].ratio, baseline[part].allowed)
+        for part, ratios in measured.items()
+        if part in baseline
+    ]
+    return sorted(found, key=lambda change: change.times / change.allowed, reverse=True)
+
+
+def unknown(baseline: Mapping[str, Figure], measured: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the parts that only one of both has: the baseline is of other code, and must be renewed."""
+    return sorted(baseline.keys() ^ measured.keys())
+
+
+def least(before: Mapping[str, Sequence[float]], again: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Return of each part that was measured twice the ratios whose median is lower.
+
+    What else runs on a machine makes things slower, never faster: a part is slower only if it is so each time.
+    """
+    return {
+        part: list(min(before[part], ratios, key=statistics.median)) for part, ratios in again.items() if part in before
+    }
+
+
+def line(change: Change) -> str:
+    """Say it in a line."""
+    return f"{change.part}: {change.times:.2f} × the baseline's time (allowed: {change.allowed:.2f} ×)"

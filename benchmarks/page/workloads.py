@@ -1,0 +1,225 @@
+"""The sections on our own workloads, and their plots. Pure."""
+
+from __future__ import annotations
+
+from benchmarks.page import svg
+from benchmarks.page.tables import CPU, P50, P99, RATE, Column, figures, plot, prose, table
+from benchmarks.page.values import NONE, Results, look, number, shown
+
+CONNECTIONS = (1, 16, 64, 256, 1024)
+P90 = Column("p90", "p90_ms", "ms")
+
+
+def requests(results: Results) -> str:
+    """Small requests over HTTP."""
+    rows = [(f"no-op, {_connections(count)}", f"latest/noop_{count}_connections") for count in CONNECTIONS]
+    rows += [
+        (f"… {_connections(count)}, wrk as client", f"latest/noop_{count}_connections_wrk") for count in CONNECTIONS
+    ]
+    rows += [("10 KB there and back, 64 connections", "latest/echo_10kb")]
+    rows += [
+        (f"chain of three by handles, {_connections(count)}", f"latest/handle_chain_{count}_connections")
+        for count in (1, 64)
+    ]
+    rows += [("refusals only, 64 connections", "latest/shed_only_64_connections")]
+    rows += [
+        ("unwatched, 64 connections", "latest/unwatched"),
+        ("access log, scraped, 64 connections", "latest/watched"),
+    ]
+    text = figures(results, "", rows, (RATE, P50, P90, P99, *CPU))
+    if not text:
+        return ""
+    drawn = "\n".join(plot(name, what) for name, what in (("rate", "Requests per second"), ("latency", "Latency")))
+    return f"## Small requests\nA handler that does nothing and answers JSON.\n\n{drawn}\n{text}"
+
+
+def overload(results: Results) -> str:
+    """More than can be served."""
+    loads = [("70 %", "latest/load_70_percent"), ("2 ×", "latest/overload_2x"), ("10 ×", "latest/overload_10x")]
+    columns = (
+        Column("admitted/s", "admitted/per_second"),
+        Column("of peak", "goodput_of_peak"),
+        Column("admitted p50", "admitted/p50_ms", "ms"),
+        Column("admitted p99", "admitted/p99_ms", "ms"),
+        Column("refused/s", "shed/per_second"),
+        Column("refused p99", "shed/p99_ms", "ms"),
+    )
+    over = figures(results, "load", loads, columns)
+    if not over:
+        return ""
+    text = prose(
+        "One replica that can serve 500 a second, ten at a time for 20 ms each, and a queue of ten. Requests come at "
+        "random times, whatever becomes of those before them; their latency counts from when they were due."
+    )
+    peak = figures(results, "", [("peak, closed loop", "latest/overload_peak")], (RATE, P50, P99))
+    return f"## Overload\n{text}\n{peak}\n{over}"
+
+
+def overload_clients(results: Results) -> str:
+    """Clients that repeat, under overload."""
+    kinds = {"mesh_client": "`mesh_client` as it comes", "naive": "repeats at once", "without_repeats": "never repeats"}
+    columns = (
+        Column("attempts/request", "attempts_per_request"),
+        Column("ran/request", "ran_per_request"),
+        Column("goodput of peak", "goodput_of_peak"),
+        P50,
+        P99,
+    )
+    text = figures(results, "client", [(name, f"overload_clients/{key}") for key, name in kinds.items()], columns)
+    what = look(results, "overload_clients/what")
+    return f"## Clients under overload\n{sentence(what)}.\n\n{text}" if text else ""
+
+
+def bodies(results: Results) -> str:
+    """Large bodies and streams."""
+    ways = [(f"{mb} MB {way}", f"latest/body_{mb}mb_{way}") for mb in (1, 10) for way in ("up", "down")]
+    costs = [Column(f"{role} CPU/MB", f"{role}_cpu_us_per_mb", "µs") for role in ("gateway", "replica")]
+    text = figures(results, "", ways, (Column("MB/s", "mb_per_second"), P50, P99, *costs))
+    beside = {"alone": "alone", "beside_up": "beside 10 MB up", "beside_down": "beside 10 MB down"}
+    rows = [(name, f"latest/small_beside_10mb/{key}") for key, name in beside.items()]
+    small = figures(results, "small requests", rows, (RATE, P50, P99, Column("p99 over alone", "p99_to_alone")))
+    events = [("server-sent events, 50 in a stream", "latest/sse_50_chunks")]
+    stream = figures(results, "", events, (Column("chunks/s", "chunks_per_second"), *CPU))
+    if not (text or stream):
+        return ""
+    what = "To user code that reads as they come (up), and from it (down)."
+    return f"## Bodies and streams\n{what}\n\n{text}\n{small}\n{stream}"
+
+
+def grpc(results: Results) -> str:
+    """GRPC through the gateway and without it."""
+    sides = {"mesh": "through the gateway", "plain": "plain grpc.aio, called directly"}
+    sides["plain_as_mesh"] = "… on uvloop, tuned as mesh is"
+    kinds = {"grpc_unary": "unary", "grpc_bidi": "bidi, one at a time", "grpc_bidi_16_ahead": "bidi, 16 on their way"}
+    rows = [(f"{kind}: {side}", f"latest/{key}/{name}") for key, kind in kinds.items() for name, side in sides.items()]
+    text = figures(results, "", rows, (Column("messages/s", "per_second"), P50, P99))
+    ratios = (Column("of plain", "ratio_to_plain"), Column("of plain, tuned", "ratio_to_plain_as_mesh"))
+    beside = figures(results, "through the gateway", [(kind, f"latest/{key}") for key, kind in kinds.items()], ratios)
+    return (
+        f"## gRPC\nThe same servicer and client, each server in processes of its own.\n\n{text}\n{beside}"
+        if text
+        else ""
+    )
+
+
+def conversion(results: Results) -> str:
+    """JSON and messages."""
+    columns = (
+        Column("JSON to message", "json_to_proto_us", "µs"),
+        Column("with json_format", "json_to_proto_json_format_us", "µs"),
+        Column("message to JSON", "proto_to_json_us", "µs"),
+        Column("with json_format", "proto_to_json_json_format_us", "µs"),
+    )
+    names = ("HelloRequest", "HelloReply", "Profile")
+    rows = [(f"`{name}`", f"conversion/{name}") for name in names]
+    text = figures(results, "CPU of one message", rows, columns)
+    return (
+        f"## JSON and messages\nAs the gateway converts for REST, beside protobuf's own json_format.\n\n{text}"
+        if text
+        else ""
+    )
+
+
+def handles(results: Results) -> str:
+    """Calls by handles."""
+    columns = (
+        Column("calls/s", "per_second"),
+        Column("CPU of both", "cpu_us", "µs"),
+        Column("caller's CPU", "caller_cpu_us", "µs"),
+    )
+    ways = {"gateway": "as the gateway calls, GET", "gateway_post": "… POST", "handle": "by handle"}
+    rows = [
+        (f"{name}, {count} at once", f"handles/noop/{count}_at_once/{way}")
+        for count in (1, 64)
+        for way, name in ways.items()
+    ]
+    text = figures(results, "", rows, columns)
+    arrays = [(name.replace("_", " "), f"handles/array/{name}") for name in ("sent", "got", "sent_and_got")]
+    array = figures(results, "array of 1 MB", arrays, (P50, P90))
+    return f"## Handles\nOne process calls one replica on one pipe, without HTTP.\n\n{text}\n{array}" if text else ""
+
+
+def scale(results: Results) -> str:
+    """Replicas and gateway processes."""
+    rows = [(f"{n} replica{'s' * (n > 1)}", f"latest/replicas_{n}") for n in (1, 2, 4)]
+    rows += [(f"{n} gateway process{'es' * (n > 1)}", f"latest/gateway_processes_{n}") for n in (1, 2)]
+    text = figures(results, "", rows, (RATE, P50, P99, Column("of one", "ratio_to_1"), *CPU))
+    if not text:
+        return ""
+    return (
+        f"## More processes\nOn the same processors: what more of them cost where there is no room for them.\n\n{text}"
+    )
+
+
+def footprint(results: Results) -> str:
+    """What there is before the first request."""
+    kept = (
+        ("`meshctl run` to the first 200", "start_to_first_200_s", "s"),
+        ("processes", "processes", ""),
+        ("resident, shared pages in each", "resident_mb", "MB"),
+        ("… divided among them", "proportional_mb", "MB"),
+        ("… not counted", "unique_mb", "MB"),
+        ("resident after load", "after_load/resident_mb", "MB"),
+        ("CPU when idle", "idle_cpu_percent", "%"),
+        ("installed, with all it needs", "installed/mb", "MB"),
+    )
+    rows = [(what, shown(number(results, f"latest/{path}"), unit)) for what, path, unit in kept]
+    text = table(("", "measured"), [row for row in rows if row[1] != NONE])
+    return f"## Footprint\n`meshctl run`, all of its processes.\n\n{text}" if text else ""
+
+
+def control_plane(results: Results) -> str:
+    """Changes on their way to gateways."""
+    kinds = ("other_max_ongoing_requests", "other_num_replicas", "other_code", "changes_20_per_second")
+    columns = (
+        Column("changes", "changes"),
+        Column("accepted p50", "accepted_p50_ms", "ms"),
+        Column("served by all p50", "served_by_all_p50_ms", "ms"),
+        Column("p99", "served_by_all_p99_ms", "ms"),
+        Column("control plane's CPU", "control_plane_cpu_ms_per_change", "ms"),
+    )
+    text = figures(results, "a change", [(kind.replace("_", " "), f"control_plane/{kind}") for kind in kinds], columns)
+    kept = (
+        ("deploy of 200 applications, served by all", "deploy_of_200_applications/served_by_all_s", "s"),
+        ("snapshot", "snapshot/bytes", "bytes"),
+        ("… to a new gateway", "snapshot/to_one_new_gateway_ms", "ms"),
+        ("… to 50 at once", "snapshot/to_50_at_once_ms", "ms"),
+        ("kill -9 and start again: known by all gateways", "kill_and_start_again/known_by_all_gateways_s", "s"),
+        ("kill -9 with a standby: known by all gateways", "kill_with_a_standby/known_by_all_gateways_s", "s"),
+        ("CPU when idle", "idle/control_plane_cpu_percent", "%"),
+        ("resident", "idle/control_plane_resident_mb", "MB"),
+    )
+    others = [(what, shown(number(results, f"control_plane/{path}"), unit)) for what, path, unit in kept]
+    text += "\n" + table(("", "measured"), [row for row in others if row[1] != NONE])
+    what = look(results, "control_plane/what")
+    if not (what and text.strip()):
+        return ""
+    return f"## Control plane\n{sentence(what)}, on a real etcd; times from the answer to `deploy`.\n\n{text}"
+
+
+def noop_plots(results: Results) -> dict[str, str]:
+    """Return rate and latency of the no-op over connections."""
+    counts = [count for count in CONNECTIONS if number(results, f"latest/noop_{count}_connections/p99_ms")]
+    if not counts:
+        return {}
+
+    def each(key: str) -> list[float]:
+        return [number(results, f"latest/noop_{count}_connections/{key}") or 0.001 for count in counts]
+
+    rates = [svg.Bar(_connections(count), [rate]) for count, rate in zip(counts, each("per_second"), strict=True)]
+    latencies = [svg.Bar("p50", each("p50_ms")), svg.Bar("p99", each("p99_ms"))]
+    marks = [_connections(count) for count in counts]
+    return {
+        "rate": svg.bars("No-op, requests per second", rates),
+        "latency": svg.lines("No-op, latency", marks, latencies, unit="ms"),
+    }
+
+
+def sentence(text: object) -> str:
+    """Return a text with a capital letter."""
+    words = str(text)
+    return words[:1].upper() + words[1:]
+
+
+def _connections(count: int) -> str:
+    return f"{count:,} connection{'s' * (count > 1)}"

@@ -1,0 +1,57 @@
+"""Makes docs/performance.md and its plots from benchmarks/results/*.json. Run: python -m benchmarks.performance_page
+
+The text is in `page`; what people note by hand is in benchmarks/tried.md (what did not pay) and benchmarks/not_met.md
+(goals that were not reached, and why), and becomes part of the page. With `--check` nothing is written; 1 if the
+committed page is another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.page.sections import page, plots
+from benchmarks.page.tables import PLOTS
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+NOTES = ("tried", "not_met")
+
+
+def made() -> dict[Path, str]:
+    """Return the files and their text."""
+    results = {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "results").glob("*.json"))}
+    notes = {name: file.read_text() for name in NOTES if (file := HERE / f"{name}.md").exists()}
+    drawn = {DOCS / PLOTS / f"{name}.svg": text for name, text in plots(results).items()}
+    return {DOCS / "performance.md": page(results, notes), **drawn}
+
+
+def differing() -> list[Path]:
+    """Return the files that are not as they would be made now, and plots that would not be made at all."""
+    files = made()
+    strange = [file for file in sorted((DOCS / PLOTS).glob("*")) if file not in files]
+    return [file for file, text in files.items() if not file.exists() or file.read_text() != text] + strange
+
+
+def main() -> int:
+    """Write them, or see whether they are current."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if something would change")
+    if parser.parse_args().check:
+        for file in (stale := differing()):
+            print(f"{file} is not what benchmarks/results say: run python -m benchmarks.performance_page")
+        return int(bool(stale))
+    stale = differing()
+    for file, text in made().items():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    for file in differing():
+        file.unlink()
+    print("\n".join(f"wrote {file}" for file in stale) or "nothing changed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

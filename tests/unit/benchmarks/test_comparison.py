@@ -1,0 +1,43 @@
+"""What is called slower is beyond what one process strays from another, and each time it is measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import comparison
+from benchmarks.comparison import Figure
+
+
+def test_a_figure_is_the_median_and_how_far_the_highest_is_above_it() -> None:
+    told = comparison.figure([2.0, 2.2, 1.9])
+    assert (told.ratio, round(told.spread, 6)) == (2.0, 0.1)
+    assert comparison.figure([3.0]) == Figure(3.0, 0.0)
+
+
+@pytest.mark.parametrize(("spread", "allowed"), [(0.0, 1.25), (0.05, 1.25), (0.2, 1.6)])
+def test_a_part_that_strays_more_is_allowed_more(spread: float, allowed: float) -> None:
+    assert Figure(1.0, spread).allowed == pytest.approx(allowed)
+
+
+def test_the_part_that_got_slower_is_named_with_how_much_and_comes_first() -> None:
+    baseline = {"head": Figure(0.5, 0.01), "frames": Figure(4.0, 0.02), "array": Figure(1.0, 0.3)}
+    found = comparison.changes(baseline, {"head": [0.5, 0.49, 0.51], "frames": [6.0, 6.1, 5.9], "array": [1.7]})
+    assert [(change.part, change.slower) for change in found] == [("frames", True), ("array", False), ("head", False)]
+    assert comparison.line(found[0]) == "frames: 1.50 × the baseline's time (allowed: 1.25 ×)"
+
+
+def test_what_got_faster_is_no_finding() -> None:
+    (change,) = comparison.changes({"head": Figure(0.5, 0.01)}, {"head": [0.2]})
+    assert not change.slower
+
+
+def test_a_part_is_slower_only_if_it_is_so_each_time() -> None:
+    before = {"head": [0.9, 0.8, 0.9], "frames": [6.0, 6.0, 6.0], "array": [1.0]}
+    again = {"head": [0.5, 0.5, 0.6], "frames": [6.2, 6.1, 6.3]}
+    assert comparison.least(before, again) == {"head": [0.5, 0.5, 0.6], "frames": [6.0, 6.0, 6.0]}
+
+
+def test_parts_that_only_one_has_are_told() -> None:
+    baseline = {"old": Figure(1.0, 0.0), "head": Figure(1.0, 0.0)}
+    assert comparison.unknown(baseline, {"head": [1.0], "new": [1.0]}) == ["new", "old"]
+    assert comparison.unknown(baseline, {"head": [1.0], "old": [1.0]}) == []
