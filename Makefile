@@ -103,6 +103,8 @@ bench: .venv/dev.stamp ## Our own figures, in at most ten minutes (writes benchm
 	$(BIN)/python -m benchmarks.handles
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.overload_clients --seconds 6
+	$(BIN)/python -m benchmarks.performance_page
+	$(BIN)/python -m benchmarks.guard
 
 .PHONY: profile
 profile: .venv/bench.stamp ## Where the CPU of a request goes, by part; needs leave to attach to processes (root)

@@ -18,7 +18,7 @@ SPREADS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What is known of a part: the median of its ratios, and how far the highest is above it, as a share."""
+    """What is known of a part: the median of its ratios, and how far the upper quartile is above it, as a share."""
 
     ratio: float
     spread: float
@@ -46,7 +46,7 @@ class Change:
 def figure(ratios: Sequence[float]) -> Figure:
     """Sum up the ratios of one part, one from each process. There must be one at least."""
     median = statistics.median(ratios)
-    return Figure(median, max(ratios) / median - 1.0)
+    return Figure(median, sorted(ratios)[3 * len(ratios) // 4] / median - 1.0)
 
 
 def changes(baseline: Mapping[str, Figure], measured: Mapping[str, Sequence[float]]) -> list[Change]:

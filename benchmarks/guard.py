@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.comparison import Figure, changes, figure, least, line, unknown
 from benchmarks.guarded_parts import Work, copying, parts, reference
-from benchmarks.run import machine
+from benchmarks.report import machine
 
 BASELINE = Path(__file__).parent / "baseline.json"
 PROCESSES = 3

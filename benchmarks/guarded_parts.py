@@ -29,6 +29,8 @@ from mesh.gateway.traffic import Traffic
 from mesh.model import Generation
 from mesh.pipe.admission import Line
 from mesh.pipe.balance import Balance
+from mesh.pipe.codec import REQUESTS, RESPONSES, Chunk
+from mesh.pipe.flow import CHUNK_BYTES
 from mesh.pipe.messages import framed, sole
 from mesh.pipe.outbox import Outbox
 from mesh.pipe.slots import Slots
@@ -190,15 +192,21 @@ def _pipe() -> dict[str, Part]:
         head.headers.extend([b"content-type", b"application/json", b"content-length", b"11"])
         return frame
 
-    requests = pb.PipeRequest(frames=[request() for _ in range(8)])
-    responses = pb.PipeResponse(frames=[response() for _ in range(8)])
-    asked, answered = requests.SerializeToString(), responses.SerializeToString()
+    def requests() -> bytes:
+        return REQUESTS.encode([request() for _ in range(8)])
+
+    def responses() -> bytes:
+        return RESPONSES.encode([response() for _ in range(8)])
+
+    asked, answered = requests(), responses()
+    chunks = [Chunk(7, bytes(CHUNK_BYTES), end=False) for _ in range(4)]
+    streamed = REQUESTS.encode(chunks)
 
     def read_requests() -> int:
-        return sum(len(frame.open.headers) for frame in pb.PipeRequest.FromString(asked).frames)
+        return sum(len(frame.open.headers) for frame in REQUESTS.decode(asked) if not isinstance(frame, Chunk))
 
     def read_responses() -> int:
-        return sum(len(frame.head.data) for frame in pb.PipeResponse.FromString(answered).frames)
+        return sum(len(frame.head.data) for frame in RESPONSES.decode(answered) if not isinstance(frame, Chunk))
 
     slots = Slots(2)
 
@@ -212,14 +220,12 @@ def _pipe() -> dict[str, Part]:
 
     message = framed(b"x" * 200)
     return {
-        "frames of 8 requests written": Part(
-            lambda: pb.PipeRequest(frames=[request() for _ in range(8)]).SerializeToString()
-        ),
+        "frames of 8 requests written": Part(requests),
         "frames of 8 requests read": Part(read_requests),
-        "frames of 8 answers written": Part(
-            lambda: pb.PipeResponse(frames=[response() for _ in range(8)]).SerializeToString()
-        ),
+        "frames of 8 answers written": Part(responses),
         "frames of 8 answers read": Part(read_responses),
+        "1 MB of body frames written": Part(lambda: REQUESTS.encode(chunks), copies=True),
+        "1 MB of body frames read": Part(lambda: list(REQUESTS.decode(streamed)), copies=True),
         f"writer of {FRAMES} frames": Part(_writer()),
         "slots of a replica": Part(take),
         "framing of a gRPC message": Part(lambda: sole(framed(message), 1 << 20)),
