@@ -22,7 +22,8 @@ NOTES = ("tried", "not_met")
 
 def made() -> dict[Path, str]:
     """Return the files and their text."""
-    results = {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "results").glob("*.json"))}
+    files = [file for file in sorted((HERE / "results").glob("*.json")) if "." not in file.stem]
+    results = {file.stem: json.loads(file.read_text()) for file in files}
     notes = {name: file.read_text() for name in NOTES if (file := HERE / f"{name}.md").exists()}
     drawn = {DOCS / PLOTS / f"{name}.svg": text for name, text in plots(results).items()}
     return {DOCS / "performance.md": page(results, notes), **drawn}
