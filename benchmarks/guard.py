@@ -11,8 +11,10 @@ Run: python -m benchmarks.guard; with --write-baseline it renews benchmarks/base
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.comparison import Figure, changes, figure, least, line, unknown
+from benchmarks.forked import die_with
 from benchmarks.guarded_parts import Work, copying, parts, reference
 from benchmarks.report import machine
 
@@ -70,9 +73,12 @@ def ratios(only: Iterable[str] = ()) -> dict[str, float]:
 def measure(processes: int, only: Iterable[str] = ()) -> Ratios:
     """Measure in so many processes, one after another."""
     command = [sys.executable, "-m", "benchmarks.guard", "--one-process", *only]
+    end_with_us = functools.partial(die_with, os.getpid())
     taken: Ratios = {}
     for _ in range(processes):
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, timeout=120, preexec_fn=end_with_us
+        )
         for name, ratio in json.loads(done.stdout).items():
             taken.setdefault(name, []).append(ratio)
     return taken

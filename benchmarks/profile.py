@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,6 +29,7 @@ from typing import Any
 import psutil
 
 from benchmarks import stacks
+from benchmarks.forked import die_with
 from benchmarks.generators import generate
 from benchmarks.report import write
 from benchmarks.trees import Mesh
@@ -123,7 +127,10 @@ def sampler(pid: int, file: Path, rate: int) -> Iterator[subprocess.Popen[str]]:
     command = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid), "--output", str(file)]
     command += ["--format", "raw", "--function", "--threads", "--full-filenames", "--native"]
     command += ["--rate", str(rate), "--duration", str(SAMPLED_S)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    end_with_us = functools.partial(die_with, os.getpid())
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=end_with_us
+    ) as process:
         try:
             yield process
         finally:
@@ -137,6 +144,7 @@ def main() -> None:
     parser.add_argument("--name", default="profile", help="name of the file in benchmarks/results")
     parser.add_argument("--stacks", type=Path, help="directory to keep the stacks in, for a flame graph of them")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="mesh-profile-") as passing:
         place: Path = arguments.stacks or Path(passing)
         place.mkdir(parents=True, exist_ok=True)
