@@ -28,17 +28,24 @@ Run = dict[str, Any]
 Way = Callable[[], Run]
 
 
+class GeneratorFailed(Exception):
+    """A load generator could not do its work, or was not answered as it should be."""
+
+
 def flags(options: Mapping[str, object]) -> list[str]:
     """Return options as they are written on a command line."""
     return [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def generate(module: str, *words: str, seconds: float, **options: Any) -> Run:
-    """Run a generator to its end and return what it says. Raises SystemExit if it fails."""
+    """Run a generator to its end and return what it says. Raises GeneratorFailed."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *words, "--seconds", str(seconds), *flags(options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + SPARE_S, cwd=ROOT, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + SPARE_S, cwd=ROOT, check=False)
+    except subprocess.TimeoutExpired as failure:
+        raise GeneratorFailed(str(failure)) from failure
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+        raise GeneratorFailed(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
@@ -56,7 +63,7 @@ def measure(served: Served, module: str, *words: str, seconds: float, **options:
 
 @contextlib.contextmanager
 def meanwhile(module: str, *words: str, **options: Any) -> Iterator[None]:
-    """Have a generator run beside something else; what it says is lost. Raises SystemExit if it ends too soon."""
+    """Have a generator run beside something else; what it says is lost. Raises GeneratorFailed if it ends too soon."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *words, "--seconds", str(SPARE_S), *flags(options)]
     quiet = subprocess.DEVNULL
     end_with_us = functools.partial(die_with, os.getpid())
@@ -64,7 +71,7 @@ def meanwhile(module: str, *words: str, **options: Any) -> Iterator[None]:
         try:
             yield
             if process.poll() is not None:
-                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+                raise GeneratorFailed(f"{' '.join(command)} ended with {process.returncode}")
         finally:
             process.kill()
 
@@ -73,7 +80,7 @@ def closed(served: Served, path: str, *, seconds: float, statuses: frozenset[str
     """Run `load`; see that it was answered as it should be."""
     run = measure(served, "load", served.url + path, seconds=seconds, **options)
     if set(run["by_status"]) != statuses or run["broken"]:
-        raise SystemExit(f"{path} answered {run['by_status']}, {run['broken']} connections broke")
+        raise GeneratorFailed(f"{path} answered {run['by_status']}, {run['broken']} connections broke")
     return run
 
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from benchmarks.forked import allow_many_files
+from benchmarks.generators import GeneratorFailed
 from benchmarks.report import write
 from benchmarks.trees import HERE, Mesh
 from benchmarks.workloads import bodies, footprint, grpc_calls, overload, requests, scale, watched
@@ -52,12 +56,15 @@ GROUPS = (
     Group(scale.mesh_of_replicas, {"replicas": scale.replicas, "gateways": scale.gateways}),
     Group(grpc_calls.servers, {"grpc_unary": grpc_calls.unary, "grpc_bidi": grpc_calls.bidi}),
 )
+FAILURES = (GeneratorFailed, OSError, psutil.Error, subprocess.SubprocessError)
+"""After which the other workloads are measured all the same."""
 NAMES = tuple(name for group in GROUPS for name in group.workloads)
 
 
-def measured(names: frozenset[str]) -> dict[str, Any]:
-    """Run the workloads of these names; say on stderr which and how long each took."""
+def measured(names: frozenset[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run the workloads of these names; tell on stderr how long each took. Return also which failed, and why."""
     results: dict[str, Any] = {}
+    failed: dict[str, str] = {}
     for group in GROUPS:
         chosen = {name: work for name, work in group.workloads.items() if name in names}
         if not chosen:
@@ -65,9 +72,13 @@ def measured(names: frozenset[str]) -> dict[str, Any]:
         with group.serve() as served:
             for name, work in chosen.items():
                 began = time.perf_counter()
-                results.update(work(served))
-                print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return results
+                try:
+                    results.update(work(served))
+                except FAILURES as failure:
+                    failed[name] = f"{type(failure).__name__}: {failure}"
+                told = f"failed: {failed[name]}" if name in failed else f"{time.perf_counter() - began:.0f} s"
+                print(f"{name}: {told}", file=sys.stderr, flush=True)
+    return results, failed
 
 
 def some(text: str) -> frozenset[str]:
@@ -78,18 +89,22 @@ def some(text: str) -> frozenset[str]:
     return names
 
 
-def main() -> None:
-    """Measure; print it, and write it down if it is all."""
+def main() -> int:
+    """Measure; print it, and write it down if it is all. 1 if something could not be measured."""
     parser = argparse.ArgumentParser(description="Measure mesh on this machine.")
     parser.add_argument("--only", type=some, metavar="NAME,...", help=f"some of {', '.join(NAMES)}; writes nothing")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     allow_many_files()
+    results, failed = measured(arguments.only or frozenset(NAMES))
+    if failed:
+        results["failed"] = failed
     if arguments.only:
-        print(json.dumps(measured(arguments.only), indent=2))
+        print(json.dumps(results, indent=2))
     else:
-        write("latest", measured(frozenset(NAMES)))
+        write("latest", results)
+    return bool(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

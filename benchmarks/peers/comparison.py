@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import greeter
-from benchmarks.generators import generate
+from benchmarks.generators import GeneratorFailed, generate
 from benchmarks.peers import figures
 from benchmarks.peers.environments import Environments, size, versions
 from benchmarks.peers.running import ROOT, PeerFailed, Running, Target
@@ -93,7 +93,7 @@ def _load(target: Target, connections: int, seconds: float) -> dict[str, Any]:
     """Ask over HTTP. All that it was asked counts, as all that it spent does."""
     try:
         return generate("load", target.url, connections=connections, seconds=seconds, body=target.body, warm_up=0.0)
-    except SystemExit as failed:
+    except GeneratorFailed as failed:
         raise PeerFailed(str(failed)) from failed
 
 

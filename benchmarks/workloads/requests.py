@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.generators import closed, interleaved, summed_up
+from benchmarks.generators import GeneratorFailed, closed, interleaved, summed_up
 from benchmarks.report import ratio
 from benchmarks.trees import Served
 
@@ -93,5 +93,5 @@ def _full(mesh: Served) -> Iterator[None]:
                     if other.recv(12) == b"HTTP/1.1 503":
                         break
         else:
-            raise SystemExit("/full never refused")
+            raise GeneratorFailed("/full never refused")
         yield
