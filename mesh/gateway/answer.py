@@ -140,6 +140,11 @@ def detail(error: errors.MeshError) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
+def pushback(error: errors.Overloaded) -> str:
+    """Return the milliseconds after which gRPC itself may send a call again; -1: never, for part of it ran."""
+    return "-1" if isinstance(error, errors.BackPressureError) else str(max(1, int(error.retry_after_s * 1000)))
+
+
 def retry_after(error: errors.MeshError) -> int | None:
     """Return whole seconds for Retry-After, where repeating makes sense."""
     if isinstance(error, errors.Overloaded):

@@ -57,10 +57,10 @@ async def refuse(context: Any, error: MeshError, request_id: str) -> NoReturn:
     )
     trailers: list[tuple[str, str | bytes]] = [(REQUEST_ID_METADATA, request_id)]
     if isinstance(error, Overloaded):
-        pushback_ms = max(1, int(error.retry_after_s * 1000))
-        delay = Duration(seconds=pushback_ms // 1000, nanos=pushback_ms % 1000 * 1_000_000)
+        delay_ms = max(1, int(error.retry_after_s * 1000))
+        delay = Duration(seconds=delay_ms // 1000, nanos=delay_ms % 1000 * 1_000_000)
         status.details.append(_packed(RetryInfo(retry_delay=delay)))
-        trailers.append(("grpc-retry-pushback-ms", str(pushback_ms)))
+        trailers.append(("grpc-retry-pushback-ms", answer.pushback(error)))
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))
     await context.abort(code, detail, tuple(trailers))
     raise AssertionError("abort returned")

@@ -237,7 +237,7 @@ class WebWire:
         told = answer.outcome(error)
         trailing: tuple[bytes, ...] = error.metadata if isinstance(error, MethodFailed) else ()
         if isinstance(error, Overloaded):
-            trailing = (b"grpc-retry-pushback-ms", b"%d" % max(1, int(error.retry_after_s * 1000)))
+            trailing = (b"grpc-retry-pushback-ms", answer.pushback(error).encode())
         return self._last(str(answer.CODES.index(told.code)), answer.detail(error), trailing)
 
     def refusal(self, error: MeshError, request_id: str) -> tuple[int, Headers, bytes]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from tests.support.gateways import until
 from tests.support.graphs import Graph, graphs
@@ -75,7 +77,9 @@ async def test_a_parent_that_handles_the_refusal_degrades(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("application", ["servicer", "sync_servicer"])
-async def test_over_grpc_the_refusal_is_resource_exhausted_with_pushback(graph: Graph, application: str) -> None:
+async def test_over_grpc_the_refusal_is_resource_exhausted_and_not_for_grpc_to_repeat(
+    graph: Graph, application: str
+) -> None:
     await graph.graph(application)
     async with grpc.aio.insecure_channel(graph.gateways.gateway.grpc_address) as channel:
         stub = stub_of(channel)
@@ -90,4 +94,12 @@ async def test_over_grpc_the_refusal_is_resource_exhausted_with_pushback(graph: 
                 assert await call.details() == DETAIL
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
                     await call
-                assert int(trailers(refused.value)["grpc-retry-pushback-ms"]) >= 1
+                told = trailers(refused.value)
+                assert told["grpc-retry-pushback-ms"] == "-1", "gRPC itself must not repeat what ran in part"
+                retry = RetryInfo()
+                (packed,) = (
+                    each
+                    for each in Status.FromString(told["grpc-status-details-bin"]).details
+                    if each.Is(RetryInfo.DESCRIPTOR)
+                )
+                assert packed.Unpack(retry) and retry.retry_delay.ToMilliseconds() >= 1

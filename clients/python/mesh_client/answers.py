@@ -27,6 +27,7 @@ PROBLEM_JSON = "application/problem+json"
 BODY_BYTES_MAX = 64 * 1024
 """Of an error's body; the rest is not looked at."""
 
+_REFUSED_FURTHER_DOWN = "CHILD_OVERLOADED"
 NEVER_RAN = frozenset({"OVERLOADED", "NO_REPLICA", "NO_LEADER", "STORE_UNREACHABLE"})
 """Reasons of requests that were refused before anything ran. A deployment that was overloaded further down is not among
 them: the one that called it ran."""
@@ -85,13 +86,16 @@ _NOT_SENT = (
 
 def of_grpc(code: str, details: str, trailers: Mapping[str, str | bytes]) -> MeshClientError:
     """Return the error of a gRPC status: `code` is its name, `trailers` the trailing metadata."""
-    info, bad_request = _told(trailers.get(DETAILS))
+    info, bad_request, retry = _told(trailers.get(DETAILS))
     reason = info.reason if info is not None else ""
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, errors.HandlerFailed)
     error = kind(details or code, reason=reason, code=code)
     error.request_id = _text(trailers.get(REQUEST_ID, ""))
     if (pushback := trailers.get(PUSHBACK)) is not None:
         error.retry_after_s, error.final = _pushback(_text(pushback))
+    if reason == _REFUSED_FURTHER_DOWN and retry.HasField("retry_delay"):
+        # gRPC itself must not repeat what ran in part; what is idempotent may be.
+        error.retry_after_s, error.final = retry.retry_delay.ToTimedelta().total_seconds(), False
     not_sent = code == "UNAVAILABLE" and not trailers and any(words in details for words in _NOT_SENT)
     _judge(error, never_ran=not_sent or reason in NEVER_RAN)
     if isinstance(error, errors.InvalidRequest):
@@ -160,17 +164,23 @@ def _pushback(value: str) -> tuple[float | None, bool]:
     return (None, True) if value.startswith("-") else (int(digits[:12]) / 1000, False)
 
 
-def _told(packed: str | bytes | None) -> tuple[error_details_pb2.ErrorInfo | None, error_details_pb2.BadRequest]:
-    """Return what mesh says of an error, None if it is not of mesh; and which fields are wrong, if any."""
-    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+def _told(
+    packed: str | bytes | None,
+) -> tuple[error_details_pb2.ErrorInfo | None, error_details_pb2.BadRequest, error_details_pb2.RetryInfo]:
+    """Return what mesh says of an error, None if it is not of mesh; what is wrong; and when to retry."""
+    info, bad_request, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
     try:
         for detail in Status.FromString(packed).details if isinstance(packed, bytes) else ():
-            for wanted in (info, bad_request):
+            for wanted in (info, bad_request, retry):
                 if detail.Is(wanted.DESCRIPTOR):
                     detail.Unpack(wanted)
     except DecodeError:
-        return None, error_details_pb2.BadRequest()
-    return (info if info.domain == DOMAIN else None), bad_request
+        return None, error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    return (info if info.domain == DOMAIN else None), bad_request, retry
 
 
 def _problems(

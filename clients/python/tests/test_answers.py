@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +51,16 @@ def test_what_a_deployment_further_down_sheds_may_have_run() -> None:
     for error in (answers.of_grpc("RESOURCE_EXHAUSTED", "", told("CHILD_OVERLOADED")), http(503, "CHILD_OVERLOADED")):
         assert type(error) is errors.Overloaded
         assert error.transient and not error.never_ran
+
+
+def test_what_was_refused_further_down_is_for_us_to_repeat_and_not_for_grpc() -> None:
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(1500)
+    details = packed(ErrorInfo(reason="CHILD_OVERLOADED", domain="mesh"), retry)
+    error = answers.of_grpc(
+        "RESOURCE_EXHAUSTED", "full", {"grpc-status-details-bin": details, "grpc-retry-pushback-ms": "-1"}
+    )
+    assert (error.retry_after_s, error.final, error.never_ran, error.transient) == (1.5, False, False, True)
 
 
 def test_what_an_application_limits_itself_is_its_own() -> None:
