@@ -36,8 +36,8 @@ def peers(results: Results) -> str:
         for peer in _all(results).values()
         if peer.get("versions")
     )
-    failed: Mapping[str, str] = look(results, "peers/failed") or {}
-    lost = "".join(f"\n{name} was not measured: {why}\n" for name, why in failed.items())
+    failed = look(results, "peers/failed") or ()
+    lost = f"\nCould not be measured: {', '.join(failed)}.\n" if failed else ""
     text = prose(
         "The same work and the same client, one replica each, ours and theirs in turn in one run. × is how many times "
         "their rate ours is, pair by pair, at so many connections."

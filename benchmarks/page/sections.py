@@ -64,6 +64,8 @@ def plots(results: Results) -> dict[str, str]:
 def reached(results: Results, why_not: str) -> str:
     """What was to be reached, and why some of it was not."""
     text = goals.goals(results)
+    if lost := look(results, "latest/failed"):
+        text += f"\nCould not be measured: {', '.join(lost)}.\n"
     return (
         f"## Goals\nOn two processors, of which the load generator takes its share.\n\n{text}\n{why_not}"
         if text

@@ -170,7 +170,12 @@ def footprint(results: Results) -> str:
 
 def control_plane(results: Results) -> str:
     """Changes on their way to gateways."""
-    kinds = ("other_max_ongoing_requests", "other_num_replicas", "other_code", "changes_20_per_second")
+    kinds = {
+        "other_max_ongoing_requests": "another `max_ongoing_requests`",
+        "other_num_replicas": "another `num_replicas`",
+        "other_code": "other code",
+        "changes_20_per_second": "20 changes a second",
+    }
     columns = (
         Column("changes", "changes"),
         Column("accepted p50", "accepted_p50_ms", "ms"),
@@ -178,7 +183,7 @@ def control_plane(results: Results) -> str:
         Column("p99", "served_by_all_p99_ms", "ms"),
         Column("control plane's CPU", "control_plane_cpu_ms_per_change", "ms"),
     )
-    text = figures(results, "a change", [(kind.replace("_", " "), f"control_plane/{kind}") for kind in kinds], columns)
+    text = figures(results, "a change", [(name, f"control_plane/{kind}") for kind, name in kinds.items()], columns)
     kept = (
         ("deploy of 200 applications, served by all", "deploy_of_200_applications/served_by_all_s", "s"),
         ("snapshot", "snapshot/bytes", "bytes"),
