@@ -72,10 +72,13 @@ class Environments:
 
 def size(environment: Path) -> dict[str, float]:
     """Return the size of an environment, byte code included as pip would leave it, and how many packages are in it."""
-    stats = (path.lstat() for path in environment.rglob("*"))
-    files = {(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}
+    files = [path for path in environment.rglob("*") if path.is_file() and not path.is_symlink()]
     packages = list(environment.glob("lib/python*/site-packages/*.dist-info"))
-    return {"installed_mb": round(sum(files.values()) / 1e6, 1), "packages": len(packages)}
+    return {
+        "installed_mb": round(sum(file.stat().st_size for file in files) / 1e6, 1),
+        "byte_code_mb": round(sum(file.stat().st_size for file in files if file.suffix == ".pyc") / 1e6, 1),
+        "packages": len(packages),
+    }
 
 
 def versions(environment: Path, requirements: tuple[str, ...]) -> dict[str, str]:
