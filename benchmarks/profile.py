@@ -3,10 +3,12 @@
 Starts `meshctl run` and loads it with requests to a handler that does nothing, over 64 connections and over one. First
 the CPU of each thread is taken from the kernel (psutil) while nothing else looks on; then py-spy samples the stacks of
 both processes, native frames included, under the same load. `stacks` puts samples into parts; the CPU of each thread is
-shared out by them. py-spy stops a process for some ten milliseconds for each sample, so it takes few, and its own run
-gives shares only. It must be allowed to attach: root, or `sysctl kernel.yama.ptrace_scope=0`.
+shared out by them, its own and the kernel's apart. py-spy stops a process for some ten milliseconds for each sample, so
+it takes few, and its own run gives shares only. It must be allowed to attach: root, or
+`sysctl kernel.yama.ptrace_scope=0`.
 
-Writes benchmarks/results/profile.json; with `--name profile_before` that file. Takes some 80 s.
+Writes benchmarks/results/profile.json; with `--name profile_before` that file. Takes two minutes. For the profile of
+another version of mesh, have PYTHONPATH name a directory with it.
 Run: python -m benchmarks.profile
 """
 
@@ -21,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,42 @@ from benchmarks.generators import generate
 from benchmarks.report import write
 from benchmarks.trees import Mesh
 
-SAMPLES_PER_SECOND = {64: 20, 1: 40}
+SAMPLES_PER_SECOND = {64: 20, 1: 50}
 """By connections. Stopped more often, batches of many connections would swell; one connection has none."""
 NAMELESS = {"gateway": stacks.HTTP_SERVER, "replica": stacks.OTHER}
 """Whose the threads are that run no Python and have no name of their own: granian names none of its."""
 RUNS = 5
 RUN_S = 2.0
-SAMPLED_S = 20
+SAMPLED_S = 40
 WARM_UP_S = 2.0
-Threads = dict[int, float]
+Threads = dict[int, stacks.Spent]
 
 
 def cpu_of_threads(process: psutil.Process) -> Threads:
     """Return the seconds of CPU that each thread has used."""
-    return {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+    return {thread.id: stacks.Spent(thread.user_time, thread.system_time) for thread in process.threads()}
+
+
+def per_request(before: Threads, after: Threads, requests: int) -> Threads:
+    """Return the microseconds that each thread used between two looks for each request."""
+    nothing = stacks.Spent()
+    changes = {thread: (before.get(thread, nothing), used) for thread, used in after.items()}
+    us = 1e6 / requests
+    return {
+        thread: stacks.Spent((used.user - old.user) * us, (used.system - old.system) * us)
+        for thread, (old, used) in changes.items()
+    }
+
+
+def medians(runs: list[Threads]) -> Threads:
+    """Return the median of each thread's use over the runs."""
+    every = {thread: [run.get(thread, stacks.Spent()) for run in runs] for thread in runs[-1]}
+    return {
+        thread: stacks.Spent(
+            statistics.median(each.user for each in used), statistics.median(each.system for each in used)
+        )
+        for thread, used in every.items()
+    }
 
 
 def names_of_threads(process: psutil.Process) -> dict[int, str]:
@@ -81,13 +104,8 @@ class Measured:
             assert set(run["by_status"]) == {"200"}, run["by_status"]
             rates.append(run["per_second"])
             for name, process in self.processes.items():
-                used = Counter(cpu_of_threads(process))
-                used.subtract(before[name])
-                taken[name].append({thread: s / run["requests"] * 1e6 for thread, s in used.items()})
-        threads = {
-            name: {thread: statistics.median(run.get(thread, 0.0) for run in runs) for thread in runs[-1]}
-            for name, runs in taken.items()
-        }
+                taken[name].append(per_request(before[name], cpu_of_threads(process), run["requests"]))
+        threads = {name: medians(runs) for name, runs in taken.items()}
         return {"per_second": round(statistics.median(rates), 1), "threads": threads}
 
     def sampled(self, connections: int) -> tuple[dict[str, list[stacks.Stack]], float]:
@@ -114,8 +132,9 @@ class Measured:
             threads = cpu["threads"][name]
             shares = stacks.spent(seen[name], threads, names_of_threads(process), NAMELESS[name])
             result[name] = {
-                "us_per_request": round(sum(threads.values()), 1),
-                "samples": sum(stack.count for stack in seen[name] if not stacks.waits(stack.frames)),
+                "us_per_request": round(sum(used.all for used in threads.values()), 1),
+                "in_the_kernel_us": round(sum(used.system for used in threads.values()), 1),
+                "samples": sum(stack.count for stack in seen[name] if not stacks.in_kernel(stack.frames)),
                 "parts_us": {part: round(us, 2) for part, us in shares.items()},
             }
         return result

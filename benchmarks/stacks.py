@@ -80,15 +80,17 @@ _THREADS = (
 )
 """Threads without a frame of Python, by how their name begins."""
 
-_WAITS = frozenset(
+_SYSTEM_CALLS = frozenset(
     (
-        *("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect", "nanosleep"),
-        *("clock_nanosleep", "waitid", "wait4", "waitpid", "accept", "accept4", "read", "recv", "recvmsg", "syscall"),
-        *("pthread_cond_wait", "pthread_cond_timedwait", "pthread_cond_clockwait", "sem_wait", "sem_timedwait"),
-        *("sem_clockwait", "PyThread_acquire_lock_timed", "take_gil"),
+        *("epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "poll", "ppoll", "select", "pselect", "nanosleep"),
+        *("clock_nanosleep", "waitid", "wait4", "waitpid", "accept", "accept4", "close", "syscall", "sched_yield"),
+        *("read", "readv", "pread64", "recv", "recvfrom", "recvmsg", "write", "writev", "send", "sendto", "sendmsg"),
+        *("pthread_cond_wait", "pthread_cond_timedwait", "pthread_cond_clockwait", "pthread_cond_signal"),
+        *("pthread_cond_broadcast", "sem_wait", "sem_timedwait", "sem_clockwait", "sem_post", "pthread_mutex_lock"),
+        *("PyThread_acquire_lock_timed", "take_gil", "mmap", "munmap", "madvise", "brk"),
     )
 )
-"""Calls that wait. A sampler takes some threads that sleep in them for running ones."""
+"""Calls whose time is the kernel's."""
 
 _THREAD = re.compile(r"^thread \((\d+)\)")
 
@@ -126,39 +128,55 @@ def part_of_thread(name: str, nameless: str) -> str:
     return next((part for start, part in _THREADS if name.startswith(start)), nameless)
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """CPU of a thread, in any unit, in its own code and in the kernel."""
+
+    user: float = 0.0
+    system: float = 0.0
+
+    @property
+    def all(self) -> float:
+        """Both."""
+        return self.user + self.system
+
+
 def spent(
-    stacks: Iterable[Stack], cpu: Mapping[int, float], names: Mapping[int, str], nameless: str = OTHER
+    stacks: Iterable[Stack], cpu: Mapping[int, Spent], names: Mapping[int, str], nameless: str = OTHER
 ) -> dict[str, float]:
     """Share out the CPU of threads.
 
+    A sampler takes threads that could run for running ones, and some that sleep: it sees too much of system calls,
+    where threads lose their processor. So a thread's time in its own code is shared out by the stacks that end in such,
+    and its time in the kernel by those that end in system calls.
+
     Args:
         stacks: what was sampled.
-        cpu: of each thread, by its id, in any unit.
+        cpu: of each thread, by its id.
         names: of threads, for those that never run Python.
         nameless: the part of threads that never run Python and have no name of their own.
 
     Returns:
-        The CPU of each part that has any, in the order of `PARTS`; the sum is that of `cpu`. What a thread spends on
-        falling asleep and waking is shared out with the rest; one that was only seen to wait spends all on it.
+        The CPU of each part that has any, in the order of `PARTS`; the sum is that of `cpu`.
     """
-    ran: dict[int, Counter[str]] = {}
-    waited: dict[int, Counter[str]] = {}
+    seen: dict[tuple[int, bool], Counter[str]] = {}
     for stack in stacks:
-        seen = waited if waits(stack.frames) else ran
-        seen.setdefault(stack.thread, Counter())[part_of(stack.frames)] += stack.count
-    result: Counter[str] = Counter()
+        seen.setdefault((stack.thread, in_kernel(stack.frames)), Counter())[part_of(stack.frames)] += stack.count
+    result = dict.fromkeys(PARTS, 0.0)
     for thread, used in cpu.items():
-        parts = ran.get(thread) or waited.get(thread) or Counter({part_of_thread(names.get(thread, ""), nameless): 1})
-        for part, count in parts.items():
-            result[part] += used * count / parts.total()  # type: ignore[assignment]
-    return {part: float(result[part]) for part in PARTS if result[part] > 0}
+        by_name = Counter({part_of_thread(names.get(thread, ""), nameless): 1})
+        for kernel, time in ((False, used.user), (True, used.system)):
+            parts = seen.get((thread, kernel)) or seen.get((thread, not kernel)) or by_name
+            for part, count in parts.items():
+                result[part] += time * count / parts.total()
+    return {part: time for part, time in result.items() if time > 0}
 
 
-def waits(frames: tuple[str, ...]) -> bool:
-    """Whether the leaf of a stack is a call that waits. Frames of a libc without symbols have no name: passed over."""
+def in_kernel(frames: tuple[str, ...]) -> bool:
+    """Whether a stack ends in a system call. Frames of a libc without symbols have no name: passed over."""
     for frame in reversed(frames):
         if not frame.startswith("0x"):
-            return frame.partition(" ")[0] in _WAITS
+            return frame.partition(" ")[0] in _SYSTEM_CALLS
         if "/libc.so" not in frame and "/libpthread" not in frame:
             return False
     return not frames

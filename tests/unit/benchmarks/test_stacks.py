@@ -51,17 +51,18 @@ def test_the_first_frame_that_is_known_from_the_leaf_up_tells_the_part(frames: t
 
 
 @pytest.mark.parametrize(
-    ("leaf", "waits"),
+    ("leaf", "in_kernel"),
     [
         ((f"epoll_wait ({LIBC})",), True),
         ((f"PyThread_acquire_lock_timed ({PYTHON})", f"0x7f00 ({LIBC})", f"0x7f01 ({LIBC})"), True),
-        ((f"sched_yield ({LIBC})",), False),
+        ((f"sched_yield ({LIBC})",), True),
+        ((f"sendmsg ({LIBC})",), True),
+        ((f"free ({LIBC})", f"0x7f01 ({LIBC})"), False),
         ((f"0x7f02 ({SITE}/granian/_granian.so)", f"0x7f01 ({LIBC})"), False),
-        ((f"sendmsg ({LIBC})",), False),
     ],
 )
-def test_what_waits_is_told_from_what_runs(leaf: tuple[str, ...], waits: bool) -> None:
-    assert stacks.waits((*ROOT, *leaf)) == waits
+def test_what_ends_in_a_system_call_is_the_kernels(leaf: tuple[str, ...], in_kernel: bool) -> None:
+    assert stacks.in_kernel((*ROOT, *leaf)) == in_kernel
 
 
 def test_the_raw_format_is_read_and_what_is_no_stack_is_left_out() -> None:
@@ -72,15 +73,29 @@ def test_the_raw_format_is_read_and_what_is_no_stack_is_left_out() -> None:
     ]
 
 
-def test_the_cpu_of_each_thread_is_shared_out_by_what_it_was_seen_to_run() -> None:
+def test_the_cpu_of_each_thread_is_shared_out_by_what_it_was_seen_to_run_and_to_call() -> None:
+    wake = (*FRONT, f"0x7f02 ({SITE}/granian/_granian.so)", f"write ({LIBC})")
     seen = [
         stacks.Stack(1, FRONT, 3),
         stacks.Stack(1, (*FRONT, "Pipeline.route (/srv/mesh/gateway/pipeline.py:76)"), 1),
-        stacks.Stack(1, (*ROOT, f"epoll_pwait ({LIBC})"), 96),
+        stacks.Stack(1, (*ROOT, f"epoll_pwait ({LIBC})"), 75),
+        stacks.Stack(1, wake, 25),
         stacks.Stack(2, (f"0x1 ({SITE}/granian/_granian.so)", f"epoll_wait ({LIBC})"), 5),
         stacks.Stack(9, ("f (/a.py:1)",), 50),
     ]
-    cpu = {1: 40.0, 2: 10.0, 3: 5.0, 4: 2.0, 5: 0.0}
+    cpu = {
+        1: stacks.Spent(40.0, 8.0),
+        2: stacks.Spent(6.0, 4.0),
+        3: stacks.Spent(5.0, 0.0),
+        4: stacks.Spent(0.0, 2.0),
+        5: stacks.Spent(),
+    }
     spent = stacks.spent(seen, cpu, {3: "event_engine", 4: "meshctl"}, nameless=stacks.HTTP_SERVER)
-    assert spent == {stacks.HTTP_SERVER: 12.0, stacks.ASGI: 30.0, stacks.ROUTING: 10.0, stacks.GRPC: 5.0}
-    assert sum(spent.values()) == sum(cpu.values())
+    assert spent == {
+        stacks.HTTP_SERVER: 14.0,
+        stacks.ASGI: 30.0,
+        stacks.ROUTING: 10.0,
+        stacks.GRPC: 5.0,
+        stacks.LOOP: 6.0,
+    }
+    assert sum(spent.values()) == sum(used.all for used in cpu.values())
