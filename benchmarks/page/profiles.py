@@ -33,8 +33,8 @@ def profiles(results: Results) -> str:
         return ""
     text = prose(
         "CPU of a no-op request by part, in the process of `meshctl run` (gateway) and in the replica. What the kernel "
-        "counts for each thread, for its own code and for system calls, is shared out by sampled stacks (`make profile`), "
-        "so parts of a few per cent are rough figures. System calls are in the part that makes them."
+        "counts for each thread, its own code and system calls, is shared out by sampled stacks (`make profile`), so "
+        "parts of a few per cent are rough figures. System calls are in the part that makes them."
     )
     legend = "".join(f"- {part}: {what}\n" for part, what in PARTS.items())
     drawn = plot("profile", "CPU of a request, by part")
