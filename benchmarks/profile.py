@@ -39,6 +39,7 @@ SAMPLES_PER_SECOND = {64: 20, 1: 50}
 """By connections. Stopped more often, batches of many connections would swell; one connection has none."""
 NAMELESS = {"gateway": stacks.HTTP_SERVER, "replica": stacks.OTHER}
 """Whose the threads are that run no Python and have no name of their own: granian names none of its."""
+PY_SPY = str(Path(sys.executable).with_name("py-spy"))
 RUNS = 5
 RUN_S = 2.0
 SAMPLED_S = 40
@@ -143,7 +144,7 @@ class Measured:
 @contextlib.contextmanager
 def sampler(pid: int, file: Path, rate: int) -> Iterator[subprocess.Popen[str]]:
     """Run py-spy on a process; it ends by itself, or here."""
-    command = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid), "--output", str(file)]
+    command = [PY_SPY, "record", "--pid", str(pid), "--output", str(file)]
     command += ["--format", "raw", "--function", "--threads", "--full-filenames", "--native"]
     command += ["--rate", str(rate), "--duration", str(SAMPLED_S)]
     end_with_us = functools.partial(die_with, os.getpid())
@@ -163,6 +164,8 @@ def main() -> None:
     parser.add_argument("--name", default="profile", help="name of the file in benchmarks/results")
     parser.add_argument("--stacks", type=Path, help="directory to keep the stacks in, for a flame graph of them")
     arguments = parser.parse_args()
+    if not Path(PY_SPY).exists():
+        raise SystemExit("py-spy is not installed; `make profile` installs it")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="mesh-profile-") as passing:
         place: Path = arguments.stacks or Path(passing)

@@ -1,6 +1,6 @@
 """Small plots as SVG text: bars, stacked bars, lines. Pure: the same figures give the same bytes.
 
-Text takes a grey that can be read on light and dark pages alike; where the page's reader prefers dark, lighter tones.
+Text takes a grey that can be read on light and dark pages alike: an image does not know on which it stands.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ COLOURS = (
     *("#b06ab3", "#7a8796", "#5f7fbf", "#c98f5b", "#6f9c4e", "#bf5f9f", "#808080", "#4fa3c7"),
 )
 _STYLE = (
-    "<style>text{font:11px system-ui,sans-serif;fill:#57606a}.t{font-size:12px;font-weight:600}"
-    ".g{stroke:#8884;fill:none}@media(prefers-color-scheme:dark){text{fill:#a4adb8}}</style>"
+    "<style>text{font:11px system-ui,sans-serif;fill:#737b85}.t{font-size:12px;font-weight:600}"
+    ".g{stroke:#8884;fill:none}</style>"
 )
 
 
