@@ -59,7 +59,7 @@ class Discovery(discovery_service_pb2_grpc.DiscoveryServiceServicer):
             await self._redirect(context)
             return
         name = first.gateway_id or first.caller_id
-        number = term.subscribe(Subscriber(first.gateway_id, first.caller_id))
+        number = term.subscribe(Subscriber(first.gateway_id, first.caller_id, takes_changes=first.takes_changes))
         term.acknowledge(number, wire.from_proto(first.serving, Generation), first.applications)
         gone = asyncio.Event()
         tasks = Tasks(on_failure=lambda _: gone.set())

@@ -39,7 +39,7 @@ from mesh.controlplane.records import (
     replica_key,
     worker_key,
 )
-from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, Compare, Put, Remove, Store
+from mesh.controlplane.store import COMMIT_BYTES_MAX, OPERATIONS_MAX, Compare, OutcomeUnknown, Put, Remove, Store
 from mesh.controlplane.term import Term
 from mesh.packages.place import is_in_place
 from mesh.v1 import deployment_pb2, worker_service_pb2
@@ -92,7 +92,11 @@ class Executor:
         mirror = self._term.mirror
         compares = [self._fence, *(Compare(key, mirror.revision_of(key)) for key in values)]
         operations = [Remove(key) if value is None else Put(key, value) for key, value in values.items()]
-        revision = await self._store.commit(compares, operations)
+        try:
+            revision = await self._store.commit(compares, operations)
+        except OutcomeUnknown:
+            mirror.is_behind = True
+            raise
         mirror.committed(values, revision)
         self._term.changed.ring()
         return revision
@@ -126,8 +130,6 @@ class Executor:
         config = wire.to_proto(wanted, deployment_pb2.ApplicationConfig)
         message = worker_service_pb2.Build(build_id=action.build_id, config=config, timeout_s=self._build_timeout_s)
         outbox.put(SessionResponse(build=message))
-        # The build's deadline is now the next thing that time alone may bring.
-        self._term.changed.ring()
 
 
 def parts(values: Mapping[str, bytes | None]) -> Iterator[dict[str, bytes | None]]:

@@ -20,6 +20,7 @@ from mesh.controlplane.apply import Applied, applied, check_expected, check_unde
 from mesh.controlplane.execute import parts
 from mesh.controlplane.history import Why, noted
 from mesh.controlplane.leader import Leadership
+from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.package_store import PackageStore
 from mesh.controlplane.records import (
     APPLICATIONS,
@@ -41,7 +42,7 @@ from mesh.controlplane.validate import (
     named_packages,
     options_problems,
 )
-from mesh.errors import Conflict, InvalidConfig, NotFound, Problem, Unreachable
+from mesh.errors import Conflict, InvalidConfig, MeshError, NotFound, Problem, Unreachable
 from mesh.model import Application, ApplicationConfig, Cors
 from mesh.revision import RevisionHistory
 from mesh.serving.cors import cors_problems
@@ -59,19 +60,24 @@ log = logging.getLogger("mesh.controlplane.goal")
 class Stored:
     """The goal state as it was read."""
 
-    applications: dict[str, Application]
+    applications: Mapping[str, Application]
     options: deployment_pb2.Config
-    items: Mapping[str, Item]
+    revision_of: Callable[[str], int]
+    """Returns the revision of a key's last change; 0 if it does not exist."""
+    items: Mapping[str, Item] | None = None
+    """As they were read; None if they were not, since the leader knows them."""
     history: RevisionHistory = field(default_factory=RevisionHistory)
     """Of the one application that is to be changed."""
 
-    def revision_of(self, key: str) -> int:
-        """Return the revision of the key's last change; 0 if it does not exist."""
-        return self.items[key].revision if key in self.items else 0
-
     def has(self, values: Values) -> bool:
-        """Whether exactly these values are stored (None: the key is not there)."""
-        return all((self.items[key].value if key in self.items else None) == value for key, value in values.items())
+        """Whether exactly these values were read (None: the key is not there)."""
+        if (items := self.items) is None:
+            return False
+        return all((items[key].value if key in items else None) == value for key, value in values.items())
+
+    def has_key(self, key: str) -> bool:
+        """Whether a key exists."""
+        return self.revision_of(key) > 0
 
 
 Values: TypeAlias = dict[str, bytes | None]
@@ -158,7 +164,7 @@ class GoalState:
             running = [a for _, a in sorted(stored.applications.items()) if not a.deleting]
             result = tuple(deleted(application) for application in running[:APPLICATIONS_PER_APPLY_MAX])
             values = values_of(result)
-            if OPTIONS in stored.items and not result:
+            if stored.has_key(OPTIONS) and not result:
                 values[OPTIONS] = None
             return result, values
 
@@ -183,15 +189,17 @@ class GoalState:
             for attempt in range(ATTEMPTS_MAX):
                 if attempt:
                     await asyncio.sleep(_PAUSES.pause_s(attempt, self._clock.random))
-                stored = await self._read(application)
-                if unknown_outcome is not None and stored.has(unknown_outcome[1]):
-                    return unknown_outcome[0]
-                result, values = decide(stored)
+                decided = await self._from_known(term.mirror, decide, application) if not attempt else None
+                if decided is None:
+                    stored = await self._read(application)
+                    if unknown_outcome is not None and stored.has(unknown_outcome[1]):
+                        return unknown_outcome[0]
+                    decided = (stored, *decide(stored))
+                stored, result, values = decided
                 if not values:
                     return result
                 try:
-                    await self._note(term, result, stored, why())
-                    await self._commit(term, values, stored.revision_of)
+                    await self._store_all(term, values, await self._notes(result, stored, why()), stored)
                 except Conflict as error:
                     unknown_outcome = None
                     log.debug("the goal state changed meanwhile: %s; looking again", error)
@@ -203,21 +211,36 @@ class GoalState:
                     return result
             raise Conflict("the goal state kept changing meanwhile; nothing was done", hint="repeat the command")
 
-    async def _note(self, term: Term, result: Iterable[Applied], stored: Stored, why: Why) -> None:
-        """Write down the revisions that are about to be accepted, with what became of those before."""
-        values: Values = {}
-        revisions: dict[str, int] = {}
+    async def _notes(self, result: Iterable[Applied], stored: Stored, why: Why) -> dict[str, tuple[bytes, int]]:
+        """Return what is to be noted of the revisions that are made, and of those before, by key; with its revision."""
+        made = {}
         for item in result:
             before = stored.applications.get(item.name)
-            if item.application is None or (before is not None and before.revision == item.revision):
-                continue
-            key = history_key(item.name)
-            known = await self._store.get(key)
-            history = decode_history(key, known.value) if known is not None else RevisionHistory()
-            values[key] = encode_history(noted(history, before, item.application, why))
-            revisions[key] = known.revision if known is not None else 0
-        for part in parts(values):
-            await self._commit(term, part, revisions.__getitem__)
+            if item.application is not None and (before is None or before.revision != item.revision):
+                made[history_key(item.name)] = (before, item.application)
+        known = dict(zip(made, await asyncio.gather(*map(self._store.get, made)), strict=True))
+        notes = {}
+        for key, (before, after) in made.items():
+            item_known = known[key]
+            history = decode_history(key, item_known.value) if item_known is not None else RevisionHistory()
+            value = encode_history(noted(history, before, after, why))
+            notes[key] = (value, item_known.revision if item_known is not None else 0)
+        return notes
+
+    async def _store_all(
+        self, term: Term, values: Values, notes: Mapping[str, tuple[bytes, int]], stored: Stored
+    ) -> None:
+        """Store what was decided and what is noted of it: at once, or the notes first where that is too much."""
+
+        def revision_of(key: str) -> int:
+            return notes[key][1] if key in notes else stored.revision_of(key)
+
+        noted_values: Values = {key: value for key, (value, _) in notes.items()}
+        if len(list(parts(noted_values | values))) > 1:
+            for part in parts(noted_values):
+                await self._commit(term, part, revision_of)
+            noted_values = {}
+        await self._commit(term, noted_values | values, revision_of)
 
     async def _commit(self, term: Term, values: Values, revision_of: Callable[[str], int]) -> None:
         if not self._leadership.is_leader:
@@ -226,19 +249,40 @@ class GoalState:
         operations = [Remove(key) if value is None else Put(key, value) for key, value in values.items()]
         try:
             revision = await self._store.commit(compares, operations)
+        except OutcomeUnknown:
+            term.mirror.is_behind = True
+            raise
         except ValueError as error:
             text = f"the change is too large for one commit of the store: {error}"
             raise InvalidConfig((Problem("applications", text, "apply it in parts, keeping the others"),)) from error
         term.mirror.committed(values, revision)
         term.changed.ring()
 
+    async def _from_known(
+        self, mirror: Mirror, decide: Decide, application: str
+    ) -> tuple[Stored, tuple[Applied, ...], Values] | None:
+        """Decide on the goal state as the leader knows it; None if it has to be read.
+
+        What is to be stored is compared with the store when it is. That there is nothing to store, or an error, is said
+        of what was read only: nothing would tell that it is not so any more.
+        """
+        history = await self.history(application) if application else RevisionHistory()
+        if mirror.is_behind:
+            return None
+        known = Stored(mirror.applications, mirror.options, mirror.revision_of, history=history)
+        try:
+            result, values = decide(known)
+        except MeshError:
+            return None
+        return (known, result, values) if values else None
+
     async def _read(self, application: str = "") -> Stored:
-        listing = await self._store.list(APPLICATIONS)
-        options = await self._store.get(OPTIONS)
+        listing, options = await asyncio.gather(self._store.list(APPLICATIONS), self._store.get(OPTIONS))
         items = {item.key: item for item in (*listing.items, *((options,) if options else ()))}
         decoded = decode_options(options.value) if options else deployment_pb2.Config()
         history = await self.history(application) if application else RevisionHistory()
-        return Stored(applications_of(listing.items), decoded, items, history)
+        revisions = {key: item.revision for key, item in items.items()}
+        return Stored(applications_of(listing.items), decoded, lambda key: revisions.get(key, 0), items, history)
 
 
 def config_of(

@@ -34,14 +34,16 @@ class View:
 
 def happened(before: View, after: View, why: Mapping[str, str]) -> Iterator[Event]:
     """Yield what happened from one view to the next; `why` replicas were stopped or forgotten, by their ids."""
-    for name, application in sorted(after.applications.items()):
+    applications = after.applications if after.applications is not before.applications else {}
+    for name, application in sorted(applications.items()):
         yield from _of_application(name, before.applications.get(name), application)
     for name, revision, worker_id in sorted(after.building - before.building):
         text, reason = f"worker {worker_id} imports it", EventReason.BUILDING
         yield Event(reason=reason, message=text, application=name, revision=revision, worker_id=worker_id)
-    for replica_id in sorted(before.replicas.keys() | after.replicas.keys()):
+    replicas = before.replicas.keys() | after.replicas.keys() if after.replicas is not before.replicas else ()
+    for replica_id in sorted(replicas):
         one, other = before.replicas.get(replica_id), after.replicas.get(replica_id)
-        if one != other:
+        if one is not other and one != other:
             yield from _of_replica(one, other, why.get(replica_id, ""))
     for name in sorted(before.applications.keys() - after.applications.keys()):
         yield Event(reason=EventReason.DELETED, message="its last replica is gone", application=name)

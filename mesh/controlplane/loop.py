@@ -11,6 +11,7 @@ import contextlib
 import logging
 
 from mesh.clock import Clock
+from mesh.controlplane.actions import BuildApplication
 from mesh.controlplane.bell import Bell, wait_until
 from mesh.controlplane.event_log import EventLog
 from mesh.controlplane.execute import Executor
@@ -25,6 +26,9 @@ from mesh.lifecycle import Tasks
 from mesh.settings import ControlPlaneSettings
 from mesh.telemetry import DEPLOYMENT_REPLICAS, RECONCILES, WORKERS
 
+PACE_S_MAX = 0.02
+"""Seconds between two passes at most that changes wait for each other: as long as a look takes, so that it never takes
+more than half of this process's time."""
 IDLE_S_MAX = 5.0
 """Seconds without a pass: were a change ever missed, it is found then."""
 
@@ -42,6 +46,8 @@ class Loop:
         self._follower = Follower(store, clock)
         self._mirror: Mirror | None = None
         self._term: Term | None = None
+        self._look_s = 0.0
+        """Seconds that the last look took."""
         self.changed = Bell()
         """Rings when a term began or ended."""
 
@@ -130,6 +136,8 @@ class Loop:
         while True:
             ticket = term.changed.ticket()
             try:
+                if term.mirror.is_behind:
+                    await self._follower.read_again(term.mirror)
                 due_s = await self._pass(term, executor)
                 attempt = 0
             except (Conflict, OutcomeUnknown, Unreachable) as error:
@@ -143,6 +151,8 @@ class Loop:
                     await self._follower.read_again(term.mirror)
                     term.changed.ring()
                 continue
+            # What comes meanwhile is looked at together.
+            await asyncio.sleep(min(PACE_S_MAX, self._look_s))
             await wait_until(ticket, due_s)
 
     async def _pass(self, term: Term, executor: Executor) -> float:
@@ -154,21 +164,25 @@ class Loop:
             term.registry.restart_limits(still, now=now)
         desired, observed = term.desired, term.observed(self._clock.token(8))
         actions = reconcile(desired, observed, now)
-        term.note(now=now, wall=self._clock.wall())
+        # Published first: what is known now must reach the gateways at once, also while the store cannot be written.
+        term.publish(observed, now)
+        term.note(observed, now=now, wall=self._clock.wall())
         # Only what was noted just now: of one that goes later it must be seen first that it said so.
         placed = [*(replica.worker_id for replica in term.mirror.replicas.values()), *term.mirror.workers]
         term.registry.drop_lost(now=now, grace_s=self._settings.worker_grace_s, placed=placed)
-        # Published before acting: what is known now must reach the gateways also while the store cannot be written.
-        term.publish(now)
         if self._term is not term:
             self._term = term
             self.changed.ring()
         term.chronicle.decided(actions)
+        self._look_s = self._clock.monotonic() - now
         await executor.execute(actions, now=now)
+        if any(isinstance(action, BuildApplication) for action in actions):
+            # At once: it may have ended by the next look.
+            term.note(term.observed(), now=self._clock.monotonic(), wall=self._clock.wall())
         term.builds.keep(term.mirror.applications)
         WORKERS.set(len(term.outboxes))
         DEPLOYMENT_REPLICAS.counts = term.replica_counts(now=now)
         RECONCILES.labels("changed" if actions else "settled").inc()
-        due = (next_due(desired, observed, now), term.withdrawals.due(now))
+        due = (next_due(term.desired, term.observed(), now), term.withdrawals.due(now))
         left_s = (at - self._clock.monotonic() for at in due if at is not None)
         return max(0.0, min((IDLE_S_MAX, *left_s)))

@@ -6,7 +6,8 @@ and the leader's own commits. Never talks to the store. Called by `loop`, `execu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 from mesh import model
 from mesh.controlplane.records import (
@@ -23,24 +24,72 @@ from mesh.controlplane.records import (
 from mesh.controlplane.store import Batch, Listing
 from mesh.v1 import deployment_pb2
 
+_T = TypeVar("_T")
+
+
+class _Kept(Generic[_T]):
+    """Values by name. What is shown of them never changes: after a change another mapping is shown."""
+
+    def __init__(self, prefix: str, decode: Callable[[str, bytes], _T]) -> None:
+        self.prefix = prefix
+        self._decode = decode
+        self._values: dict[str, _T] = {}
+        self._shown: Mapping[str, _T] | None = None
+
+    @property
+    def shown(self) -> Mapping[str, _T]:
+        if self._shown is None:
+            self._shown = dict(self._values)
+        return self._shown
+
+    def set(self, key: str, value: bytes | None) -> None:
+        """Keep what is stored at a key (None: nothing). Raises Unreachable if it cannot be read."""
+        name = key.removeprefix(self.prefix)
+        if value is None:
+            self._values.pop(name, None)
+        else:
+            self._values[name] = self._decode(key, value)
+        self._shown = None
+
 
 class Mirror:
     """What is stored, as of the newest news of each key. News older than what is known changes nothing."""
 
     def __init__(self, listing: Listing) -> None:
-        self.applications: dict[str, model.Application] = {}
-        self.replicas: dict[str, model.Replica] = {}
-        self.workers: dict[str, model.WorkerGoal] = {}
-        """What was asked of workers."""
+        self._applications = _Kept(APPLICATIONS, decode_application)
+        self._replicas = _Kept(REPLICAS, decode_replica)
+        self._workers = _Kept(WORKERS, decode_worker)
+        self._events: _Kept[bytes] = _Kept(EVENTS, lambda _, value: value)
+        self._kept: tuple[_Kept[Any], ...] = (self._applications, self._replicas, self._workers, self._events)
         self.options = deployment_pb2.Config()
-        self.events: dict[str, bytes] = {}
-        """Logs of events as they are stored: nobody reads them but the next leader."""
+        self.is_behind = False
+        """Whether something may be stored of which it has not heard: a commit of this process, of unknown outcome."""
         # Of each key the revision of its last known change. A removed key stays until the watch has passed its
         # removal: a late event of before must not bring it back.
         self._revisions: dict[str, int] = {}
         self._removed: dict[str, int] = {}
         self._listed = 0
         self.load(listing)
+
+    @property
+    def applications(self) -> Mapping[str, model.Application]:
+        """The goal state by name. This mapping, like those below, stays as it is; after a change there is another."""
+        return self._applications.shown
+
+    @property
+    def replicas(self) -> Mapping[str, model.Replica]:
+        """The placements by id."""
+        return self._replicas.shown
+
+    @property
+    def workers(self) -> Mapping[str, model.WorkerGoal]:
+        """What was asked of workers, by id."""
+        return self._workers.shown
+
+    @property
+    def events(self) -> Mapping[str, bytes]:
+        """Logs of events as they are stored: nobody reads them but the next leader."""
+        return self._events.shown
 
     @property
     def listed(self) -> int:
@@ -54,6 +103,7 @@ class Mirror:
     def load(self, listing: Listing) -> None:
         """Take a listing of all keys, as good as any news up to its revision."""
         self._listed = max(self._listed, listing.revision)
+        self.is_behind = False
         listed = {item.key for item in listing.items}
         gone = [key for key, known in self._revisions.items() if key not in listed and known <= listing.revision]
         for key in gone:
@@ -87,29 +137,9 @@ class Mirror:
         else:
             self._revisions[key] = revision
             self._removed.pop(key, None)
-        if key.startswith(APPLICATIONS):
-            name = key.removeprefix(APPLICATIONS)
-            if value is None:
-                self.applications.pop(name, None)
-            else:
-                self.applications[name] = decode_application(key, value)
-        elif key.startswith(REPLICAS):
-            replica_id = key.removeprefix(REPLICAS)
-            if value is None:
-                self.replicas.pop(replica_id, None)
-            else:
-                self.replicas[replica_id] = decode_replica(key, value)
-        elif key.startswith(WORKERS):
-            worker_id = key.removeprefix(WORKERS)
-            if value is None:
-                self.workers.pop(worker_id, None)
-            else:
-                self.workers[worker_id] = decode_worker(key, value)
-        elif key.startswith(EVENTS):
-            name = key.removeprefix(EVENTS)
-            if value is None:
-                self.events.pop(name, None)
-            else:
-                self.events[name] = value
-        elif key == OPTIONS:
+        for kept in self._kept:
+            if key.startswith(kept.prefix):
+                kept.set(key, value)
+                return
+        if key == OPTIONS:
             self.options = decode_options(value) if value is not None else deployment_pb2.Config()

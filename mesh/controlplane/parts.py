@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from mesh.controlplane.memo import Memo
 from mesh.controlplane.publish import RoutedApplication, Snapshot
 from mesh.model import Generation, Interface
 
@@ -21,17 +22,22 @@ class Parts:
 
     def __init__(self) -> None:
         self._parts: dict[str, RoutedApplication] = {}
+        self._made: Memo[RoutedApplication] = Memo()
         self._changed: dict[str, Generation] = {}
 
     def note(self, routed: Snapshot, generation: Generation, asked: Collection[str]) -> None:
         """Take the newest snapshot, of that generation. `asked` are all names that somebody asks for."""
         before = self._parts
-        self._parts = {application.name: _without_interfaces(application) for application in routed.applications}
+        self._parts = {application.name: self._part(application) for application in routed.applications}
+        self._made.keep(self._parts)
         for name in before.keys() | self._parts.keys():
             if before.get(name) != self._parts.get(name):
                 self._changed[name] = generation
         kept = self._parts.keys() | set(asked)
         self._changed = {name: at for name, at in self._changed.items() if name in kept}
+
+    def _part(self, application: RoutedApplication) -> RoutedApplication:
+        return self._made.get(application.name, (application,), lambda: _without_interfaces(application))
 
     def changed(self, names: Collection[str]) -> Generation:
         """Return the generation since which what is known of these applications is as it is."""

@@ -33,6 +33,8 @@ class Placement:
             self._taken[replica.worker_id] += 1
             if not replica.stopping:
                 self._of_deployment[replica.worker_id, replica.application, replica.deployment] += 1
+        self.was_full = self.is_full
+        """Whether workers were there and none of them had room, before anything was chosen."""
 
     def choose(self, application: str, deployment: str) -> str | None:
         """Take room for one replica and return the worker's id; None if no worker has room."""

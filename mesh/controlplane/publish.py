@@ -7,11 +7,13 @@ generation: `loop` numbers what changed. Pure. Field names are those of the mess
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mesh.controlplane.memo import Memo
 from mesh.controlplane.pins import pinned_config
 from mesh.controlplane.rollout import is_built, is_ready, not_needed, plans, spec_of
+from mesh.controlplane.sight import Groups
 from mesh.model import (
     Application,
     Cors,
@@ -76,6 +78,10 @@ class Snapshot:
     """Every field set."""
     asked: tuple[str, ...] = ()
     """For a caller by handles: what it had asked for."""
+    since: Generation | None = None
+    """Set if it holds only what has changed since then."""
+    gone: tuple[str, ...] = ()
+    """Applications that are no more, since then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +96,49 @@ class Assignments:
     """It drains, and nothing of what it runs can be replaced elsewhere now."""
 
 
+class Told:
+    """What was made last for gateways and workers. One that is new makes the same, at more cost."""
+
+    def __init__(self) -> None:
+        self._routed: Memo[RoutedApplication] = Memo()
+        self._specs: Memo[tuple[tuple[str, ReplicaSpec], ...]] = Memo()
+        self._groups = Groups()
+
+    def by_application(self, replicas: Mapping[str, Replica]) -> Mapping[str, tuple[Replica, ...]]:
+        """Return the replicas of each application that has any."""
+        return self._groups.of(replicas)
+
+    def routed(self, application: Application, replicas: Sequence[Replica]) -> RoutedApplication:
+        """Return an application as gateways route to it, but for who has its route."""
+        inputs = (application, replicas)
+        return self._routed.get(application.config.name, inputs, lambda: _routed(application, replicas))
+
+    def specs(self, application: Application, replicas: Sequence[Replica]) -> tuple[tuple[str, ReplicaSpec], ...]:
+        """Return what workers are told of the replicas of an application: worker and order of each."""
+        inputs = (application, replicas)
+        return self._specs.get(application.config.name, inputs, lambda: tuple(_specs(application, replicas)))
+
+    def keep(self, applications: Container[str]) -> None:
+        """Forget what is gone."""
+        self._routed.keep(applications)
+        self._specs.keep(applications)
+
+
 def snapshot(
     applications: Mapping[str, Application],
     replicas: Mapping[str, Replica],
     request_timeout_s: float,
     cors: Cors = NO_CORS,
+    told: Told | None = None,
 ) -> Snapshot:
-    """Return what gateways are to route by. `replicas` carry their current status; a timeout of 0 means not set."""
-    ready: dict[str, list[Replica]] = defaultdict(list)
-    for _, replica in sorted(replicas.items()):
-        if is_ready(replica):
-            ready[replica.application].append(replica)
-    endpoints: dict[tuple[str, str], list[Replica]] = defaultdict(list)
-    for name, application in applications.items():
-        apart = not_needed(application, ready[name])
-        for replica in ready[name]:
-            if replica.replica_id not in apart:
-                endpoints[name, replica.deployment].append(replica)
+    """Return what gateways are to route by. A timeout of 0 means not set.
+
+    `replicas` carry their current status, and come in the order of their ids.
+    """
+    told = told or Told()
+    of = told.by_application(replicas)
     routed = {
-        name: _routed(application, {spec: endpoints[name, spec] for spec in _deployment_names(application)})
+        name: told.routed(application, of.get(name, ()))
         for name, application in sorted(applications.items())
         if not application.deleting
     }
@@ -129,22 +159,23 @@ def assignments(
     worker_ids: Iterable[str],
     withdrawn: Collection[str] = (),
     cornered: Collection[str] = (),
+    told: Told | None = None,
 ) -> dict[str, Assignments]:
     """Return the orders of each worker: every replica placed on it that is not to stop.
 
     Those in `withdrawn` are to stop, but not yet. `cornered` are the workers whose replicas have nowhere to go.
     """
+    told = told or Told()
     kept: dict[str, list[str]] = defaultdict(list)
     for replica_id in sorted(withdrawn):
         if (held := replicas.get(replica_id)) is not None:
             kept[held.worker_id].append(replica_id)
     specs: dict[str, list[ReplicaSpec]] = {worker_id: [] for worker_id in worker_ids}
-    for _, replica in sorted(replicas.items()):
-        application = applications.get(replica.application)
-        if replica.stopping or application is None or replica.worker_id not in specs:
-            continue
-        if (spec := _replica_spec(application, replica)) is not None:
-            specs[replica.worker_id].append(spec)
+    for name, of_application in told.by_application(replicas).items():
+        if (application := applications.get(name)) is not None:
+            for worker_id, spec in told.specs(application, of_application):
+                if (of_worker_id := specs.get(worker_id)) is not None:
+                    of_worker_id.append(spec)
     return {
         worker_id: Assignments(
             replicas=tuple(of_worker), withdrawn=tuple(kept[worker_id]), no_room_elsewhere=worker_id in cornered
@@ -153,7 +184,13 @@ def assignments(
     }
 
 
-def _routed(application: Application, endpoints: Mapping[str, list[Replica]]) -> RoutedApplication:
+def _routed(application: Application, replicas: Iterable[Replica]) -> RoutedApplication:
+    ready = [replica for replica in replicas if is_ready(replica)]
+    apart = not_needed(application, ready)
+    endpoints: dict[str, list[Replica]] = {name: [] for name in _deployment_names(application)}
+    for replica in ready:
+        if replica.replica_id not in apart and replica.deployment in endpoints:
+            endpoints[replica.deployment].append(replica)
     specs = {name: _spec_in_force(application, name, ready) for name, ready in endpoints.items()}
     failed = application.failure is not None and application.serving is None
     plan = _routing_plan(application, endpoints)
@@ -269,6 +306,12 @@ def _routing_plan(application: Application, endpoints: Mapping[str, list[Replica
         if spec.ingress and new >= enough:
             return plan
     return serving
+
+
+def _specs(application: Application, replicas: Iterable[Replica]) -> Iterator[tuple[str, ReplicaSpec]]:
+    for replica in replicas:
+        if not replica.stopping and (spec := _replica_spec(application, replica)) is not None:
+            yield replica.worker_id, spec
 
 
 def _replica_spec(application: Application, replica: Replica) -> ReplicaSpec | None:

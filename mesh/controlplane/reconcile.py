@@ -7,9 +7,10 @@ Never does I/O, never reads a clock. Called by `loop` after each change and when
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from mesh.controlplane import drain, handover, rollout
 from mesh.controlplane.actions import (
@@ -31,7 +32,8 @@ from mesh.controlplane.actions import (
 from mesh.controlplane.builds import BUILDS_PER_WORKER_MAX, PREPARING_BUILDS_PER_WORKER_MAX, Build, is_wanted, plan_of
 from mesh.controlplane.limits import bounded_failure
 from mesh.controlplane.placement import Placement, ends_unasked
-from mesh.controlplane.registry import Presence, Worker, current_status, durable, pending
+from mesh.controlplane.registry import Presence, Worker, pending
+from mesh.controlplane.sight import Sight, by_application
 from mesh.model import Application, Awaited, DeploymentSpec, Failure, Plan, Replica, ReplicaState, WorkerGoal
 from mesh.packages.place import is_in_place
 from mesh.reasons import Reason
@@ -60,6 +62,8 @@ class Observed:
     """Random text, new for each pass: makes the ids of new replicas and builds unique over time."""
     min_ready_s: float = 0.0
     """Seconds for which a replica of a new version must be ready before it stands in for one that serves."""
+    sight: Sight = field(default_factory=Sight, compare=False)
+    """What was seen before; it changes no answer."""
 
 
 def reconcile(desired: Desired, observed: Observed, now: float) -> tuple[Action, ...]:
@@ -69,15 +73,14 @@ def reconcile(desired: Desired, observed: Observed, now: float) -> tuple[Action,
 
 def seen(observed: Observed) -> dict[str, Replica]:
     """Return the placements, each with what is known of it now."""
-    return {
-        replica_id: replace(replica, status=current_status(replica, observed.workers.get(replica.worker_id)))
-        for replica_id, replica in sorted(observed.replicas.items())
-    }
+    return observed.sight.seen(observed.replicas, observed.workers)
 
 
 def counted(observed: Observed, now: float) -> Observed:
     """Return what is seen without the replicas of lost workers: they are kept for when those come back, no more."""
     lost = {w.worker_id for w in observed.workers.values() if w.presence(now, observed.grace_s) is Presence.LOST}
+    if not lost:
+        return observed
     return replace(observed, replicas={i: r for i, r in observed.replicas.items() if r.worker_id not in lost})
 
 
@@ -89,14 +92,16 @@ def next_due(desired: Desired, observed: Observed, now: float) -> float | None:
         if worker.presence(now, observed.grace_s) is Presence.AWAY
     ]
     due += [build.deadline for build in observed.builds.values() if not build.ended]
-    for application in desired.applications.values():
-        if application.paused:
+    replicas = observed.sight.by_application(observed.replicas, observed.workers)
+    for name, application in desired.applications.items():
+        of_application = replicas.get(name, ())
+        if application.paused or observed.sight.at_rest(application, of_application):
             continue
         limits = {(s.name, s.version): rollout.startup_limit_s(s) for s in rollout.new_versions(application)}
-        for replica in observed.replicas.values() if limits else ():
+        for replica in of_application if limits else ():
             limit_s = limits.get((replica.deployment, replica.version))
             worker = observed.workers.get(replica.worker_id)
-            if limit_s is None or worker is None or replica.application != application.config.name:
+            if limit_s is None or worker is None:
                 continue
             if (since := worker.unready_since.get(replica.replica_id)) is not None:
                 due.append(since + limit_s)
@@ -117,20 +122,18 @@ class _Pass:
         self._draining = drain.draining(desired.workers, observed.workers)
         self._presence = {w.worker_id: w.presence(now, observed.grace_s) for w in observed.workers.values()}
         self._replicas = seen(observed)
-        self._forgotten = {i: why for i, r in self._replicas.items() if (why := self._gone(r))}
-        self._of_application: dict[str, list[Replica]] = defaultdict(list)
-        lost = []
-        for replica_id, replica in self._replicas.items():
-            if replica_id in self._forgotten:
-                continue
-            if self._presence.get(replica.worker_id) is Presence.LOST:
-                lost.append(replica)
-            else:
-                self._of_application[replica.application].append(replica)
+        leaving = {worker.worker_id for worker in observed.workers.values() if worker.leaving}
+        going = ((i, r) for i, r in self._replicas.items() if r.stopping or r.worker_id in leaving)
+        self._forgotten = {i: why for i, r in going if (why := self._gone(r))}
+        self._of_application: Mapping[str, Sequence[Replica]] = observed.sight.by_application(
+            observed.replicas, observed.workers
+        )
+        lost_ids = {worker_id for worker_id, presence in self._presence.items() if presence is Presence.LOST}
+        lost = [r for i, r in self._replicas.items() if r.worker_id in lost_ids and i not in self._forgotten]
+        if self._forgotten or lost:
+            kept = {i: r for i, r in self._replicas.items() if not (i in self._forgotten or r.worker_id in lost_ids)}
+            self._of_application = by_application(kept)
         self._forgotten |= {r.replica_id: "its worker is lost" for r in lost if self._is_replaced(r)}
-        remaining = (r for i, r in self._replicas.items() if i not in self._forgotten)
-        self._placement = Placement(observed.workers.values(), remaining, self._draining)
-        self._full = self._placement.is_full and not any(replica.stopping for replica in self._replicas.values())
         running = [build for build in observed.builds.values() if self._runs(build)]
         self._overtaken = [b for b in running if not is_wanted(b, desired.applications.get(b.application))]
         self._building = Counter((b.worker_id, b.prepares) for b in running if b not in self._overtaken)
@@ -141,18 +144,31 @@ class _Pass:
             yield CancelBuild(build.build_id, build.application, build.session)
         for replica_id, why in self._forgotten.items():
             yield ForgetReplica(replica_id, why)
-        for replica_id, replica in self._replicas.items():
-            stored = self._observed.replicas[replica_id].status
-            if replica_id not in self._forgotten and durable(stored) != durable(replica.status):
+        observed = self._observed
+        for replica_id, replica in observed.sight.unsaved(observed.replicas, observed.workers).items():
+            if replica_id not in self._forgotten:
                 yield RecordStatus(replica_id, replace(replica.status, ongoing_requests=0))
         for worker_id in drain.outdated(
             self._desired.workers, self._observed.workers, self._observed.grace_s, self._now
         ):
             yield ForgetWorker(worker_id)
         for name in sorted(set(self._of_application) - set(self._desired.applications)):
-            yield from _stop(self._of_application[name], "its application is gone")
+            yield from _stop(self._of(name), "its application is gone")
         for name, application in sorted(self._desired.applications.items()):
-            yield from self._application(application, self._of_application[name])
+            yield from self._application(application, self._of(name))
+
+    @cached_property
+    def _placement(self) -> Placement:
+        """Room as this pass leaves it; counted only if something has to be placed."""
+        remaining = (r for i, r in self._replicas.items() if i not in self._forgotten)
+        return Placement(self._observed.workers.values(), remaining, self._draining)
+
+    @cached_property
+    def _full(self) -> bool:
+        return self._placement.was_full and not any(replica.stopping for replica in self._replicas.values())
+
+    def _of(self, application: str) -> Sequence[Replica]:
+        return self._of_application.get(application, ())
 
     def _gone(self, replica: Replica) -> str:
         """Return why a replica's record is to be forgotten, or ""."""
@@ -172,10 +188,12 @@ class _Pass:
     def _is_replaced(self, lost: Replica) -> bool:
         """Whether a replica of a lost worker is needed no more. Until then it may be all there is."""
         application = self._desired.applications.get(lost.application)
-        return application is None or rollout.is_replaced(application, lost, self._of_application[lost.application])
+        return application is None or rollout.is_replaced(application, lost, self._of(lost.application))
 
-    def _application(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
+    def _application(self, application: Application, replicas: Sequence[Replica]) -> Iterator[Action]:
         name = application.config.name
+        if not self._draining and self._observed.sight.at_rest(application, replicas):
+            return
         if application.deleting:
             if replicas:
                 yield from _stop(replicas, "its application is being deleted")
@@ -202,11 +220,11 @@ class _Pass:
             yield MarkServing(name, application.revision)
         yield from self._roll(application, replicas)
 
-    def _is_wholly_ready(self, application: Application, replicas: list[Replica]) -> bool:
+    def _is_wholly_ready(self, application: Application, replicas: Sequence[Replica]) -> bool:
         fresh = self._fresh(application, replicas)
         return rollout.is_wholly_ready(application, (r for r in replicas if r.replica_id not in fresh))
 
-    def _fresh(self, application: Application, replicas: list[Replica]) -> frozenset[str]:
+    def _fresh(self, application: Application, replicas: Sequence[Replica]) -> frozenset[str]:
         """Return the replicas of new versions that are ready too short a time to rely on. First ones have no choice."""
         if not self._observed.min_ready_s or application.serving is None:
             return frozenset()
@@ -225,12 +243,12 @@ class _Pass:
         application = self._desired.applications[awaited.application]
         if application.serving is not None and application.serving.revision >= awaited.revision:
             return True
-        replicas = self._of_application[awaited.application]
+        replicas = self._of(awaited.application)
         if self._is_wholly_ready(application, replicas):
             return True
         return self._full and rollout.lacks_only_room(application, replicas)
 
-    def _build(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
+    def _build(self, application: Application, replicas: Sequence[Replica]) -> Iterator[Action]:
         name, revision = application.config.name, application.revision
         build = self._observed.builds.get(name)
         if build is not None and build.revision == revision:
@@ -261,7 +279,7 @@ class _Pass:
             self._building[worker_id, prepares] += 1
             yield BuildApplication(f"{name}-{revision}-{self._unique()}", name, revision, worker_id)
 
-    def _failed(self, application: Application, replicas: list[Replica], why: Failure) -> MarkFailed:
+    def _failed(self, application: Application, replicas: Sequence[Replica], why: Failure) -> MarkFailed:
         """Return the end of a revision. A plan that had begun to serve when it was replaced serves on."""
         begun = None if rollout.is_built(application) else rollout.superseded(application, replicas)[0]
         return MarkFailed(application.config.name, application.revision, bounded_failure(why), begun)
@@ -271,7 +289,7 @@ class _Pass:
         worker = self._observed.workers.get(build.worker_id)
         return not build.ended and worker is not None and worker.session == build.session
 
-    def _failure(self, application: Application, replicas: list[Replica]) -> Failure | None:
+    def _failure(self, application: Application, replicas: Sequence[Replica]) -> Failure | None:
         spent = rollout.spent(application, replicas)
         replicas = [replica for replica in replicas if not (replica.stopping or replica in spent)]
         for spec in rollout.new_versions(application):
@@ -285,7 +303,7 @@ class _Pass:
                 return why
         return rollout.refusal(application, replicas)
 
-    def _roll(self, application: Application, replicas: list[Replica]) -> Iterator[Action]:
+    def _roll(self, application: Application, replicas: Sequence[Replica]) -> Iterator[Action]:
         # One that drains unasked does not count: another takes its place, and its worker is not to start it again. One
         # that is held is to be as it is.
         apart = rollout.held_apart(application)
@@ -318,7 +336,7 @@ class _Pass:
             yield from self._place(application, spec, step.place)
         yield from _stop([r for r in known if r.deployment not in goals], "its deployment is not wanted")
 
-    def _restore(self, application: Application, live: list[Replica]) -> Iterator[Action]:
+    def _restore(self, application: Application, live: Sequence[Replica]) -> Iterator[Action]:
         """Make up for what was lost, and nothing else: the next revision is being built, or all is to stand still."""
         serving = {spec.name for spec in application.serving.deployments} if application.serving else set()
         for name, spec in sorted(rollout.standing(application).items()):
@@ -358,7 +376,7 @@ class _Pass:
         return f"{self._observed.token}{self._made:x}"
 
 
-def _stop(replicas: list[Replica], reason: str) -> Iterator[Action]:
+def _stop(replicas: Sequence[Replica], reason: str) -> Iterator[Action]:
     for replica in replicas:
         if not replica.stopping:
             yield StopReplica(replica.replica_id, reason)

@@ -7,8 +7,9 @@ Never decides what follows from it (`reconcile` does), never does I/O. Called by
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from operator import attrgetter
 
 from mesh.errors import Conflict
 from mesh.model import Replica, ReplicaState, ReplicaStatus, Resources
@@ -145,9 +146,16 @@ class Registry:
         worker = self._current(worker_id, session)
         if worker is None:
             return False
-        reports = {status.replica_id: status for status in replicas}
-        before = {k: _without_load(s) for k, s in worker.reports.items()}
-        changed = {k: _without_load(s) for k, s in reports.items()} != before
+        before = worker.reports
+        reports = {status.replica_id: _known(before.get(status.replica_id), status) for status in replicas}
+        if reports.keys() == before.keys() and all(status is before[i] for i, status in reports.items()):
+            self._workers[worker_id] = replace(worker, last_seen=now)
+            return False
+        changed = reports.keys() != before.keys() or any(
+            _without_load(status) != _without_load(before[i])
+            for i, status in reports.items()
+            if status is not before[i]
+        )
         self._workers[worker_id] = replace(
             worker,
             last_seen=now,
@@ -207,6 +215,24 @@ def durable(status: ReplicaStatus) -> ReplicaStatus:
     if status.state is ReplicaState.READY and status.reason is Reason.HEALTH_CHECK_FAILED:
         status = replace(status, reason=Reason.READY, message="")
     return replace(_without_load(status), settings_revision=0)
+
+
+_NOT_DURABLE = frozenset({"ongoing_requests", "since", "settings_revision"})
+_DURABLE = attrgetter(*(each.name for each in fields(ReplicaStatus) if each.name not in _NOT_DURABLE))
+
+
+def _known(before: ReplicaStatus | None, status: ReplicaStatus) -> ReplicaStatus:
+    """Return what was said before, if this is the same: what follows from it need not be derived again."""
+    return before if before is not None and (before is status or before == status) else status
+
+
+def differs(stored: ReplicaStatus, known: ReplicaStatus) -> bool:
+    """Whether what is known now is worth a write over what is stored: their durable parts differ."""
+    if stored is known:
+        return False
+    if stored.state is known.state and _DURABLE(stored) == _DURABLE(known):
+        return False
+    return durable(stored) != durable(known)
 
 
 def _without_load(status: ReplicaStatus) -> ReplicaStatus:

@@ -7,6 +7,7 @@ failed. Ready capacity never falls below the goal by a decision made here, also 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -294,6 +295,21 @@ def is_wholly_ready(application: Application, replicas: Iterable[Replica]) -> bo
     return all(
         ready.count((spec.name, spec.version)) >= spec.settings.num_replicas for spec in application.plan.deployments
     )
+
+
+def is_at_rest(application: Application, replicas: Sequence[Replica]) -> bool:
+    """Whether nothing is left to do for an application, now or later, while its replicas are as they are.
+
+    None of its workers drains. Its replicas may have settings to take yet: that is for them to do.
+    """
+    plan = application.plan
+    if plan is None or not is_built(application) or application.serving != plan:
+        return False
+    if application.failure or application.deleting or application.leaving or application.awaits:
+        return False
+    placed = Counter((replica.deployment, replica.version) for replica in replicas)
+    wanted = {(spec.name, spec.version): spec.settings.num_replicas for spec in plan.deployments}
+    return all(map(is_ready, replicas)) and placed == Counter(wanted)
 
 
 def lacks_only_room(application: Application, replicas: Iterable[Replica]) -> bool:

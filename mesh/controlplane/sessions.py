@@ -35,6 +35,7 @@ from mesh.v1.worker_service_pb2 import (
     BuildResult,
     Heartbeat,
     Redirect,
+    Report,
     SendLogsRequest,
     SendLogsResponse,
     SessionRequest,
@@ -130,10 +131,11 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
                 outbox.close()
 
     async def _receive(self, term: Term, session: int, outbox: Outbox, context: _Context, tasks: Tasks) -> None:
+        heard = _Heard()
         while (request := await read(context, None)) is not None:
             if request.WhichOneof("kind") == "build_result":
                 self._built(term, request.build_result, tasks)
-            if refusal := self._take(term, session, outbox.worker_id, request):
+            if refusal := self._take(term, session, outbox.worker_id, request, heard):
                 outbox.close(refusal)
                 return
         outbox.close()
@@ -148,13 +150,13 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
                 return
             await asyncio.sleep(wait_s)
 
-    def _take(self, term: Term, session: int, worker_id: str, request: SessionRequest) -> str:
+    def _take(self, term: Term, session: int, worker_id: str, request: SessionRequest, heard: _Heard) -> str:
         """Take one message. Returns why it cannot be taken, or ""."""
         now = self._clock.monotonic()
         match request.WhichOneof("kind"):
             case "report":
                 try:
-                    replicas = tuple(_status(status) for status in request.report.replicas)
+                    replicas = heard.read(request.report)
                 except ValueError as error:
                     return f"the report cannot be read: {error}"
                 if term.registry.report(worker_id, session, replicas, now=now):
@@ -188,7 +190,8 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
 
         What this look finds of them is remembered, for the one that counts: by `reconcile`, on the state of then.
         """
-        if (application := term.mirror.applications.get(build.application)) is not None:
+        schemas = any(built.interface.descriptor_set for built in build.deployments)
+        if schemas and (application := term.mirror.applications.get(build.application)) is not None:
             others = [other for name, other in term.mirror.applications.items() if name != build.application]
             await asyncio.to_thread(plan_of, application, build, others)
         if term.builds.ended(build):
@@ -198,6 +201,22 @@ class Sessions(worker_service_pb2_grpc.WorkerServiceServicer):
         leader = "" if self._leadership.is_leader else self._leadership.leader_address
         with contextlib.suppress(PeerGone):
             await write(context, SessionResponse(redirect=Redirect(leader=leader)))
+
+
+class _Heard:
+    """The last report of one session. Reports are whole, and most of each is as it was before."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[deployment_pb2.ReplicaStatus, ReplicaStatus]] = {}
+
+    def read(self, report: Report) -> tuple[ReplicaStatus, ...]:
+        """Return what is said of each replica. Raises ValueError."""
+        before, self._last = self._last, {}
+        for message in report.replicas:
+            known = before.get(message.replica_id)
+            same = known is not None and known[0] == message
+            self._last[message.replica_id] = known if known is not None and same else (message, _status(message))
+        return tuple(status for _, status in self._last.values())
 
 
 def _status(message: deployment_pb2.ReplicaStatus) -> ReplicaStatus:

@@ -7,7 +7,7 @@ those of the messages. Pure. Called by `api` through `loop`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from mesh.controlplane import drain, rollout
 from mesh.controlplane.placement import Placement
 from mesh.controlplane.reconcile import Desired, Observed, seen
 from mesh.controlplane.registry import Presence, Worker
+from mesh.controlplane.sight import by_application
 from mesh.model import (
     Application,
     ApplicationState,
@@ -120,7 +121,7 @@ class _Told(NamedTuple):
 NOTHING = _Told(Reason.UNSPECIFIED)
 
 
-class _Room(NamedTuple):
+class Room(NamedTuple):
     """Where replicas may go: why there is no room for one now, and which workers drain or are lost."""
 
     shortage: _Told = NOTHING
@@ -129,26 +130,11 @@ class _Room(NamedTuple):
     """Deployments, as application and name, that miss replicas because their workers are lost."""
 
 
-def applications_status(
-    desired: Desired, observed: Observed, lost: frozenset[tuple[str, str]] = frozenset()
-) -> tuple[ApplicationStatus, ...]:
-    """Return the status of every application, by name.
-
-    `lost` are deployments, as application and name, that miss replicas because their workers are lost.
-    """
-    replicas = tuple(seen(observed).values())
-    room = _room(desired, observed, replicas)._replace(lost=lost)
-    return tuple(
-        _application(application, [r for r in replicas if r.application == name], room)
-        for name, application in sorted(desired.applications.items())
-    )
-
-
 def stored_status(desired: Desired, replicas: Mapping[str, Replica], why: str) -> Status:
     """Return what an instance can tell that does not lead and reaches nobody who does: what it last read."""
-    placed = [replica for _, replica in sorted(replicas.items())]
+    placed = by_application(dict(sorted(replicas.items())))
     applications = tuple(
-        _application(application, [r for r in placed if r.application == name], _Room())
+        application_status(application, placed.get(name, []), Room())
         for name, application in sorted(desired.applications.items())
     )
     return Status(applications, stale=why)
@@ -157,7 +143,8 @@ def stored_status(desired: Desired, replicas: Mapping[str, Replica], why: str) -
 def workers_status(desired: Desired, observed: Observed, *, now: float, wall: float) -> tuple[WorkerStatus, ...]:
     """Return the status of every worker that is not lost. `now` is monotonic, `wall` Unix time of the same moment."""
     count = Counter(replica.worker_id for replica in observed.replicas.values())
-    room = _room(desired, observed, seen(observed).values())
+    draining = drain.draining(desired.workers, observed.workers)
+    room = room_of(desired, observed, seen(observed).values()) if draining else Room()
     told = (
         (worker, *_worker_state(worker, presence, count[worker.worker_id], room))
         for worker, presence in _present(observed.workers, now, observed.grace_s)
@@ -179,13 +166,14 @@ def workers_status(desired: Desired, observed: Observed, *, now: float, wall: fl
     )
 
 
-def _room(desired: Desired, observed: Observed, replicas: Iterable[Replica]) -> _Room:
+def room_of(desired: Desired, observed: Observed, replicas: Iterable[Replica]) -> Room:
+    """Return what room there is. `replicas` are the placements with their current status."""
     draining = drain.draining(desired.workers, observed.workers)
     placement = Placement(observed.workers.values(), replicas, draining)
-    return _Room(_Told(placement.obstacle, placement.shortage()), draining)
+    return Room(_Told(placement.obstacle, placement.shortage()), draining)
 
 
-def _worker_state(worker: Worker, presence: Presence, replicas: int, room: _Room) -> tuple[WorkerState, _Told]:
+def _worker_state(worker: Worker, presence: Presence, replicas: int, room: Room) -> tuple[WorkerState, _Told]:
     if presence is not Presence.CONNECTED:
         return WorkerState.DISCONNECTED, _Told(Reason.DISCONNECTED)
     if worker.worker_id not in room.draining:
@@ -218,7 +206,8 @@ def _present(workers: Mapping[str, Worker], now: float, grace_s: float) -> Itera
     return ((worker, worker.presence(now, grace_s)) for _, worker in sorted(workers.items()))
 
 
-def _application(application: Application, replicas: list[Replica], room: _Room) -> ApplicationStatus:
+def application_status(application: Application, replicas: Sequence[Replica], room: Room) -> ApplicationStatus:
+    """Return the status of one application. `replicas` are its own."""
     deployments = tuple(
         _deployment(application, spec, [r for r in replicas if r.deployment == spec.name], room)
         for spec in _specs(application)
@@ -299,7 +288,7 @@ def _waiting(application: Application) -> _Told:
 
 
 def _deployment(
-    application: Application, spec: DeploymentSpec, replicas: list[Replica], room: _Room
+    application: Application, spec: DeploymentSpec, replicas: list[Replica], room: Room
 ) -> DeploymentStatus:
     goal = 0 if application.deleting else spec.settings.num_replicas
     current = [r for r in replicas if r.version == spec.version and not r.stopping]
@@ -325,7 +314,7 @@ def _deployment(
     )
 
 
-def _obstacle(application: Application, current: list[Replica], room: _Room) -> _Told:
+def _obstacle(application: Application, current: list[Replica], room: Room) -> _Told:
     """Return why ready replicas are not as they should be: they refuse settings, fail health checks, or cannot move."""
     plan = application.plan
     if plan is not None and not application.failure and plan != application.serving:
@@ -342,7 +331,7 @@ def _obstacle(application: Application, current: list[Replica], room: _Room) -> 
     return _Told(Reason.READY)
 
 
-def _missing(application: Application, spec: DeploymentSpec, replicas: list[Replica], room: _Room) -> _Told:
+def _missing(application: Application, spec: DeploymentSpec, replicas: list[Replica], room: Room) -> _Told:
     """Return why there are fewer replicas of the wanted version ready than there should be."""
     current = [r for r in replicas if r.version == spec.version and not r.stopping]
     goal = spec.settings.num_replicas

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
+from operator import is_
 
 from mesh import wire
 from mesh.controlplane import drain, publish, status
@@ -19,16 +21,21 @@ from mesh.controlplane.bell import Bell
 from mesh.controlplane.builds import Builds
 from mesh.controlplane.chronicle import Chronicle
 from mesh.controlplane.happenings import View
+from mesh.controlplane.memo import Memo
 from mesh.controlplane.mirror import Mirror
-from mesh.controlplane.parts import APPLICATIONS_MAX, Parts
+from mesh.controlplane.parts import APPLICATIONS_MAX
 from mesh.controlplane.placement import Placement
+from mesh.controlplane.publish import Assignments
+from mesh.controlplane.published import Published
 from mesh.controlplane.reconcile import Desired, Observed, counted, seen
 from mesh.controlplane.records import decode_events
 from mesh.controlplane.registry import Registry
+from mesh.controlplane.sight import Sight
+from mesh.controlplane.statuses import Statuses
 from mesh.controlplane.withdrawal import CONFIRM_S, Withdrawals
-from mesh.model import Cors, Generation, Replica, ReplicaState, WorkerState
+from mesh.model import Application, Cors, Generation, Replica, ReplicaState, WorkerState
 from mesh.settings import ControlPlaneSettings
-from mesh.v1 import discovery_service_pb2, worker_service_pb2
+from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.v1.discovery_service_pb2 import StreamSnapshotsResponse
 from mesh.v1.worker_service_pb2 import SessionResponse
 
@@ -86,6 +93,8 @@ class Subscriber:
     """In place of `gateway_id`: the id of a replica, or of another process."""
     applications: frozenset[str] = frozenset()
     """Of a caller by handles: what it asks for."""
+    takes_changes: bool = False
+    """It puts snapshots together from what changed."""
     serving: Generation = field(default_factory=Generation)
 
 
@@ -108,11 +117,10 @@ class Term:
         self.withdrawals = Withdrawals(now + CONFIRM_S if placed else now)
         expected = dict.fromkeys(placed, WorkerState.DISCONNECTED)
         logs = {name: decode_events(value) for name, value in mirror.events.items()}
-        self.chronicle = Chronicle(logs, View(dict(mirror.applications), dict(mirror.replicas), expected))
+        self.chronicle = Chronicle(logs, View(mirror.applications, mirror.replicas, expected))
         self.outboxes: dict[int, Outbox] = {}
         """By number of the session."""
         self.subscribers: dict[int, Subscriber] = {}
-        self.snapshot: StreamSnapshotsResponse | None = None
         self.changed = Bell()
         """Rings when there may be something to reconcile."""
         self.published = Bell()
@@ -125,25 +133,30 @@ class Term:
         self._settings = settings
         self._number = 0
         self._streams = 0
-        self._routed: publish.Snapshot | None = None
-        self._routed_at = Generation()
-        self._parts = Parts()
+        self._published = Published()
+        self._state: tuple[object, ...] = (None, None, None)
+        self._limits: tuple[frozenset[str], frozenset[str], frozenset[int]] = (frozenset(), frozenset(), frozenset())
+        self._told = publish.Told()
+        self._statuses = Statuses()
+        self._sight = Sight()
+        self._specs: Memo[deployment_pb2.ReplicaSpec] = Memo()
 
     @property
     def desired(self) -> Desired:
         """The goal state now."""
-        return Desired(dict(self.mirror.applications), dict(self.mirror.workers))
+        return Desired(self.mirror.applications, self.mirror.workers)
 
     def observed(self, token: str = "") -> Observed:
         """Return what is seen now; `token` makes the ids of what is decided on it unique."""
         settings = self._settings
         return Observed(
-            replicas=dict(self.mirror.replicas),
+            replicas=self.mirror.replicas,
             workers=self.registry.workers,
             builds=self.builds.newest,
             grace_s=settings.worker_grace_s,
             token=token,
             min_ready_s=settings.min_ready_s,
+            sight=self._sight,
         )
 
     def open_session(self, session: int, replaced: int, worker_id: str) -> Outbox:
@@ -201,59 +214,72 @@ class Term:
     def news(self, number: int, sent: Sent | None) -> tuple[Sent, StreamSnapshotsResponse] | None:
         """Return what a subscriber is to be sent, after what it was `sent` last; None if it knows all."""
         subscriber = self.subscribers.get(number)
-        if subscriber is None or self.snapshot is None:
+        published = self._published
+        if subscriber is None or published.at == Generation():
             return None
         if subscriber.gateway_id:
-            now = (self._routed_at, frozenset[str]())
-            return (now, self.snapshot) if now != sent else None
+            now = (published.at, frozenset[str]())
+            known = sent[0] if sent is not None and subscriber.takes_changes else Generation()
+            message = published.since(known) if now != sent else None
+            return (now, message) if message is not None else None
         asked = subscriber.applications
-        now = (self._parts.changed(asked), asked)
-        if now == sent:
-            return None
-        part = publish.Snapshot(self._routed_at, self._parts.of(asked), asked=tuple(sorted(asked)))
-        message = wire.to_proto(part, discovery_service_pb2.Snapshot)
-        return now, StreamSnapshotsResponse(snapshot=message)
+        now = (published.changed(asked), asked)
+        return (now, published.part(asked)) if now != sent else None
 
-    def publish(self, now: float) -> None:
+    def publish(self, observed: Observed, now: float) -> None:
         """Tell gateways and workers what changed for them; a replica is stopped once no gateway sends it anything.
 
-        `now` is monotonic.
+        `observed` is what is seen now, `now` is monotonic.
         """
-        applications, replicas = self.mirror.applications, seen(self.observed())
-        http = self.mirror.options.http_options
-        routed = publish.snapshot(applications, replicas, http.request_timeout_s, wire.from_proto(http.cors, Cors))
-        if routed != self._routed:
-            self._routed = routed
-            self._routed_at = self._next_generation()
-            asked = {name for each in self.subscribers.values() for name in each.applications}
-            self._parts.note(routed, self._routed_at, asked)
-            numbered = replace(routed, generation=self._routed_at)
-            message = wire.to_proto(numbered, discovery_service_pb2.Snapshot)
-            self.snapshot = StreamSnapshotsResponse(snapshot=message)
-            self.published.ring()
+        applications, replicas, options = self.mirror.applications, seen(observed), self.mirror.options
+        state = (applications, replicas, options)
+        if not (same := all(map(is_, state, self._state))):
+            self._state = state
+            self._publish_snapshot(applications, replicas)
         withdrawn = self._withdrawn(replicas, now)
-        orders = publish.assignments(
-            applications,
-            replicas,
-            {box.worker_id for box in self.outboxes.values()},
-            withdrawn,
-            self._cornered(replicas, withdrawn),
-        )
+        limits = (withdrawn, self._cornered(replicas, withdrawn), frozenset(self.outboxes))
+        if not same or limits != self._limits:
+            self._limits = limits
+            self._order(applications, replicas)
+        self.reported.ring()
+
+    def _publish_snapshot(self, applications: Mapping[str, Application], replicas: Mapping[str, Replica]) -> None:
+        http = self.mirror.options.http_options
+        cors = wire.from_proto(http.cors, Cors)
+        routed = publish.snapshot(applications, replicas, http.request_timeout_s, cors, self._told)
+        if self._published.is_news(routed):
+            asked = {name for each in self.subscribers.values() for name in each.applications}
+            self._published.take(routed, self._next_generation(), asked)
+            self.published.ring()
+
+    def _order(self, applications: Mapping[str, Application], replicas: Mapping[str, Replica]) -> None:
+        worker_ids = {box.worker_id for box in self.outboxes.values()}
+        withdrawn, cornered, _ = self._limits
+        orders = publish.assignments(applications, replicas, worker_ids, withdrawn, cornered, self._told)
         for outbox in self.outboxes.values():
             if (told := orders[outbox.worker_id]) != outbox.told:
                 outbox.told = told
-                numbered_orders = replace(told, generation=self._next_generation())
-                message_orders = wire.to_proto(numbered_orders, worker_service_pb2.Assignments)
-                outbox.put_orders(SessionResponse(assignments=message_orders))
-        self.reported.ring()
+                outbox.put_orders(SessionResponse(assignments=self._orders(told)))
+        self._told.keep(applications)
+        self._specs.keep(replicas)
+        self._sight.keep(applications)
 
-    def _withdrawn(self, replicas: dict[str, Replica], now: float) -> frozenset[str]:
+    def _orders(self, told: Assignments) -> worker_service_pb2.Assignments:
+        """Return orders as a message with a generation of its own."""
+        rest = replace(told, generation=self._next_generation(), replicas=())
+        message = wire.to_proto(rest, worker_service_pb2.Assignments)
+        for spec in told.replicas:
+            make = partial(wire.to_proto, spec, deployment_pb2.ReplicaSpec)
+            message.replicas.append(self._specs.get(spec.replica_id, (spec,), make))
+        return message
+
+    def _withdrawn(self, replicas: Mapping[str, Replica], now: float) -> frozenset[str]:
         """Return the replicas that are to stop, run, and may still be called by a gateway."""
         stopping = (i for i, r in replicas.items() if r.stopping and r.status.state is ReplicaState.READY)
-        self.withdrawals.note(stopping, self._routed_at, now)
+        self.withdrawals.note(stopping, self._published.at, now)
         return self.withdrawals.held([self._routes_by(each) for each in self._confirming(replicas)], now)
 
-    def _confirming(self, replicas: dict[str, Replica]) -> Iterable[Subscriber]:
+    def _confirming(self, replicas: Mapping[str, Replica]) -> Iterable[Subscriber]:
         """Return who has to confirm a snapshot: all but replicas that are to stop themselves.
 
         What those may still send to a replica that stops is refused before it runs, and goes elsewhere.
@@ -264,15 +290,15 @@ class Term:
 
     def _routes_by(self, subscriber: Subscriber) -> Generation:
         """Return the snapshot that a subscriber routes by. What did not change for it, it need not be told."""
-        if subscriber.caller_id and subscriber.serving >= self._parts.changed(subscriber.applications):
-            return self._routed_at
+        if subscriber.caller_id and subscriber.serving >= self._published.changed(subscriber.applications):
+            return self._published.at
         return subscriber.serving
 
     def _look_at_withdrawals(self) -> None:
         if self.withdrawals:
             self.changed.ring()
 
-    def _cornered(self, replicas: dict[str, Replica], withdrawn: frozenset[str]) -> frozenset[str]:
+    def _cornered(self, replicas: Mapping[str, Replica], withdrawn: frozenset[str]) -> frozenset[str]:
         workers = self.registry.workers
         draining = drain.draining(self.mirror.workers, workers)
         if not draining:
@@ -280,9 +306,8 @@ class Term:
         placement = Placement(workers.values(), replicas.values(), draining)
         return drain.cornered(draining, replicas.values(), withdrawn, placement)
 
-    def note(self, *, now: float, wall: float) -> None:
+    def note(self, observed: Observed, *, now: float, wall: float) -> None:
         """Note what happened since the last look. `now` is monotonic, `wall` Unix time of the same moment."""
-        observed = self.observed()
         workers = status.workers_status(self.desired, observed, now=now, wall=wall)
         running = (build for build in observed.builds.values() if not build.ended)
         view = View(
@@ -302,21 +327,16 @@ class Term:
         observed = counted(known, now)
         lost = frozenset((r.application, r.deployment) for i, r in known.replicas.items() if i not in observed.replicas)
         return status.Status(
-            applications=status.applications_status(self.desired, observed, lost),
+            applications=self._statuses.applications(self.desired, observed, lost),
             workers=status.workers_status(self.desired, observed, now=now, wall=wall),
             leader=leader,
             gateways=len({stream.gateway_id for stream in self.gateways}),
-            gateways_behind=sum(stream.serving != self._routed_at for stream in self.gateways),
+            gateways_behind=sum(stream.serving != self._published.at for stream in self.gateways),
         )
 
     def replica_counts(self, *, now: float) -> dict[tuple[str, str, str], int]:
         """Return how many replicas each deployment is to have ("target") and has ("ready"). `now` is monotonic."""
-        counts = {}
-        for application in status.applications_status(self.desired, counted(self.observed(), now)):
-            for deployment in application.deployments:
-                counts[application.name, deployment.name, "target"] = deployment.target_replicas
-                counts[application.name, deployment.name, "ready"] = deployment.ready_replicas
-        return counts
+        return self._statuses.counts(self.desired, counted(self.observed(), now))
 
     def end(self) -> None:
         """Leadership is gone: end all streams and wake all who wait."""

@@ -23,6 +23,7 @@ from mesh.errors import Unreachable
 from mesh.leader_search import LeaderSearch
 from mesh.liveness import ANSWER_TIMEOUT_S, RECONNECT, STOOD_S, pings, silence_limit_s
 from mesh.model import Generation
+from mesh.pipe.held_snapshot import HeldSnapshot
 from mesh.settings import MESSAGE_BYTES_MAX
 from mesh.v1 import deployment_pb2
 from mesh.v1 import discovery_service_pb2 as pb
@@ -136,6 +137,7 @@ class Discovery:
     async def _read(self, stream: Any, ended: _Ended) -> None:
         """Follow one stream. Raises TimeoutError when it is silent: a leader that is frozen keeps its connections."""
         limit_s = ANSWER_TIMEOUT_S
+        held = HeldSnapshot()
         await self._say(stream, limit_s)
         self._stream = stream
         while True:
@@ -152,14 +154,16 @@ class Discovery:
                     limit_s = silence_limit_s(message.welcome.heartbeat_interval_s)
                 case "snapshot":
                     ended.heard = True
-                    if self._apply(message.snapshot):
-                        self._serving = wire.from_proto(message.snapshot.generation, Generation)
+                    snapshot = held.take(message.snapshot)
+                    if self._apply(snapshot):
+                        self._serving = wire.from_proto(snapshot.generation, Generation)
                     await self._say(stream, limit_s)
 
     async def _say(self, stream: Any, limit_s: float) -> None:
         """Tell what is wanted, and what is routed by."""
         async with asyncio.timeout(limit_s), self._writing:
             request = self._says()
+            request.takes_changes = True
             if self._serving is not None:
                 request.serving.CopyFrom(wire.to_proto(self._serving, deployment_pb2.Generation))
             await stream.write(request)

@@ -26,25 +26,25 @@ from mesh.v1 import deployment_pb2 as mesh_dot_v1_dot_deployment__pb2
 from mesh.v1 import worker_service_pb2 as mesh_dot_v1_dot_worker__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmesh/v1/discovery_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\x1a\x1cmesh/v1/worker_service.proto\"{\n\x16StreamSnapshotsRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12$\n\x07serving\x18\x02 \x01(\x0b\x32\x13.mesh.v1.Generation\x12\x11\n\tcaller_id\x18\x03 \x01(\t\x12\x14\n\x0c\x61pplications\x18\x04 \x03(\t\"\xbd\x01\n\x17StreamSnapshotsResponse\x12%\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.mesh.v1.SnapshotH\x00\x12%\n\x08redirect\x18\x02 \x01(\x0b\x32\x11.mesh.v1.RedirectH\x00\x12#\n\x07welcome\x18\x03 \x01(\x0b\x32\x10.mesh.v1.WelcomeH\x00\x12\'\n\theartbeat\x18\x04 \x01(\x0b\x32\x12.mesh.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\xac\x01\n\x08Snapshot\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.mesh.v1.Generation\x12\x30\n\x0c\x61pplications\x18\x02 \x03(\x0b\x32\x1a.mesh.v1.RoutedApplication\x12\x19\n\x11request_timeout_s\x18\x03 \x01(\x01\x12\x1b\n\x04\x63ors\x18\x04 \x01(\x0b\x32\r.mesh.v1.Cors\x12\r\n\x05\x61sked\x18\x05 \x03(\t\"\x89\x01\n\x11RoutedApplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0croute_prefix\x18\x02 \x01(\t\x12\x0f\n\x07ingress\x18\x03 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\x12.\n\x0b\x64\x65ployments\x18\x05 \x03(\x0b\x32\x19.mesh.v1.RoutedDeployment\"\xf9\x01\n\x10RoutedDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14max_ongoing_requests\x18\x02 \x01(\x05\x12\x1b\n\x13max_queued_requests\x18\x03 \x01(\x05\x12\x19\n\x11request_timeout_s\x18\x04 \x01(\x01\x12$\n\tendpoints\x18\x05 \x03(\x0b\x32\x11.mesh.v1.Endpoint\x12%\n\tinterface\x18\x06 \x01(\x0b\x32\x12.mesh.v1.Interface\x12\"\n\x04json\x18\x07 \x01(\x0b\x32\x14.mesh.v1.JsonOptions\x12\x10\n\x08internal\x18\x08 \x01(\x08\"/\n\x08\x45ndpoint\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t2l\n\x10\x44iscoveryService\x12X\n\x0fStreamSnapshots\x12\x1f.mesh.v1.StreamSnapshotsRequest\x1a .mesh.v1.StreamSnapshotsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmesh/v1/discovery_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\x1a\x1cmesh/v1/worker_service.proto\"\x92\x01\n\x16StreamSnapshotsRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12$\n\x07serving\x18\x02 \x01(\x0b\x32\x13.mesh.v1.Generation\x12\x11\n\tcaller_id\x18\x03 \x01(\t\x12\x14\n\x0c\x61pplications\x18\x04 \x03(\t\x12\x15\n\rtakes_changes\x18\x05 \x01(\x08\"\xbd\x01\n\x17StreamSnapshotsResponse\x12%\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.mesh.v1.SnapshotH\x00\x12%\n\x08redirect\x18\x02 \x01(\x0b\x32\x11.mesh.v1.RedirectH\x00\x12#\n\x07welcome\x18\x03 \x01(\x0b\x32\x10.mesh.v1.WelcomeH\x00\x12\'\n\theartbeat\x18\x04 \x01(\x0b\x32\x12.mesh.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\xde\x01\n\x08Snapshot\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.mesh.v1.Generation\x12\x30\n\x0c\x61pplications\x18\x02 \x03(\x0b\x32\x1a.mesh.v1.RoutedApplication\x12\x19\n\x11request_timeout_s\x18\x03 \x01(\x01\x12\x1b\n\x04\x63ors\x18\x04 \x01(\x0b\x32\r.mesh.v1.Cors\x12\r\n\x05\x61sked\x18\x05 \x03(\t\x12\"\n\x05since\x18\x06 \x01(\x0b\x32\x13.mesh.v1.Generation\x12\x0c\n\x04gone\x18\x07 \x03(\t\"\x89\x01\n\x11RoutedApplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0croute_prefix\x18\x02 \x01(\t\x12\x0f\n\x07ingress\x18\x03 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\x12.\n\x0b\x64\x65ployments\x18\x05 \x03(\x0b\x32\x19.mesh.v1.RoutedDeployment\"\xf9\x01\n\x10RoutedDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14max_ongoing_requests\x18\x02 \x01(\x05\x12\x1b\n\x13max_queued_requests\x18\x03 \x01(\x05\x12\x19\n\x11request_timeout_s\x18\x04 \x01(\x01\x12$\n\tendpoints\x18\x05 \x03(\x0b\x32\x11.mesh.v1.Endpoint\x12%\n\tinterface\x18\x06 \x01(\x0b\x32\x12.mesh.v1.Interface\x12\"\n\x04json\x18\x07 \x01(\x0b\x32\x14.mesh.v1.JsonOptions\x12\x10\n\x08internal\x18\x08 \x01(\x08\"/\n\x08\x45ndpoint\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t2l\n\x10\x44iscoveryService\x12X\n\x0fStreamSnapshots\x12\x1f.mesh.v1.StreamSnapshotsRequest\x1a .mesh.v1.StreamSnapshotsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.discovery_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STREAMSNAPSHOTSREQUEST']._serialized_start=100
-  _globals['_STREAMSNAPSHOTSREQUEST']._serialized_end=223
-  _globals['_STREAMSNAPSHOTSRESPONSE']._serialized_start=226
-  _globals['_STREAMSNAPSHOTSRESPONSE']._serialized_end=415
-  _globals['_SNAPSHOT']._serialized_start=418
-  _globals['_SNAPSHOT']._serialized_end=590
-  _globals['_ROUTEDAPPLICATION']._serialized_start=593
-  _globals['_ROUTEDAPPLICATION']._serialized_end=730
-  _globals['_ROUTEDDEPLOYMENT']._serialized_start=733
-  _globals['_ROUTEDDEPLOYMENT']._serialized_end=982
-  _globals['_ENDPOINT']._serialized_start=984
-  _globals['_ENDPOINT']._serialized_end=1031
-  _globals['_DISCOVERYSERVICE']._serialized_start=1033
-  _globals['_DISCOVERYSERVICE']._serialized_end=1141
+  _globals['_STREAMSNAPSHOTSREQUEST']._serialized_start=101
+  _globals['_STREAMSNAPSHOTSREQUEST']._serialized_end=247
+  _globals['_STREAMSNAPSHOTSRESPONSE']._serialized_start=250
+  _globals['_STREAMSNAPSHOTSRESPONSE']._serialized_end=439
+  _globals['_SNAPSHOT']._serialized_start=442
+  _globals['_SNAPSHOT']._serialized_end=664
+  _globals['_ROUTEDAPPLICATION']._serialized_start=667
+  _globals['_ROUTEDAPPLICATION']._serialized_end=804
+  _globals['_ROUTEDDEPLOYMENT']._serialized_start=807
+  _globals['_ROUTEDDEPLOYMENT']._serialized_end=1056
+  _globals['_ENDPOINT']._serialized_start=1058
+  _globals['_ENDPOINT']._serialized_end=1105
+  _globals['_DISCOVERYSERVICE']._serialized_start=1107
+  _globals['_DISCOVERYSERVICE']._serialized_end=1215
 # @@protoc_insertion_point(module_scope)

@@ -28,9 +28,14 @@ class StreamSnapshotsRequest(_message.Message):
     SERVING_FIELD_NUMBER: _builtins.int
     CALLER_ID_FIELD_NUMBER: _builtins.int
     APPLICATIONS_FIELD_NUMBER: _builtins.int
+    TAKES_CHANGES_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     caller_id: _builtins.str
     """In place of gateway_id: the id of a replica, or of another process, that calls by handles."""
+    takes_changes: _builtins.bool
+    """In the first message: this side puts snapshots together by itself, so that each but the first of a stream may hold
+    only what has changed.
+    """
     @_builtins.property
     def serving(self) -> _deployment_pb2.Generation: ...
     @_builtins.property
@@ -44,10 +49,11 @@ class StreamSnapshotsRequest(_message.Message):
         serving: _deployment_pb2.Generation | None = ...,
         caller_id: _builtins.str = ...,
         applications: _abc.Iterable[_builtins.str] | None = ...,
+        takes_changes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "caller_id", b"caller_id", "gateway_id", b"gateway_id", "serving", b"serving"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "caller_id", b"caller_id", "gateway_id", b"gateway_id", "serving", b"serving", "takes_changes", b"takes_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,6 +102,8 @@ class Snapshot(_message.Message):
     REQUEST_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     CORS_FIELD_NUMBER: _builtins.int
     ASKED_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
     request_timeout_s: _builtins.float
     """Seconds, from http_options of the goal state; 0: the gateway's own setting holds."""
     @_builtins.property
@@ -110,6 +118,16 @@ class Snapshot(_message.Message):
     def asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For a caller by handles: the applications that it had asked for. Those that are not in `applications` do not exist."""
 
+    @_builtins.property
+    def since(self) -> _deployment_pb2.Generation:
+        """Set when this is no whole snapshot: the generation of the one before it on this stream. `applications` are then those
+        that are new or other than in that one; all the rest is as it was there, but for those that are gone.
+        """
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of applications that were in that one and are no more."""
+
     def __init__(
         self,
         *,
@@ -118,10 +136,12 @@ class Snapshot(_message.Message):
         request_timeout_s: _builtins.float = ...,
         cors: _deployment_pb2.Cors | None = ...,
         asked: _abc.Iterable[_builtins.str] | None = ...,
+        since: _deployment_pb2.Generation | None = ...,
+        gone: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cors", b"cors", "generation", b"generation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cors", b"cors", "generation", b"generation", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "asked", b"asked", "cors", b"cors", "generation", b"generation", "request_timeout_s", b"request_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "asked", b"asked", "cors", b"cors", "generation", b"generation", "gone", b"gone", "request_timeout_s", b"request_timeout_s", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

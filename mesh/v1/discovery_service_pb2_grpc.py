@@ -50,7 +50,8 @@ class DiscoveryServiceServicer:
         """One stream per process. The gateway speaks first, with its id and the generation it serves
         from (none after a fresh start), and then acknowledges each snapshot once requests are routed by it.
         A control plane that does not lead answers Redirect and ends the stream. The leader answers Welcome, then
-        sends a whole Snapshot at once and after each change; a newer one replaces one not sent yet. It sends
+        sends a whole Snapshot at once and after each change a newer one, which replaces one not sent yet; to a gateway that
+        `takes_changes`, only what changed since the last one that it sent on this stream. It sends
         Heartbeat when it has been silent for `heartbeat_interval_s`; a gateway that has heard nothing for three
         intervals looks for the leader elsewhere. A gateway ignores a snapshot that is older than what it holds,
         and serves on from the last one when the stream breaks. (Of a gateway that is frozen the control plane

@@ -17,6 +17,8 @@ from mesh.controlplane.pins import known
 from mesh.controlplane.reconcile import Desired, Observed, next_due, reconcile, seen
 from mesh.controlplane.registry import Greeting, Registry
 from mesh.controlplane.rollout import goals, is_ready
+from mesh.controlplane.sight import Sight
+from mesh.controlplane.statuses import Statuses, applications_status
 from mesh.model import (
     Application,
     ApplicationConfig,
@@ -80,6 +82,7 @@ class World:
         self.pins: Callable[[RuntimeEnv], RuntimeEnv | None] = lambda env: None
         """What a build makes of an environment that no build has pinned yet."""
         self.passes = 0
+        self.sight, self.told, self.statuses = Sight(), publish.Told(), Statuses()
         self.stopped: list[StopReplica] = []
         for worker_id in worker_ids:
             self.workers[worker_id] = SimWorker(worker_id, max_replicas)
@@ -178,10 +181,22 @@ class World:
     def observed(self) -> Observed:
         token = f"{self.passes:x}."
         workers, builds = self.registry.workers, self.builds.newest
-        return Observed(dict(self.replicas), workers, builds, GRACE_S, token, self.min_ready_s)
+        return Observed(dict(self.replicas), workers, builds, GRACE_S, token, self.min_ready_s, self.sight)
 
     def decide(self) -> tuple[Action, ...]:
-        return reconcile(self.desired, self.observed, self.now)
+        """Look once; what was seen before must change nothing."""
+        actions = reconcile(self.desired, self.observed, self.now)
+        anew = replace(self.observed, sight=Sight())
+        assert actions == reconcile(self.desired, anew, self.now)
+        assert next_due(self.desired, self.observed, self.now) == next_due(self.desired, anew, self.now)
+        replicas = seen(anew)
+        assert publish.snapshot(self.applications, seen(self.observed), 0.0, told=self.told) == publish.snapshot(
+            self.applications, replicas, 0.0
+        )
+        assert self.statuses.applications(self.desired, self.observed) == applications_status(self.desired, anew)
+        orders = publish.assignments(self.applications, seen(self.observed), self.workers, told=self.told)
+        assert orders == publish.assignments(self.applications, replicas, self.workers)
+        return actions
 
     def step(self) -> tuple[Action, ...]:
         """Look once, check what must always hold, and carry it out. Builds end at once."""

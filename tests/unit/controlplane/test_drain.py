@@ -8,7 +8,8 @@ from mesh.controlplane import drain
 from mesh.controlplane.actions import ForgetWorker, PlaceReplica
 from mesh.controlplane.placement import Placement
 from mesh.controlplane.reconcile import seen
-from mesh.controlplane.status import applications_status, workers_status
+from mesh.controlplane.status import workers_status
+from mesh.controlplane.statuses import applications_status
 from mesh.model import ReplicaState, WorkerState
 from tests.support.control_world import GRACE_S, World, config
 

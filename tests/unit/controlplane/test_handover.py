@@ -14,7 +14,7 @@ from mesh.controlplane.apply import goal
 from mesh.controlplane.handover import is_settled
 from mesh.controlplane.publish import RoutedApplication
 from mesh.controlplane.reconcile import seen
-from mesh.controlplane.status import applications_status
+from mesh.controlplane.statuses import applications_status
 from mesh.controlplane.validate import apply_problems
 from mesh.model import (
     ApplicationConfig,

@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mesh.controlplane.registry import Worker, current_status
-from mesh.controlplane.status import ApplicationStatus, Status, applications_status, steady, workers_status
+from mesh.controlplane.status import ApplicationStatus, Status, steady, workers_status
+from mesh.controlplane.statuses import applications_status
 from mesh.model import ApplicationState, DeploymentState, Replica, ReplicaState, ReplicaStatus, WorkerState
 from mesh.reasons import Reason
 from tests.support.control_world import GRACE_S, World, built, config
