@@ -24,6 +24,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 
+from mesh import access_log
+from mesh.access_log import AccessLog
 from mesh.errors import Conflict
 from mesh.settings import LogSettings
 
@@ -158,7 +160,7 @@ def configure_logs(role: str, settings: LogSettings, context: Callable[[], Mappi
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # It warns of every stream that a server's stop ends, which is what a stop is for.
     logging.getLogger("grpc").setLevel(max(logging.ERROR, root.level))
-    logging.getLogger("mesh.access").setLevel(logging.INFO if settings.access else logging.CRITICAL)
+    access_log.current = AccessLog(handler, role, as_json=not as_text) if settings.access else None
 
 
 def _with(context: Callable[[], Mapping[str, str]]) -> Callable[[logging.LogRecord], bool]:

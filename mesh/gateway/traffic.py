@@ -6,9 +6,10 @@ front.
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_left
 
+from mesh import access_log
+from mesh.access_log import Answered
 from mesh.clock import Clock
 from mesh.telemetry import REQUESTS, SECONDS
 
@@ -16,8 +17,6 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 _SHOWN_MAX = 1000
 """Characters of a method or path in the access log."""
-
-log = logging.getLogger("mesh.access")
 
 
 class Traffic:
@@ -31,7 +30,7 @@ class Traffic:
     @property
     def access_log(self) -> bool:
         """Whether each request is logged."""
-        return log.isEnabledFor(logging.INFO)
+        return access_log.current is not None
 
     def count(self, route: str, method: str, code: object, started: float) -> None:
         """Count a request; `code` is an HTTP status or a gRPC code's name, `started` a monotonic time."""
@@ -48,9 +47,11 @@ class Traffic:
 
     def log(self, method: str, path: str, code: object, started: float, request_id: str) -> None:
         """Log one line for a request. Clients choose method and path: what is not printable is written as escapes."""
-        taken_ms = (self._clock.monotonic() - started) * 1000
-        fields = {"protocol": self._protocol, "request_id": request_id}
-        log.info("%s %s %s %.1f ms", _shown(method), _shown(path), code, taken_ms, extra=fields)
+        clock, protocol = self._clock, self._protocol
+        took_ms = (clock.monotonic() - started) * 1000
+        line = Answered(clock.wall(), protocol, _shown(method), _shown(path), code, took_ms, request_id)
+        if access_log.current is not None:
+            access_log.current.add(line)
 
 
 def _shown(text: str) -> str:
