@@ -25,7 +25,7 @@ from benchmarks.forked import allow_many_files
 from benchmarks.generators import GeneratorFailed
 from benchmarks.report import write
 from benchmarks.trees import HERE, Mesh
-from benchmarks.workloads import bodies, footprint, grpc_calls, overload, requests, scale, watched
+from benchmarks.workloads import bodies, floor, footprint, grpc_calls, overload, requests, scale, watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ GROUPS = (
         {
             "noop": requests.noop,
             "noop_wrk": requests.noop_wrk,
+            "floor": floor.floor,
             "echo": requests.echo,
             "chain": requests.chain,
             "shed": requests.shed,

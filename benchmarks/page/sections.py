@@ -19,6 +19,7 @@ What mesh costs and what it carries, measured from outside, as a user would run 
 """
 MEASURED = (
     workloads.requests,
+    workloads.floor,
     workloads.overload,
     workloads.overload_clients,
     workloads.bodies,

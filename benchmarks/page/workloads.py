@@ -33,6 +33,21 @@ def requests(results: Results) -> str:
     return f"## Small requests\nA handler that does nothing and answers JSON.\n\n{drawn}\n{text}"
 
 
+def floor(results: Results) -> str:
+    """What the libraries below cost alone."""
+    parts = (("mesh", "mesh"), ("http_server", "the HTTP server alone"), ("stream", "a gRPC stream alone"))
+    rows = [(f"{what}, {count} at once", f"latest/floor_{name}_{count}") for count in (1, 64) for name, what in parts]
+    text = figures(results, "", rows, (RATE, P50, P99, *CPU))
+    if not text:
+        return ""
+    why = prose(
+        "A request goes through an HTTP server and over a stream of gRPC to a replica. What these cost by themselves, "
+        "in the same run, no work on mesh can save: the server with an application of three lines, and a stream that "
+        "gives back what it gets, 200 bytes for each request, 64 of them in one message, as from gateway to replica."
+    )
+    return f"## The floor\n{why}\n{text}"
+
+
 def overload(results: Results) -> str:
     """More than can be served."""
     loads = [("70 %", "latest/load_70_percent"), ("2 ×", "latest/overload_2x"), ("10 ×", "latest/overload_10x")]
