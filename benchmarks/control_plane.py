@@ -30,7 +30,7 @@ from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 GATEWAYS, WORKERS, APPLICATIONS, REPLICAS = 50, 10, 200, 5
 ALL_REPLICAS = APPLICATIONS * REPLICAS
 PER_APPLY = 40
-LIGHT_CHANGES, SCALINGS, REVISIONS = 30, 20, 5
+LIGHT_CHANGES, SCALINGS, REVISIONS = 100, 20, 5
 STORM_PER_SECOND, STORM_SECONDS = 20, 5.0
 JOINS_OF_ONE, JOINS_OF_ALL = 5, 3
 RESTARTS = 3
@@ -70,6 +70,12 @@ class Bench:
         await stub.Apply(request, timeout=30, wait_for_ready=True)
         return sent, time.monotonic()
 
+    async def answers(self, control: Control) -> None:
+        """Wait until a control plane answers, leading or not."""
+        async with grpc.aio.insecure_channel(control.address) as channel:
+            stub = DeploymentServiceStub(channel)
+            await stub.GetStatus(deployment_service_pb2.GetStatusRequest(), timeout=20, wait_for_ready=True)
+
     async def watch(self, **what: Any) -> tuple[str, int]:
         """Have gateways look for something. Returns the watch, and the epoch of their leader."""
         watch = f"watch-{next(self._numbers)}"
@@ -94,10 +100,20 @@ class Bench:
             "all_ms": (at[-1] - accepted) * 1000,
         }
 
+    async def _watch_status(self) -> None:
+        """Follow the status of all, as `meshctl deploy` does."""
+        stub = DeploymentServiceStub(self._channels[self.leader.address])
+        async for _ in stub.WatchStatus(deployment_service_pb2.WatchStatusRequest()):
+            pass
+
     async def spent(self, work: Awaitable[list[dict[str, float]]]) -> dict[str, Any]:
         """Return the figures of changes, and what each of them cost."""
+        watching = asyncio.create_task(self._watch_status())
         cpu, before = self.leader.cpu_s(), self.cluster.etcd_counts()
-        runs = await work
+        try:
+            runs = await work
+        finally:
+            watching.cancel()
         after, used = self.cluster.etcd_counts(), self.leader.cpu_s() - cpu
         return {
             "changes": len(runs),
@@ -262,7 +278,7 @@ async def restarts(bench: Bench, *, standby: bool) -> dict[str, Any]:
         other = next(each for each in bench.controls if each is not bench.leader) if standby else bench.leader
         if standby:
             other.start()
-            await asyncio.sleep(3.0)
+            await bench.answers(other)
         runs.append(await restarted(bench, other))
         await asyncio.sleep(1.0)
     return {

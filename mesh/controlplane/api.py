@@ -25,6 +25,7 @@ from mesh.controlplane.leader import Leadership
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.reconcile import Desired
 from mesh.controlplane.records import decode_events
+from mesh.controlplane.statuses import StatusMessages
 from mesh.controlplane.streams import write
 from mesh.controlplane.term import Term
 from mesh.controlplane.worker_goals import WorkerGoals
@@ -48,6 +49,7 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self._goal = goal
         self._workers = workers
         self._clock = clock
+        self._messages = StatusMessages()
 
     async def Apply(
         self, request: deployment_service_pb2.ApplyRequest, context: _Context
@@ -80,7 +82,8 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Return how all is doing, or one application."""
 
         async def work(term: Term) -> deployment_service_pb2.GetStatusResponse:
-            message = _status_message(_only(self._status(term, request.details), request.application))
+            told = _only(self._status(term, request.details), request.application)
+            message = self._messages.of(told, term.mirror.applications)
             return deployment_service_pb2.GetStatusResponse(status=message)
 
         def stored(mirror: Mirror, why: str) -> deployment_service_pb2.GetStatusResponse:
@@ -131,7 +134,8 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Return all workers that are not lost."""
 
         async def work(term: Term) -> deployment_service_pb2.ListWorkersResponse:
-            return deployment_service_pb2.ListWorkersResponse(workers=_status_message(self._status(term, True)).workers)
+            told = replace(self._status(term, True), applications=())
+            return deployment_service_pb2.ListWorkersResponse(workers=_status_message(told).workers)
 
         # Who is connected stands in no store: only the leader knows.
         return await self._at_leader.read(DeploymentServiceStub, "ListWorkers", request, context, work, None)
@@ -152,9 +156,10 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         while not term.over:
             ticket = term.reported.ticket()
             now_status = _filtered(self._status(term, request.details), request.application)
-            if sent is None or status.steady(now_status) != status.steady(sent):
+            if sent is None or status.is_news(sent, now_status):
                 sent = now_status
-                await write(context, deployment_service_pb2.WatchStatusResponse(status=_status_message(sent)))
+                message = self._messages.of(sent, term.mirror.applications)
+                await write(context, deployment_service_pb2.WatchStatusResponse(status=message))
             await wait_until(ticket, None)
             await asyncio.sleep(COALESCE_S)
 

@@ -8,6 +8,9 @@ that creation is the term: a number that rises with every change of leader. A le
 writing late (a paused process does not notice that its time is over), so each write of a leader compares the
 key's revision and is refused once that has changed. And a leader stops by itself when its lease was not renewed
 for two thirds of its time, measured from before the renewal was asked for.
+
+One that is killed leaves its key until the lease ends. Whoever starts on the same machine after that need not wait: a
+second key tells which process led, and of one that is gone the key is taken away. The fence holds here as well.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ from dataclasses import dataclass
 
 from mesh.backoff import Backoff
 from mesh.clock import SYSTEM, Clock
-from mesh.controlplane.store import Compacted, Compare, Put, Store
+from mesh.controlplane.dead_leader import is_gone, own_mark
+from mesh.controlplane.store import Compacted, Compare, Put, Remove, Store
 from mesh.errors import Conflict, MeshError, NotFound
 from mesh.lifecycle import Tasks
 
 KEY = "leader"
-TTL_S = 5.0
+MARK_KEY = "leader-process"
+"""Written with KEY, on the same lease: the mark of the process."""
+TTL_S = 4.0
 """Seconds until another instance takes over from a leader that died."""
 _TRUST = 2.0 / 3.0
 _RENEWALS = 3.0
@@ -66,6 +72,8 @@ class Leadership:
         self._left = 0
         self._trusted_until = 0.0
         self._resigned = False
+        self._looked_at = 0
+        """Revision of the key whose holder's process was looked for."""
         self._news = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
@@ -124,7 +132,8 @@ class Leadership:
             while not self._resigned:
                 if not self._left and (self._holder.seen < 0 or self._holder.revision):
                     attempt = 0
-                    await self._news.wait()
+                    if not await self._take_from_the_dead():
+                        await self._news.wait()
                     continue
                 # Nobody leads, or nobody but a term of this instance that is over and whose lease is in the way.
                 if await self._end_left() and await self._win():
@@ -152,7 +161,8 @@ class Leadership:
         try:
             self._lease = await self._store.grant(self._ttl_s)
             put = Put(KEY, self._address.encode(), self._lease)
-            term = await self._store.commit((Compare(KEY, 0),), (put,))
+            mark = Put(MARK_KEY, own_mark().encode(), self._lease)
+            term = await self._store.commit((Compare(KEY, 0),), (put, mark))
         except Conflict:
             await self._give_up_lease()
             return False
@@ -169,6 +179,27 @@ class Leadership:
         self._holder = _Holder(self._address, term, term)
         log.info("this control plane leads (term %d)", term)
         self._notify()
+        return True
+
+    async def _take_from_the_dead(self) -> bool:
+        """Look once for the process that holds the key; if it is gone remove the key.
+
+        Returns whether there is something to look at: that nobody leads now, or what came meanwhile.
+        """
+        news, holder = self._news, self._holder
+        if holder.revision in (0, self._looked_at):
+            return False
+        self._looked_at = holder.revision
+        try:
+            mark = await self._store.get(MARK_KEY)
+            if mark is None or mark.revision != holder.revision or not is_gone(mark.value.decode(errors="replace")):
+                return news is not self._news
+            removed = await self._store.commit((Compare(KEY, holder.revision),), (Remove(KEY), Remove(MARK_KEY)))
+        except MeshError as error:
+            log.debug("the last leader's process was not looked for: %s", error)
+            return news is not self._news
+        log.info("the process that led is gone (term %d)", holder.revision)
+        self._observe(removed, None, removed)
         return True
 
     async def _hold(self) -> None:

@@ -186,16 +186,20 @@ def _worker_state(worker: Worker, presence: Presence, replicas: int, room: Room)
     return WorkerState.DRAINING, _Told(Reason.DRAINING, left)
 
 
-def steady(value: Status) -> Status:
-    """Return a status without what changes all the time, so that two can be compared."""
-    return replace(
-        value,
-        applications=tuple(
-            replace(a, deployments=tuple(replace(d, replicas=_steady(d.replicas)) for d in a.deployments))
-            for a in value.applications
-        ),
-        workers=tuple(replace(worker, last_seen=0.0) for worker in value.workers),
-    )
+def is_news(told: Status, now: Status) -> bool:
+    """Whether anything is other than it was told, but for what changes all the time."""
+    if len(told.applications) != len(now.applications) or _rest(told) != _rest(now):
+        return True
+    pairs = zip(told.applications, now.applications, strict=True)
+    return any(one is not other and _application(one) != _application(other) for one, other in pairs)
+
+
+def _rest(value: Status) -> Status:
+    return replace(value, applications=(), workers=tuple(replace(worker, last_seen=0.0) for worker in value.workers))
+
+
+def _application(value: ApplicationStatus) -> ApplicationStatus:
+    return replace(value, deployments=tuple(replace(d, replicas=_steady(d.replicas)) for d in value.deployments))
 
 
 def _steady(placements: tuple[ReplicaPlacement, ...]) -> tuple[ReplicaPlacement, ...]:

@@ -5,12 +5,15 @@ Owns the memory of them; what each is follows from `status`. Pure. Kept by `term
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
+from mesh import wire
 from mesh.controlplane.memo import Memo
 from mesh.controlplane.reconcile import Desired, Observed, seen
-from mesh.controlplane.status import ApplicationStatus, Room, application_status, room_of
+from mesh.controlplane.status import ApplicationStatus, Room, Status, application_status, room_of
 from mesh.model import Application, Replica
+from mesh.v1 import deployment_pb2, deployment_service_pb2
 
 Counts = dict[tuple[str, str, str], int]
 
@@ -57,6 +60,23 @@ class Statuses:
         return self._made.get(
             name, (room, application, replicas), lambda: application_status(application, replicas, room)
         )
+
+
+class StatusMessages:
+    """What was told of each application last, as messages. They are not to be changed."""
+
+    def __init__(self) -> None:
+        self._made: Memo[deployment_pb2.ApplicationStatus] = Memo()
+
+    def of(self, value: Status, known: Container[str]) -> deployment_service_pb2.Status:
+        """Return a status as a message. `known` are all applications that there are."""
+        message = wire.to_proto(replace(value, applications=()), deployment_service_pb2.Status)
+        message.applications.extend(map(self._application, value.applications))
+        self._made.keep(known)
+        return message
+
+    def _application(self, value: ApplicationStatus) -> deployment_pb2.ApplicationStatus:
+        return self._made.get(value.name, (value,), lambda: wire.to_proto(value, deployment_pb2.ApplicationStatus))
 
 
 def applications_status(desired: Desired, observed: Observed) -> tuple[ApplicationStatus, ...]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mesh.clock import SYSTEM
-from mesh.controlplane.leader import KEY, Leadership, LeaderState
+from mesh.controlplane.dead_leader import own_mark
+from mesh.controlplane.leader import KEY, MARK_KEY, Leadership, LeaderState
 from mesh.controlplane.store import Compare, Put, Remove, Store
 from mesh.errors import Conflict, Unreachable
 from mesh.lifecycle import Tasks
@@ -199,3 +200,38 @@ def test_needs_no_store_to_say_that_it_does_not_lead() -> None:
         return leadership.is_leader, leadership.term, leadership.leader_address
 
     assert asyncio.run(check()) == (False, 0, "")
+
+
+async def led_before(store: Store, mark: str) -> tuple[int, int]:
+    """Somebody led. Returns term and lease."""
+    lease = await store.grant(LONG_S)
+    puts = (Put(KEY, b"host:7070", lease), Put(MARK_KEY, mark.encode(), lease))
+    return await store.commit((Compare(KEY, 0),), puts), lease
+
+
+async def test_a_leader_whose_process_is_gone_is_not_waited_for(store: Store, tasks: Tasks) -> None:
+    boot, namespace, pid, started = own_mark().split()
+    term, lease = await led_before(store, f"{boot} {namespace} {pid} {int(started) - 1}")
+    leader = Leadership(store, "host:7070", ttl_s=TTL_S)
+    tasks.spawn(leader.run(), name="contender")
+    assert (await until(leader, leads)).term > term
+    with pytest.raises(Conflict):
+        await store.commit((Compare(KEY, term),), (Put("late", b""),))
+    await store.revoke(lease)
+    assert leader.is_leader, "its keys hang on a lease of its own"
+    mark = await store.get(MARK_KEY)
+    assert mark is not None and mark.value.decode() == own_mark()
+    await leader.resign()
+    assert (await store.get(KEY), await store.get(MARK_KEY)) == (None, None)
+
+
+@pytest.mark.parametrize("mark", ["its own", "", "a b 1 2"])
+async def test_one_whose_process_may_live_is(store: Store, tasks: Tasks, mark: str) -> None:
+    _, lease = await led_before(store, own_mark() if mark == "its own" else mark)
+    other = Leadership(store, "other:7070", ttl_s=TTL_S)
+    tasks.spawn(other.run(), name="contender")
+    assert (await until(other, follows)).leader_address == "host:7070"
+    item = await store.get(KEY)
+    assert item is not None and item.value == b"host:7070"
+    await store.revoke(lease)
+    await until(other, leads)

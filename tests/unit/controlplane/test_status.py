@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mesh.controlplane.registry import Worker, current_status
-from mesh.controlplane.status import ApplicationStatus, Status, steady, workers_status
+from mesh.controlplane.status import ApplicationStatus, Status, is_news, workers_status
 from mesh.controlplane.statuses import applications_status
 from mesh.model import ApplicationState, DeploymentState, Replica, ReplicaState, ReplicaStatus, WorkerState
 from mesh.reasons import Reason
@@ -126,7 +126,7 @@ def test_workers() -> None:
     assert [w.worker_id for w in workers_status(world.desired, world.observed, now=world.now, wall=0.0)] == ["w1"]
 
 
-def test_steady_leaves_out_what_changes_all_the_time() -> None:
+def test_what_changes_all_the_time_is_no_news() -> None:
     world = World("w1")
     world.apply(config())
     world.settle()
@@ -139,8 +139,11 @@ def test_steady_leaves_out_what_changes_all_the_time() -> None:
     (replica_id,) = world.replicas
     world.set_state(replica_id, ReplicaState.READY, ongoing_requests=7)
     assert whole(2.0) != before
-    assert steady(whole(2.0)) == steady(before)
-    assert steady(replace(before, gateways=2)) != steady(before)
+    assert not is_news(before, whole(2.0))
+    assert is_news(before, replace(before, gateways=2))
+    assert is_news(before, replace(before, applications=()))
+    world.set_state(replica_id, ReplicaState.BACKOFF)
+    assert is_news(before, whole(1.0))
 
 
 def test_what_keeps_a_replica_from_its_new_settings_is_told() -> None:
