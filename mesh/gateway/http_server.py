@@ -109,6 +109,9 @@ def bind(host: str, port: int, backlog: int, *, shared: bool = False) -> socket.
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Its connections have it from the listener. Without it, parts of a streamed answer wait for the client's word
+        # that the last one came, which may take 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
