@@ -19,6 +19,10 @@ from mesh.settings import GatewaySettings
 
 WATCH_AFTER_S = 0.02
 """Seconds after which a request is slow: from then on its client is watched."""
+BUSY_REQUESTS = 256
+"""From so many at once all of them take that long, and to watch each of them costs a third of what serving it does."""
+BUSY_WATCH_AFTER_S = 0.25
+"""Seconds after which a request is slow then."""
 
 
 class Exchanges:
@@ -32,7 +36,7 @@ class Exchanges:
         self._looking = False
 
     def look_later(self, exchange: Exchange) -> None:
-        """Look at an exchange again in WATCH_AFTER_S: if it still runs, it is slow. One timer serves them all."""
+        """Look at an exchange again, soon: if it still runs then, it is slow. One timer serves them all."""
         self._young[exchange] = None
         if not self._looking:
             self._looking = True
@@ -43,14 +47,17 @@ class Exchanges:
         self._young.pop(exchange, None)
 
     def _look(self) -> None:
-        young, due = self._young, self.clock.monotonic() - WATCH_AFTER_S
+        young = self._young
+        after_s = WATCH_AFTER_S if len(young) < BUSY_REQUESTS else BUSY_WATCH_AFTER_S
+        due = self.clock.monotonic() - after_s
         while young and (oldest := next(iter(young))).started <= due:
             del young[oldest]
             oldest.slow()
         self._looking = bool(young)
         if young:
             wait_s = max(0.001, next(iter(young)).started - due)
-            asyncio.get_running_loop().call_later(wait_s, self._look)
+            # They may be few again before that.
+            asyncio.get_running_loop().call_later(min(wait_s, WATCH_AFTER_S), self._look)
 
 
 class Exchange:
@@ -101,7 +108,7 @@ class Exchange:
         self._answering = False
         if timeout_s > WATCH_AFTER_S:
             exchanges.look_later(self)
-        else:
+        if timeout_s <= BUSY_WATCH_AFTER_S:  # its time may be over while it is young
             self._timer = self._loop.call_later(timeout_s, self._look)
 
     def watch(self, watch: Callable[[], Awaitable[MeshError]] | None) -> None:
