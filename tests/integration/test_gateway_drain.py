@@ -41,6 +41,7 @@ def ending(gateway: Gateway) -> Iterator[asyncio.Task[None]]:
 
 
 async def test_clients_that_keep_connections_lose_no_request(path: DataPath) -> None:
+    """One that sends in the very moment in which its connection is closed sees that: nobody took its request."""
     await path.serve("brief", ongoing=8, queued=100)
     gateway = path.gateways.gateway
     seen: Counter[str] = Counter()
@@ -70,7 +71,10 @@ async def test_clients_that_keep_connections_lose_no_request(path: DataPath) -> 
         async with asyncio.timeout(WAIT_S):
             await asyncio.gather(*clients)
             await draining
+    unanswered = seen.pop("cut", 0)
     assert set(seen) == {"200 stay", "200 close"}, seen
+    assert gateway._front.entered == seen.total(), f"what entered is answered; {unanswered} were not taken"
+    assert unanswered <= len(clients)
 
 
 async def test_idle_connections_are_closed_and_requests_that_run_or_wait_are_finished(path: DataPath) -> None:
