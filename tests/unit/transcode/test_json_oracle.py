@@ -97,7 +97,13 @@ def test_what_mutated_json_is_accepted_means_what_json_format_says(data: st.Data
     if _has_null_in_array(mutated):
         return
     text = json.dumps(mutated)
-    assert wire(oracle_parse(text, message)) == wire(read), text
+    try:
+        expected = oracle_parse(text, message)
+    except json_format.ParseError as error:
+        if "AttributeError" in str(error):  # json_format breaks at a null in the place of a list of Value or NullValue
+            return
+        raise
+    assert wire(expected) == wire(read), text
 
 
 @settings(bounded, max_examples=300)
