@@ -73,7 +73,8 @@ class Backend:
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self.open = False
+        self.open = self.ranked = False
+        self.failures = 0
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Balancing over replicas on exact in-flight counts: the least loaded first, in turn among equals.
 
-Owns the counts of one deployment at one caller. Knows nothing of queues. Pure. Called by `dispatch`.
+Owns the counts of one deployment at one caller, and that a backend whose calls fail fast does not draw them all: it
+always has the fewest in flight. Knows nothing of queues. Pure. Called by `dispatch`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+SUSPECT_AFTER = 5
+"""Calls that failed one after another, after which a backend gets calls in turn only."""
+
 
 class Backend(Protocol):
-    """What is balanced over. `in_flight` and `open` are kept by `Balance`."""
+    """What is balanced over. All of it is kept by `Balance`."""
 
     in_flight: int
     open: bool
+    ranked: bool
+    """It is open and stands in a bucket; if it is open and does not, it is suspect."""
+    failures: int
+    """Calls that failed since one ended well."""
 
 
 _B = TypeVar("_B", bound=Backend)
@@ -24,6 +32,9 @@ class Balance(Generic[_B]):
 
     Backends stand in buckets by their count. Counts change by one, so the lowest bucket that is not empty
     moves by one as well. Within a bucket the one that waited longest is first.
+
+    A backend whose last calls all failed is suspect. It stands in no bucket and gets one call of as many as there are
+    backends, until one ends well. If all are suspect none is: the fault is then with the calls.
     """
 
     def __init__(self, limit: int) -> None:
@@ -31,6 +42,9 @@ class Balance(Generic[_B]):
         self.limit = limit
         self._buckets: dict[int, dict[_B, None]] = {}
         self._lowest = 0
+        self._suspects: dict[_B, int] = {}
+        """The turn at which each may be next, in order."""
+        self._turn = 0
         self._open = 0
         self.in_flight = 0
 
@@ -41,13 +55,16 @@ class Balance(Generic[_B]):
         return self._open
 
     def __iter__(self) -> Iterator[_B]:
-        return (backend for bucket in self._buckets.values() for backend in bucket)
+        yield from self._suspects
+        for bucket in self._buckets.values():
+            yield from bucket
 
     def open(self, backend: _B) -> None:
         """Let a backend take calls; its `in_flight` counts as it stands."""
         if backend.open:
             return
-        backend.open = True
+        backend.open = backend.ranked = True
+        backend.failures = 0
         self._open += 1
         self._put(backend)
 
@@ -57,7 +74,12 @@ class Balance(Generic[_B]):
             return
         backend.open = False
         self._open -= 1
-        del self._buckets[backend.in_flight][backend]
+        if backend.ranked:
+            backend.ranked = False
+            del self._buckets[backend.in_flight][backend]
+        else:
+            del self._suspects[backend]
+        self._pardon()
 
     def acquire(self) -> _B | None:
         """Count one more call on the best backend and return it, or None if none has a free slot."""
@@ -67,11 +89,29 @@ class Balance(Generic[_B]):
         while not (bucket := self._buckets.get(lowest)):
             lowest += 1
         self._lowest = lowest
+        if self._suspects and (suspect := self._due(lowest)) is not None:
+            self.count(suspect)
+            return suspect
         if lowest >= self.limit:
             return None
         backend = next(iter(bucket))
         self.count(backend)
         return backend
+
+    def ended(self, backend: _B, *, failed: bool) -> None:
+        """Tell, before `release`, how a call on this backend ended; good ends need only be told after failures."""
+        if not failed:
+            backend.failures = 0
+            if backend.open and not backend.ranked:
+                del self._suspects[backend]
+                self._rank(backend)
+            return
+        backend.failures += 1
+        if backend.failures >= SUSPECT_AFTER and backend.ranked:
+            del self._buckets[backend.in_flight][backend]
+            backend.ranked = False
+            self._suspects[backend] = self._turn + self._open
+            self._pardon()
 
     def exchange(self, held: _B, preferred: Iterable[_B], rank: Callable[[_B], int]) -> _B:
         """Let the call that was just counted on `held` go to one of `preferred` with a free slot, and return that.
@@ -91,7 +131,7 @@ class Balance(Generic[_B]):
     def count(self, backend: _B) -> None:
         """Count one more call on this very backend (a slot that it offered)."""
         self.in_flight += 1
-        if backend.open:
+        if backend.ranked:
             del self._buckets[backend.in_flight][backend]
             backend.in_flight += 1
             self._put(backend)
@@ -102,12 +142,35 @@ class Balance(Generic[_B]):
         """Count one call less."""
         assert backend.in_flight > 0
         self.in_flight -= 1
-        if backend.open:
+        if backend.ranked:
             del self._buckets[backend.in_flight][backend]
             backend.in_flight -= 1
             self._put(backend)
         else:
             backend.in_flight -= 1
+
+    def _due(self, lowest: int) -> _B | None:
+        """Return the suspect whose turn it is, unless it has more in flight than the least loaded; count the turn."""
+        suspect, turn = next(iter(self._suspects.items()))
+        due = self._turn >= turn and suspect.in_flight < min(lowest + 1, self.limit)
+        if due:
+            del self._suspects[suspect]
+            self._suspects[suspect] = self._turn + self._open
+        if due or lowest < self.limit:
+            self._turn += 1
+        return suspect if due else None
+
+    def _pardon(self) -> None:
+        """Trust all again if all that are open are suspect."""
+        if len(self._suspects) == self._open:
+            for backend in self._suspects:
+                backend.failures = 0
+                self._rank(backend)
+            self._suspects.clear()
+
+    def _rank(self, backend: _B) -> None:
+        backend.ranked = True
+        self._put(backend)
 
     def _put(self, backend: _B) -> None:
         count = backend.in_flight

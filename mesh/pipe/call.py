@@ -33,6 +33,7 @@ class Call:
         "_tail",
         "accepted",
         "body",
+        "broken",
         "ended",
         "frame",
         "head",
@@ -75,6 +76,8 @@ class Call:
         """The model that it is for, if it names one."""
         self.single = False
         """It came by itself, not in a bunch with others, as calls over gRPC do."""
+        self.broken = False
+        """Its answer says that the server is at fault."""
         self.ended = False
         """The caller needs no more of it: answered, failed or cancelled."""
         self.streams = False
@@ -153,6 +156,8 @@ class Call:
         self.accept()
         if self.head.done():
             return
+        if head.status >= _SERVER_ERROR:
+            self.broken = True
         self.body.feed(head.data, head.end)
         self.head.set_result(head)
 
@@ -207,5 +212,6 @@ class Call:
         return data
 
 
+_SERVER_ERROR = 500
 OPEN_BYTES_MAX = WHOLE_BYTES
 """Body bytes that may travel in an Open frame."""

@@ -184,8 +184,7 @@ class Dispatcher:
                 self._retire(link)
         for replica_id, address in wanted.items():
             if replica_id not in self._links:
-                link = Link(replica_id, address, self, self._trust, self._clock)
-                self._links[replica_id] = link
+                link = self._links[replica_id] = Link(replica_id, address, self, self._trust, self._clock)
                 self._running[link] = self._tasks.spawn(link.run(), name=f"pipe {replica_id}")
         self._pump()
 
@@ -229,8 +228,7 @@ class Dispatcher:
         self._affinity.forget(link)
         if link.retiring:
             self._running.pop(link, None)
-        held = list(link.held)
-        link.held.clear()
+        held, link.held = link.held, set()
         for call in held:
             self._balance.release(link)
             call.link = None
@@ -284,6 +282,8 @@ class Dispatcher:
             if call.body.ended and call.head.done():
                 call.ended = True
                 call.window.close()
+                if call.broken or link.failures:
+                    self._balance.ended(link, failed=call.broken)
             else:
                 call.fail(ReplicaLost("the replica ended the call without a complete answer"))
         self._drain_rate.add()
@@ -292,6 +292,7 @@ class Dispatcher:
     def failed(self, link: Link, call: Call, told: pb.Failed) -> None:
         """The handler raised."""
         if not call.ended:
+            self._balance.ended(link, failed=True)
             call.fail(error_of(told))
 
     # How it does it.

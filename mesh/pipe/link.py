@@ -71,7 +71,7 @@ class LinkEvents(Protocol):
 
 
 class Link:
-    """A pipe to the replica at `address`. `in_flight` and `open` belong to the balance it stands in."""
+    """A pipe to the replica at `address`. `in_flight` to `failures` belong to the balance it stands in."""
 
     def __init__(
         self, replica_id: str, address: str, events: LinkEvents, credentials: Credentials, clock: Clock
@@ -79,7 +79,8 @@ class Link:
         self.replica_id = replica_id
         self.address = address
         self.in_flight = 0
-        self.open = False
+        self.open = self.ranked = False
+        self.failures = 0
         self.fresh = True
         """Its first attempt to connect has not ended yet."""
         self.refusals = 0

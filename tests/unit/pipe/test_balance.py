@@ -1,18 +1,23 @@
-"""Balance always picks a backend with the fewest calls, below the limit, and its counts are exact."""
+"""Balance picks a backend with the fewest calls, below the limit; counts are exact; failures draw nothing."""
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
+
 import hypothesis.strategies as st
+import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.pipe.balance import Balance
+from mesh.pipe.balance import SUSPECT_AFTER, Balance
 
 
 class Backend:
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.in_flight = 0
-        self.open = False
+        self.open = self.ranked = False
+        self.failures = 0
 
     def __repr__(self) -> str:
         return f"{self.name}:{self.in_flight}"
@@ -102,6 +107,109 @@ def test_a_changed_limit_holds_at_once() -> None:
     assert balance.acquire() is a
 
 
+def closed_loop(
+    balance: Balance[Backend], takes: dict[str, int], failing: frozenset[str], *, clients: int, calls: int
+) -> tuple[Counter[str], list[float]]:
+    """Let so many clients ask again as soon as they are answered, until so many calls are over.
+
+    `takes` is how long a call of each backend takes. Returns the calls of each, and max/mean of what is in flight, at
+    each call's end.
+    """
+    served, spread = Counter[str](), list[float]()
+    running: list[tuple[int, int, Backend]] = []
+    waiting, now, number = clients, 0, 0
+    backends = list(balance)
+    while served.total() < calls:
+        while waiting and (backend := balance.acquire()) is not None:
+            waiting, number = waiting - 1, number + 1
+            heapq.heappush(running, (now + takes[backend.name], number, backend))
+        spread.append(max(each.in_flight for each in backends) * len(backends) / balance.in_flight)
+        now, _, backend = heapq.heappop(running)
+        served[backend.name] += 1
+        if backend.name in failing:
+            balance.ended(backend, failed=True)
+        elif backend.failures:
+            balance.ended(backend, failed=False)
+        balance.release(backend)
+        waiting += 1
+    return served, spread
+
+
+def shares(served: Counter[str]) -> dict[str, float]:
+    return {name: count / served.total() for name, count in served.items()}
+
+
+def test_equals_have_the_same_in_flight_and_serve_the_same() -> None:
+    balance, backends = balance_of(100, 4)
+    takes = {backend.name: 20 for backend in backends}
+    served, spread = closed_loop(balance, takes, frozenset(), clients=64, calls=10_000)
+    assert max(served.values()) <= 1.01 * served.total() / 4
+    assert max(spread) <= 1.1
+
+
+@pytest.mark.parametrize("limit", [100, 10], ids=["free slots", "clients wait"])
+@pytest.mark.parametrize("clients", [1, 8, 64])
+def test_a_backend_that_fails_fast_draws_no_more_than_its_share(clients: int, limit: int) -> None:
+    balance, _ = balance_of(limit, 4)
+    takes = {"0": 1, "1": 100, "2": 100, "3": 100}
+    served, _ = closed_loop(balance, takes, frozenset("0"), clients=clients, calls=5_000)
+    assert 0.2 < shares(served)["0"] < 0.27
+
+
+def test_two_of_four_that_fail_fast_draw_no_more_than_theirs() -> None:
+    balance, _ = balance_of(100, 4)
+    takes = {"0": 1, "1": 1, "2": 100, "3": 100}
+    served, _ = closed_loop(balance, takes, frozenset("01"), clients=64, calls=5_000)
+    assert shares(served)["0"] < 0.27 and shares(served)["1"] < 0.27
+
+
+def test_one_that_is_fast_and_well_may_draw_more() -> None:
+    balance, _ = balance_of(100, 4)
+    served, _ = closed_loop(balance, {"0": 1, "1": 100, "2": 100, "3": 100}, frozenset(), clients=64, calls=5_000)
+    assert shares(served)["0"] > 0.9
+
+
+def test_if_all_fail_the_least_loaded_is_first_as_ever() -> None:
+    balance, backends = balance_of(10, 3)
+    takes = {backend.name: 5 for backend in backends}
+    served, spread = closed_loop(balance, takes, frozenset("012"), clients=30, calls=3_000)
+    assert max(served.values()) <= 1.05 * 1_000
+    assert max(spread[100:]) <= 1.2, "no slot stands empty"
+
+
+def test_a_suspect_that_does_well_once_is_trusted_again() -> None:
+    balance, (a, b) = balance_of(100, 2)
+    for _ in range(SUSPECT_AFTER):
+        balance.count(a)
+        balance.ended(a, failed=True)
+        balance.release(a)
+    assert [balance.acquire() for _ in range(6)] == [b, b, a, b, a, b]
+    balance.ended(a, failed=False)
+    assert [balance.acquire() for _ in range(2)] == [a, a]
+
+
+def test_the_last_one_that_is_open_is_never_suspect() -> None:
+    balance, (a, b) = balance_of(2, 2)
+    for _ in range(SUSPECT_AFTER):
+        balance.ended(a, failed=True)
+    assert not a.ranked
+    balance.close(b)
+    assert [balance.acquire() for _ in range(3)] == [a, a, None]
+    for _ in range(SUSPECT_AFTER):
+        balance.ended(a, failed=True)
+    balance.release(a)
+    assert balance.acquire() is a
+
+
+def test_a_suspect_that_comes_back_begins_anew() -> None:
+    balance, (a, b) = balance_of(2, 2)
+    for _ in range(SUSPECT_AFTER):
+        balance.ended(a, failed=True)
+    balance.close(a)
+    balance.open(a)
+    assert a.ranked and set(balance) == {a, b}
+
+
 class BalanceMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -122,13 +230,22 @@ class BalanceMachine(RuleBasedStateMachine):
 
     @rule()
     def acquire(self) -> None:
-        least = min((self.counts[backend] for backend in self.opened()), default=None)
+        trusted = min((self.counts[backend] for backend in self.opened() if backend.ranked), default=None)
         backend = self.balance.acquire()
-        if least is None or least >= self.balance.limit:
-            assert backend is None
+        if backend is None:
+            assert trusted is None or trusted >= self.balance.limit
         else:
-            assert backend is not None and backend.open and self.counts[backend] == least
+            assert trusted is not None and backend.open and self.counts[backend] < self.balance.limit
+            assert self.counts[backend] == trusted or (not backend.ranked and self.counts[backend] < trusted)
             self.counts[backend] += 1
+
+    @rule(i=st.integers(0, 3))
+    def fail(self, i: int) -> None:
+        self.balance.ended(self.backends[i], failed=True)
+
+    @rule(i=st.integers(0, 3))
+    def succeed(self, i: int) -> None:
+        self.balance.ended(self.backends[i], failed=False)
 
     @rule(i=st.integers(0, 3))
     def count(self, i: int) -> None:
@@ -152,6 +269,8 @@ class BalanceMachine(RuleBasedStateMachine):
         assert self.balance.in_flight == sum(self.counts.values())
         assert len(self.balance) == len(self.opened())
         assert set(self.balance) == set(self.opened())
+        assert not self.opened() or any(backend.ranked for backend in self.opened())
+        assert all(backend.open for backend in self.backends if backend.ranked)
 
 
 TestBalance = BalanceMachine.TestCase
