@@ -104,6 +104,7 @@ bench: .venv/dev.stamp ## Our own figures, in at most ten minutes (writes benchm
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.overload_clients --seconds 6
 	$(BIN)/python -m benchmarks.control_plane
+	$(BIN)/python -m benchmarks.scale_out
 	$(BIN)/python -m benchmarks.performance_page
 	$(BIN)/python -m benchmarks.guard
 

@@ -32,11 +32,16 @@ class Served:
     """A server that says one line of JSON, `said`, when it is ready."""
 
     def __init__(
-        self, command: list[str], environment: dict[str, str] | None = None, errors: IO[str] | None = None
+        self,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+        errors: IO[str] | None = None,
+        stdin: int | None = None,
     ) -> None:
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             command,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if errors is None else errors,
             text=True,

@@ -77,6 +77,13 @@ GOALS = (
         most=5,
         unit="s",
     ),
+    Goal("memory of an idle connection", "scale_out/memory/idle_connection_bytes", most=32_768, unit="bytes"),
+    Goal(
+        "1,000 replicas in the table: CPU of a request, over 10", "scale_out/table/applications_100/cpu_to_1", most=1.1
+    ),
+    Goal("four equal replicas: max/mean served", "scale_out/balance/equal/served_max_to_mean", most=1.1),
+    Goal("… max/mean in flight", "scale_out/balance/equal/in_flight_max_to_mean", most=1.1),
+    Goal("one of four fails at once: its calls, over a quarter", "scale_out/balance/failing/share_to_equal", most=1.1),
     Goal("`meshctl run` to the first 200", "latest/start_to_first_200_s", most=1.5, unit="s"),
     Goal("the whole system resident", "latest/resident_mb", most=180, unit="MB"),
     Goal("installed, with all it needs", "latest/installed/mb", most=100, unit="MB"),

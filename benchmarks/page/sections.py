@@ -27,6 +27,7 @@ MEASURED = (
     workloads.conversion,
     workloads.handles,
     workloads.scale,
+    workloads.scale_out,
     workloads.footprint,
     peers.peers,
     workloads.control_plane,

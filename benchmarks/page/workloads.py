@@ -166,6 +166,31 @@ def scale(results: Results) -> str:
     )
 
 
+def scale_out(results: Results) -> str:
+    """What connections, replicas and routes cost a gateway."""
+    rows = [
+        (f"{count * 10:,} replicas of {count} application{'s' * (count > 1)}", f"scale_out/table/applications_{count}")
+        for count in (1, 100)
+    ]
+    idle = (Column("memory", "proportional_mb", "MB"), Column("CPU when idle", "idle_cpu_percent", "%"))
+    text = figures(results, "route table", rows, (*idle, RATE, P50, P99, CPU[0], Column("CPU, of one", "cpu_to_1")))
+    kept = (
+        ("memory of an idle connection", "memory/idle_connection_bytes", "bytes"),
+        ("memory of a request in flight, with its connection", "memory/request_in_flight_bytes", "bytes"),
+        ("snapshot of 1,000 replicas, put in force", "apply/first_ms", "ms"),
+        ("… again, with nothing changed", "apply/again_ms", "ms"),
+        ("four equal replicas: max/mean served", "balance/equal/served_max_to_mean", ""),
+        ("… max/mean in flight, of means over time", "balance/equal/in_flight_max_to_mean", ""),
+        ("… of single looks at the replicas", "balance/equal/in_flight_max_to_mean_of_a_look", ""),
+        ("share of one of four that fails at once", "balance/failing/share_of_failing", ""),
+    )
+    shown_rows = [(what, shown(number(results, f"scale_out/{path}"), unit)) for what, path, unit in kept]
+    others = table(("", "measured"), [row for row in shown_rows if row[1] != NONE])
+    if not (text or others):
+        return ""
+    return f"## Scale\nOne gateway process and replicas that run nothing, over real pipes.\n\n{text}\n{others}"
+
+
 def footprint(results: Results) -> str:
     """What there is before the first request."""
     kept = (
