@@ -32,8 +32,11 @@ def is_gone(mark: str) -> bool:
         return False
     pid = int(other[2])
     try:
-        os.kill(pid, 0)
         state = _state(pid)
+    except OSError:  # it ended, or /proc hides it
+        state = None
+    try:
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return True
     except OSError:  # it is somebody's whom we may not look at
@@ -42,10 +45,7 @@ def is_gone(mark: str) -> bool:
 
 
 def _state(pid: int) -> tuple[str, str] | None:
-    """Return state and time of start of a process. Raises OSError, ProcessLookupError if there is none."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text()
-    except FileNotFoundError:
-        raise ProcessLookupError(pid) from None
+    """Return state and time of start of a process. Raises OSError if there is none or it is hidden."""
+    text = (_PROC / str(pid) / "stat").read_text()
     fields = text.rpartition(")")[2].split()
     return (fields[0], fields[19]) if len(fields) > 19 else None

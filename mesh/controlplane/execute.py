@@ -95,7 +95,7 @@ class Executor:
         try:
             revision = await self._store.commit(compares, operations)
         except OutcomeUnknown:
-            mirror.is_behind = True
+            mirror.unknown_outcomes += 1
             raise
         mirror.committed(values, revision)
         self._term.changed.ring()

@@ -35,7 +35,8 @@ class Follower:
 
     async def read_again(self, mirror: Mirror) -> None:
         """Bring a mirror up to now. Raises Unreachable."""
-        mirror.load(await self._store.list(""))
+        unknown_outcomes = mirror.unknown_outcomes
+        mirror.load(await self._store.list(""), unknown_outcomes)
 
     async def first(self) -> Mirror:
         """Read all that is stored, as soon as the store answers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from mesh import wire
@@ -250,7 +250,7 @@ class GoalState:
         try:
             revision = await self._store.commit(compares, operations)
         except OutcomeUnknown:
-            term.mirror.is_behind = True
+            term.mirror.unknown_outcomes += 1
             raise
         except ValueError as error:
             text = f"the change is too large for one commit of the store: {error}"
@@ -274,7 +274,9 @@ class GoalState:
             result, values = decide(known)
         except MeshError:
             return None
-        return (known, result, values) if values else None
+        # As of this very moment: what the mirror hears until it is stored was not decided on.
+        revisions = {key: mirror.revision_of(key) for key in values}
+        return (replace(known, revision_of=revisions.__getitem__), result, values) if values else None
 
     async def _read(self, application: str = "") -> Stored:
         listing, options = await asyncio.gather(self._store.list(APPLICATIONS), self._store.get(OPTIONS))

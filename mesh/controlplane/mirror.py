@@ -62,14 +62,20 @@ class Mirror:
         self._events: _Kept[bytes] = _Kept(EVENTS, lambda _, value: value)
         self._kept: tuple[_Kept[Any], ...] = (self._applications, self._replicas, self._workers, self._events)
         self.options = deployment_pb2.Config()
-        self.is_behind = False
-        """Whether something may be stored of which it has not heard: a commit of this process, of unknown outcome."""
+        self.unknown_outcomes = 0
+        """Commits of this process of which nobody knows whether they happened. Whoever has made one counts it."""
+        self._outcomes_seen = 0
         # Of each key the revision of its last known change. A removed key stays until the watch has passed its
         # removal: a late event of before must not bring it back.
         self._revisions: dict[str, int] = {}
         self._removed: dict[str, int] = {}
         self._listed = 0
-        self.load(listing)
+        self.load(listing, self.unknown_outcomes)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something may be stored of which it has not heard: a commit of this process, of unknown outcome."""
+        return self._outcomes_seen < self.unknown_outcomes
 
     @property
     def applications(self) -> Mapping[str, model.Application]:
@@ -100,10 +106,13 @@ class Mirror:
         """Return the revision of the key's last known change; 0 if it does not exist."""
         return self._revisions.get(key, 0)
 
-    def load(self, listing: Listing) -> None:
-        """Take a listing of all keys, as good as any news up to its revision."""
+    def load(self, listing: Listing, unknown_outcomes: int) -> None:
+        """Take a listing of all keys, as good as any news up to its revision.
+
+        `unknown_outcomes` is what it was when the listing was asked for: of later ones the listing tells nothing.
+        """
         self._listed = max(self._listed, listing.revision)
-        self.is_behind = False
+        self._outcomes_seen = max(self._outcomes_seen, unknown_outcomes)
         listed = {item.key for item in listing.items}
         gone = [key for key, known in self._revisions.items() if key not in listed and known <= listing.revision]
         for key in gone:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
 from mesh.clock import SYSTEM
 from mesh.controlplane.availability import Availability
+from mesh.controlplane.execute import Executor
+from mesh.controlplane.follower import Follower
 from mesh.controlplane.goal import ATTEMPTS_MAX, GoalState
 from mesh.controlplane.leader import Leadership
 from mesh.controlplane.loop import Loop
 from mesh.controlplane.mirror import Mirror
 from mesh.controlplane.package_store import PackageStore
+from mesh.controlplane.records import HISTORY, application_key, decode_application, encode_application
 from mesh.controlplane.sqlite_store import open_sqlite
 from mesh.controlplane.store import (
     Batch,
@@ -53,6 +57,8 @@ class TroubledStore:
         self.overtaken = 0
         """Commits before which somebody else changes the same keys."""
         self.commits = 0
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        """What somebody else does, once, while a history is read."""
         self.away = False
         """Nothing is answered, and no lease ends: as etcd prolongs them all when it comes back."""
 
@@ -62,6 +68,9 @@ class TroubledStore:
 
     async def get(self, key: str) -> Item | None:
         self._check()
+        if key.startswith(HISTORY) and (meanwhile := self.meanwhile) is not None:
+            self.meanwhile = None
+            await meanwhile()
         return await self._store.get(key)
 
     async def list(self, prefix: str, *, revision: int = 0) -> Listing:
@@ -184,6 +193,45 @@ async def test_an_apply_that_was_overtaken_looks_again(instance: Instance) -> No
     with pytest.raises(Conflict, match="kept changing"):
         await instance.apply("a", code="m:third")
     instance.store.overtaken = 0
+
+
+async def test_what_the_leader_itself_stores_between_decision_and_commit_is_not_lost(instance: Instance) -> None:
+    """Its mirror knows of it at once; the apply was decided on what was there before."""
+    await instance.apply("a")
+    term, key = instance.term, application_key("a")
+    executor = Executor(instance.store, instance.leadership.fence(), term, 1.0)
+
+    async def pause() -> None:
+        await executor.commit({key: encode_application(replace(term.mirror.applications["a"], paused=True))})
+
+    instance.store.meanwhile = pause
+    assert await instance.apply("a", code="m:new") == {"a": (2, Change.UPDATED)}
+    assert instance.store.meanwhile is None
+    stored = await instance.store.get(key)
+    assert stored is not None
+    assert decode_application(key, stored.value).paused
+
+
+async def test_a_listing_asked_for_before_an_outcome_was_unknown_does_not_settle_it(instance: Instance) -> None:
+    listing = await instance.store.list("")
+    mirror = Mirror(listing)
+
+    class Late(TroubledStore):
+        """While it lists, the answer to a commit is lost."""
+
+        async def list(self, prefix: str, *, revision: int = 0) -> Listing:
+            if self.lost_answers:
+                self.lost_answers -= 1
+                mirror.unknown_outcomes += 1
+            return listing
+
+    store = Late(instance.store)
+    store.lost_answers = 1
+    follower = Follower(store, SYSTEM)
+    await follower.read_again(mirror)
+    assert mirror.is_behind
+    await follower.read_again(mirror)
+    assert not mirror.is_behind
 
 
 async def test_a_store_that_does_not_answer_is_told_and_changes_nothing(instance: Instance) -> None:

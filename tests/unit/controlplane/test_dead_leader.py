@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from mesh.controlplane import dead_leader
 from mesh.controlplane.dead_leader import is_gone, own_mark
 
 TELL = "from mesh.controlplane.dead_leader import own_mark; print(own_mark(), flush=True); input()"
@@ -41,3 +46,23 @@ def test_of_processes_of_other_machines_and_namespaces_nothing_is_known() -> Non
     for nonsense in ("", "x", f"{boot} {namespace} -1 {before}", f"{boot} {namespace} x {before}", "a b c d e"):
         assert not is_gone(nonsense)
     assert is_gone(f"{boot} {namespace} {10**30} {before}"), "no such number"
+
+
+@pytest.mark.parametrize("may_signal", [True, False])
+def test_a_process_that_proc_hides_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_signal: bool
+) -> None:
+    """As /proc is for others than root where it is mounted with hidepid."""
+    boot, namespace, _, started = own_mark().split()
+    for seen in ("sys", "self", str(os.getpid())):
+        (tmp_path / seen).symlink_to(f"/proc/{seen}")
+    monkeypatch.setattr(dead_leader, "_PROC", tmp_path)
+
+    def refuse(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    if not may_signal:
+        monkeypatch.setattr(os, "kill", refuse)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        assert len(own_mark().split()) == 4
+        assert not is_gone(f"{boot} {namespace} {child.pid} {started}")

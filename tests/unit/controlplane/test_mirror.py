@@ -51,10 +51,25 @@ def test_own_commits_are_not_news_a_second_time() -> None:
 def test_a_later_listing_removes_what_is_gone_and_keeps_what_is_newer() -> None:
     mirror = Mirror(Listing(5, (Item(KEY, value(3), 3),)))
     mirror.committed({application_key("b"): value(8)}, 8)
-    mirror.load(Listing(7, ()))
+    mirror.load(Listing(7, ()), 0)
     assert set(mirror.applications) == {"b"}
-    mirror.load(Listing(6, (Item(KEY, value(3), 3),)))
+    mirror.load(Listing(6, (Item(KEY, value(3), 3),)), 0)
     assert set(mirror.applications) == {"b"}, "an older listing is no news"
+
+
+def test_a_listing_tells_nothing_of_a_commit_of_unknown_outcome_after_it_was_asked_for() -> None:
+    mirror = Mirror(Listing(5, ()))
+    assert not mirror.is_behind
+    mirror.unknown_outcomes += 1
+    first = mirror.unknown_outcomes
+    mirror.unknown_outcomes += 1
+    second = mirror.unknown_outcomes
+    mirror.load(Listing(6, ()), first)
+    assert mirror.is_behind
+    mirror.load(Listing(7, ()), second)
+    assert not mirror.is_behind
+    mirror.load(Listing(6, ()), first)
+    assert not mirror.is_behind, "the answers to two questions may come in any order"
 
 
 def test_other_keys_are_no_news() -> None:
