@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 
+from mesh import access_log
 from mesh.clock import Clock
 from mesh.gateway.grpc_front import GrpcFront
 from mesh.gateway.http_front import HttpFront
@@ -142,3 +143,5 @@ class Gateway:
         await self._http.stop()
         await self._grpc.stop()
         await self.pipeline.tasks.cancel()
+        if access_log.current is not None:
+            access_log.current.flush()

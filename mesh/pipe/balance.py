@@ -11,6 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 SUSPECT_AFTER = 5
 """Calls that failed one after another, after which a backend gets calls in turn only."""
+SECOND_BEST_S = 0.1
+"""Seconds between calls that suspects get because no other backend has a free slot."""
 
 
 class Backend(Protocol):
@@ -34,7 +36,8 @@ class Balance(Generic[_B]):
     moves by one as well. Within a bucket the one that waited longest is first.
 
     A backend whose last calls all failed is suspect. It stands in no bucket and gets one call of as many as there are
-    backends, until one ends well. If all are suspect none is: the fault is then with the calls.
+    backends, until one ends well. If all are suspect none is: the fault is then with the calls. Where no other has a
+    free slot, suspects get a call now and then (`second_best`), so that none waits for ever beside an idle backend.
     """
 
     def __init__(self, limit: int) -> None:
@@ -45,6 +48,7 @@ class Balance(Generic[_B]):
         self._suspects: dict[_B, int] = {}
         """The turn at which each may be next, in order."""
         self._turn = 0
+        self._second_best_at = float("-inf")
         self._open = 0
         self.in_flight = 0
 
@@ -98,6 +102,26 @@ class Balance(Generic[_B]):
         self.count(backend)
         return backend
 
+    @property
+    def suspects(self) -> bool:
+        """Whether any backend is suspect."""
+        return bool(self._suspects)
+
+    def second_best(self, now: float) -> _B | None:
+        """Count one more call on a suspect and return it, after `acquire` found none; None: not now, or none is free.
+
+        `now`: seconds of any clock that never jumps.
+        """
+        if now < self._second_best_at + SECOND_BEST_S:
+            return None
+        suspect = min(self._suspects, key=lambda each: each.in_flight, default=None)
+        if suspect is None or suspect.in_flight >= self.limit:
+            return None
+        self._second_best_at = now
+        self._took_turn(suspect)
+        self.count(suspect)
+        return suspect
+
     def ended(self, backend: _B, *, failed: bool) -> None:
         """Tell, before `release`, how a call on this backend ended; good ends need only be told after failures."""
         if not failed:
@@ -118,7 +142,7 @@ class Balance(Generic[_B]):
 
         The least loaded of those; if there is none, one as little loaded as `held` was, with the lowest `rank`.
         """
-        free = [each for each in preferred if each is held or (each.open and each.in_flight < self.limit)]
+        free = [each for each in preferred if each is held or (each.ranked and each.in_flight < self.limit)]
         if free:
             best = min(free, key=lambda each: each.in_flight - (each is held))
         else:
@@ -150,15 +174,26 @@ class Balance(Generic[_B]):
             backend.in_flight -= 1
 
     def _due(self, lowest: int) -> _B | None:
-        """Return the suspect whose turn it is, unless it has more in flight than the least loaded; count the turn."""
-        suspect, turn = next(iter(self._suspects.items()))
-        due = self._turn >= turn and suspect.in_flight < min(lowest + 1, self.limit)
-        if due:
-            del self._suspects[suspect]
-            self._suspects[suspect] = self._turn + self._open
-        if due or lowest < self.limit:
+        """Return the first suspect whose turn it is and that has no more in flight than the least loaded; count turns.
+
+        One that cannot take its turn, for a call on it hangs, is passed over: others stand behind it.
+        """
+        due = None
+        for suspect, turn in self._suspects.items():
+            if turn > self._turn:
+                break
+            if suspect.in_flight < min(lowest + 1, self.limit):
+                due = suspect
+                break
+        if due is not None:
+            self._took_turn(due)
+        if due is not None or lowest < self.limit:
             self._turn += 1
-        return suspect if due else None
+        return due
+
+    def _took_turn(self, suspect: _B) -> None:
+        del self._suspects[suspect]
+        self._suspects[suspect] = self._turn + self._open
 
     def _pardon(self) -> None:
         """Trust all again if all that are open are suspect."""

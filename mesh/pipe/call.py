@@ -156,7 +156,7 @@ class Call:
         self.accept()
         if self.head.done():
             return
-        if head.status >= _SERVER_ERROR:
+        if head.status >= _SERVER_ERROR or (head.HasField("trailers") and head.trailers.code in _BROKEN):
             self.broken = True
         self.body.feed(head.data, head.end)
         self.head.set_result(head)
@@ -164,6 +164,8 @@ class Call:
     def finish(self, trailers: pb.Trailers) -> None:
         """Take the end of a gRPC call's answer."""
         self.trailers = trailers
+        if trailers.code in _BROKEN:
+            self.broken = True
         self.body.feed(b"", True)
 
     def fail(self, error: MeshError) -> None:
@@ -213,5 +215,7 @@ class Call:
 
 
 _SERVER_ERROR = 500
+_BROKEN = frozenset((2, 13, 14, 15))
+"""gRPC's UNKNOWN, INTERNAL, UNAVAILABLE and DATA_LOSS."""
 OPEN_BYTES_MAX = WHOLE_BYTES
 """Body bytes that may travel in an Open frame."""

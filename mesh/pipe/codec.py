@@ -7,8 +7,10 @@ read by hand. The bytes on the wire are the same. Pure. Called by `service`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from mesh.v1 import replica_service_pb2 as pb
 
@@ -18,6 +20,8 @@ JOINED_BYTES = 16 * 1024
 """Small pieces of a body join a chunk that has not left yet, up to so many bytes."""
 JOINED_PIECES = 64
 """So many of them at most; then whoever writes them lets others run."""
+FRAMES_READ_MAX = 4096
+"""More than that in one message nobody sends who is well; an object each, they would take far more memory than it."""
 CHUNK_BYTES_MIN = 1024
 """Frames from here on are looked at as chunks."""
 _TABLE = 4096
@@ -99,9 +103,14 @@ class Codec(Generic[_F]):
     def decode(self, message: bytes) -> Iterable[_F | Chunk]:
         """Return the frames of a message. Raises DecodeError if it is none."""
         if len(message) < LARGE_BYTES:
-            frames: Iterable[_F] = self._message.FromString(message).frames
-            return frames
+            return self._frames_of(message)
         return self._decode_large(message)
+
+    def _frames_of(self, message: bytes) -> Sequence[_F]:
+        frames: Sequence[_F] = self._message.FromString(message).frames
+        if len(frames) > FRAMES_READ_MAX:
+            raise DecodeError(f"a message of {len(frames)} frames; {FRAMES_READ_MAX} are allowed")
+        return frames
 
     def _decode_large(self, message: bytes) -> Iterable[_F | Chunk]:
         frames: list[_F | Chunk] = []
@@ -109,9 +118,9 @@ class Codec(Generic[_F]):
         while at < total:
             size, begin = _length(message, at + 1)
             at, tag = begin + size, message[at]
-            if tag != _FRAMES[0] or size < 0 or at > total:  # not as we write it: protobuf knows what it means
-                found: Iterable[_F] = self._message.FromString(message).frames
-                return found
+            odd = tag != _FRAMES[0] or size < 0 or at > total
+            if odd or len(frames) >= FRAMES_READ_MAX:  # not as we write it: protobuf knows what it means
+                return self._frames_of(message)
             chunk = self._chunk(message, begin, at) if size >= CHUNK_BYTES_MIN else None
             frames.append(chunk or self._frame.FromString(message[begin:at]))
         return frames

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mesh.clock import Clock
@@ -18,7 +18,7 @@ from mesh.errors import Overloaded, ReplicaLost, Unavailable
 from mesh.lifecycle import Tasks
 from mesh.pipe.admission import DrainRate, Line
 from mesh.pipe.affinity import Affinity
-from mesh.pipe.balance import Balance
+from mesh.pipe.balance import SECOND_BEST_S, Balance
 from mesh.pipe.call import Call
 from mesh.pipe.failures import error_of
 from mesh.pipe.link import Link
@@ -68,6 +68,31 @@ class _Gauges:
                     metric.remove(*self._labels)
 
 
+class _SecondBest:
+    """Replicas that fail their calls, now and then, where no other has a free slot."""
+
+    def __init__(self, balance: Balance[Link], loop: asyncio.AbstractEventLoop, again: Callable[[], None]) -> None:
+        """`again` is called when one may be had that could not be before."""
+        self._balance = balance
+        self._loop = loop
+        self._again = again
+        self._waits = False
+
+    def take(self) -> Link | None:
+        """Return one, for a call that no other replica has a slot for, or None."""
+        if not self._balance.suspects:
+            return None
+        link = self._balance.second_best(self._loop.time())
+        if link is None and not self._waits:
+            self._waits = True
+            self._loop.call_later(SECOND_BEST_S, self._look)
+        return link
+
+    def _look(self) -> None:
+        self._waits = False
+        self._again()
+
+
 class Dispatcher:
     """All calls of this process to one deployment."""
 
@@ -81,8 +106,8 @@ class Dispatcher:
         self._line: Line[Call] = Line(limits.max_queued_requests)
         self._balance: Balance[Link] = Balance(limits.max_ongoing_requests)
         self._affinity: Affinity[Link] = Affinity()
-        self._drain_rate = DrainRate()
-        self._budget = RetryBudget()
+        self._second_best = _SecondBest(self._balance, self.loop, self._pump)
+        self._drain_rate, self._budget = DrainRate(), RetryBudget()
         self._links: dict[str, Link] = {}
         self._tasks = Tasks()
         self._running: dict[Link, asyncio.Task[None]] = {}
@@ -122,7 +147,7 @@ class Dispatcher:
         """
         self._orders = call.order = self._orders + 1
         call.holder = self
-        if not len(self._line) and (link := self._balance.acquire()) is not None:
+        if not len(self._line) and (link := self._balance.acquire() or self._second_best.take()) is not None:
             self._send(call, self._having(call.model_id, link) if call.model_id else link, offer=False)
             return
         if self._limits.failure and not self._links:
@@ -323,7 +348,7 @@ class Dispatcher:
 
     def _pump(self) -> None:
         """Send from the line while there are free slots; empty it if there will never be any."""
-        while len(self._line) and (link := self._balance.acquire()) is not None:
+        while len(self._line) and (link := self._balance.acquire() or self._second_best.take()) is not None:
             call = self._line.pop()
             assert call is not None
             if call.model_id:

@@ -17,6 +17,7 @@ from mesh.backoff import Backoff
 from mesh.clock import Clock
 from mesh.connection import channel
 from mesh.credentials import Credentials
+from mesh.errors import ReplicaLost
 from mesh.liveness import pings
 from mesh.pipe.call import Call
 from mesh.pipe.codec import Chunk
@@ -213,8 +214,8 @@ class Link:
         events = self._events
         for frame in frames:
             if type(frame) is Chunk:
-                if (call := self._calls.get(frame.call)) is not None:
-                    call.body.feed(frame.data, frame.end)
+                if (call := self._calls.get(frame.call)) is not None and not call.body.feed(frame.data, frame.end):
+                    self._overrun(call)
                 continue
             kind = frame.WhichOneof("kind")
             if kind == "offer":
@@ -229,7 +230,8 @@ class Link:
             if kind == "head":
                 call.answer(frame.head)
             elif kind == "data":
-                call.body.feed(frame.data.data, frame.data.end)
+                if not call.body.feed(frame.data.data, frame.data.end):
+                    self._overrun(call)
             elif kind == "accepted":
                 call.accept()
             elif kind == "window":
@@ -245,6 +247,11 @@ class Link:
             if frame.done:
                 del self._calls[number]
                 events.done(self, call)
+
+    def _overrun(self, call: Call) -> None:
+        """The replica sent more than it had credit for: its call must not fill the memory here."""
+        call.fail(ReplicaLost(f"replica {self.replica_id} sent more than was taken"))
+        self.send_cancel(call)
 
     def _put(self, frame: pb.RequestFrame) -> None:
         if self._outbox is not None:

@@ -222,7 +222,7 @@ class Flight:
 
     def answered(self, head: pb.Head) -> None:
         """The head of the answer is there."""
-        if self._is_over:
+        if self._outcome.done():  # or cancelled, just now
             return
         if (error := misused(head.status, self._callee)) is not None:
             self.fail(error)
@@ -262,7 +262,7 @@ class Flight:
             self._take(whole[0])
 
     def _take(self, message: bytes | bytearray) -> None:
-        if self._is_over:
+        if self._outcome.done():
             return
         try:
             value = encoding.decode(message)

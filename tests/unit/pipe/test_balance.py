@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.pipe.balance import SUSPECT_AFTER, Balance
+from mesh.pipe.balance import SECOND_BEST_S, SUSPECT_AFTER, Balance
 
 
 class Backend:
@@ -208,6 +208,35 @@ def test_a_suspect_that_comes_back_begins_anew() -> None:
     balance.close(a)
     balance.open(a)
     assert a.ranked and set(balance) == {a, b}
+
+
+def test_none_waits_for_ever_beside_a_suspect_that_is_idle() -> None:
+    balance, (a, b) = balance_of(1, 2)
+    balance.count(b)
+    for _ in range(SUSPECT_AFTER):
+        balance.ended(a, failed=True)
+    assert balance.suspects and balance.acquire() is None
+    assert balance.second_best(100.0) is a, "the first at once"
+    assert balance.second_best(200.0) is None, "it has no free slot"
+    balance.release(a)
+    assert balance.second_best(100.0 + SECOND_BEST_S / 2) is None, "too soon"
+    assert balance.second_best(100.0 + SECOND_BEST_S) is a
+    assert balance.in_flight == 2
+
+
+def test_a_suspect_whose_call_hangs_does_not_hold_up_the_others() -> None:
+    balance, (a, b, _) = balance_of(10, 3)
+    for suspect in (a, b):
+        for _ in range(SUSPECT_AFTER):
+            balance.ended(suspect, failed=True)
+    balance.count(a)  # hangs
+    served: Counter[str] = Counter()
+    for _ in range(300):
+        backend = balance.acquire()
+        assert backend is not None
+        served[backend.name] += 1
+        balance.release(backend)
+    assert served[a.name] == 0 and served[b.name] >= 90, served
 
 
 class BalanceMachine(RuleBasedStateMachine):

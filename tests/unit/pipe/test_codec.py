@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mesh.pipe.codec import (
     CHUNK_BYTES_MIN,
+    FRAMES_READ_MAX,
     JOINED_BYTES,
     JOINED_PIECES,
     LARGE_BYTES,
@@ -122,3 +123,14 @@ def test_pieces_join_up_to_a_bound() -> None:
     assert (many.size, many.more) == (JOINED_PIECES, [])
     large = Chunk(1, bytes(JOINED_BYTES - 1), end=False, batch=0)
     assert large.takes(1, 0) and not large.takes(2, 0)
+
+
+@pytest.mark.parametrize("count", [FRAMES_READ_MAX, FRAMES_READ_MAX + 1])
+@pytest.mark.parametrize("frame", [b"", b"\x08\x01" * 3])
+def test_a_message_of_very_many_frames_is_refused(count: int, frame: bytes) -> None:
+    message = (b"\x0a" + bytes((len(frame),)) + frame) * count
+    if count > FRAMES_READ_MAX:
+        with pytest.raises(DecodeError, match=f"{count} frames"):
+            RESPONSES.decode(message)
+    else:
+        assert len(list(RESPONSES.decode(message))) == count

@@ -15,6 +15,7 @@ import pytest
 from mesh.clock import Clock
 from mesh.credentials import OPEN
 from mesh.errors import HandlerFailed, MeshError, Overloaded, ReplicaLost, Unavailable
+from mesh.pipe.balance import SUSPECT_AFTER
 from mesh.pipe.call import Call
 from mesh.pipe.dispatch import Dispatcher, Limits
 from mesh.pipe.link import Link
@@ -415,3 +416,27 @@ async def test_slots_of_a_replica_that_could_not_be_reached_do_not_count(played:
         played.submit()
     with pytest.raises(Overloaded):
         played.submit()
+
+
+async def test_a_call_goes_to_a_replica_that_fails_rather_than_wait_for_long_or_be_shed(played: Played) -> None:
+    busy, failing = played.replicas("busy", "failing", limits=Limits(1, 1))
+    first = played.submit()
+    assert first.link is busy
+
+    def fail(call: Call) -> None:
+        assert call.link is failing
+        del failing._calls[call.number]
+        played.dispatcher.failed(failing, call, pb.Failed(message="no"))
+        played.dispatcher.done(failing, call)
+
+    for _ in range(SUSPECT_AFTER):
+        fail(played.submit())
+    at_once = played.submit()
+    fail(at_once)
+    waits = played.submit()
+    assert waits.link is None and played.dispatcher.queued == 1
+    async with asyncio.timeout(10):
+        while waits.link is None:
+            await asyncio.sleep(0.01)
+    played.answer(waits)
+    played.answer(first)
