@@ -78,8 +78,10 @@ class Executor:
         for replica_id, replica in changed.replicas.items():
             values[replica_key(replica_id)] = encode_replica(replica) if replica else None
         values |= {worker_key(worker_id): None for worker_id in changed.workers}
+        # Now: what others store while a part is on its way was not decided on.
+        revisions = {key: mirror.revision_of(key) for key in values}
         for part in parts(values):
-            await self.commit(part)
+            await self._commit(part, revisions)
         for action in actions:
             _log(action)
             if isinstance(action, BuildApplication):
@@ -87,10 +89,10 @@ class Executor:
             elif isinstance(action, CancelBuild):
                 self._cancel(action)
 
-    async def commit(self, values: Mapping[str, bytes | None]) -> int:
-        """Store new values (None removes), if no key changed since the mirror last heard of it."""
+    async def _commit(self, values: Mapping[str, bytes | None], revisions: Mapping[str, int]) -> None:
+        """Store new values (None removes), if each key still has the revision that it was decided on."""
         mirror = self._term.mirror
-        compares = [self._fence, *(Compare(key, mirror.revision_of(key)) for key in values)]
+        compares = [self._fence, *(Compare(key, revisions[key]) for key in values)]
         operations = [Remove(key) if value is None else Put(key, value) for key, value in values.items()]
         try:
             revision = await self._store.commit(compares, operations)
@@ -99,7 +101,6 @@ class Executor:
             raise
         mirror.committed(values, revision)
         self._term.changed.ring()
-        return revision
 
     def _cancel(self, action: CancelBuild) -> None:
         self._term.builds.cancelled(action.build_id)

@@ -202,7 +202,8 @@ async def test_what_the_leader_itself_stores_between_decision_and_commit_is_not_
     executor = Executor(instance.store, instance.leadership.fence(), term, 1.0)
 
     async def pause() -> None:
-        await executor.commit({key: encode_application(replace(term.mirror.applications["a"], paused=True))})
+        value = encode_application(replace(term.mirror.applications["a"], paused=True))
+        await executor._commit({key: value}, {key: term.mirror.revision_of(key)})
 
     instance.store.meanwhile = pause
     assert await instance.apply("a", code="m:new") == {"a": (2, Change.UPDATED)}
