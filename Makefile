@@ -98,15 +98,13 @@ protos: .venv/dev.stamp ## Generate mesh/v1, and what clients/python has of it, 
 
 .PHONY: bench
 bench: .venv/dev.stamp ## Our own figures, in at most ten minutes (writes benchmarks/results)
-	$(BIN)/python -m benchmarks.run
-	$(BIN)/python -m benchmarks.replicas
-	$(BIN)/python -m benchmarks.handles
-	$(BIN)/python -m benchmarks.conversion
-	$(BIN)/python -m benchmarks.overload_clients --seconds 6
-	$(BIN)/python -m benchmarks.control_plane
-	$(BIN)/python -m benchmarks.scale_out
-	$(BIN)/python -m benchmarks.performance_page
-	$(BIN)/python -m benchmarks.guard
+	@failed= ; \
+	for each in run replicas handles conversion "overload_clients --seconds 6" control_plane scale_out \
+	    performance_page guard; do \
+	    echo "python -m benchmarks.$$each"; \
+	    $(BIN)/python -m benchmarks.$$each || failed="$$failed $${each%% *}"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "exited with an error:$$failed" >&2; exit 1; fi
 
 .PHONY: profile
 profile: .venv/bench.stamp ## Where the CPU of a request goes, by part; needs leave to attach to processes (root)

@@ -44,6 +44,7 @@ GROUPS = (
         {
             "noop": requests.noop,
             "noop_wrk": requests.noop_wrk,
+            "noop_h2": requests.noop_h2,
             "floor": floor.floor,
             "echo": requests.echo,
             "chain": requests.chain,

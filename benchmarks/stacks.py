@@ -58,7 +58,7 @@ _TABLE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"/google/(_upb|protobuf)/", PROTOBUF),
         (r"/mesh/v1/", PROTOBUF),
         (r"/uvloop/|/libuv|_asynciomodule|/asyncio/|/_asyncio\.|_weakrefset", LOOP),
-        (r"/logging/|/mesh/gateway/access_log", ACCESS_LOG),
+        (r"/logging/|/mesh/access_log|\blog \(.*/mesh/gateway/traffic", ACCESS_LOG),
         (r"/prometheus_client/|/mesh/telemetry|/mesh/(gateway|pipe|worker)/(traffic|metrics)", METRICS),
         (r"/mesh/gateway/(routes|pipeline|rest_table|services)\.py|/mesh/transcode/router", ROUTING),
         (r"/mesh/pipe/(admission|affinity|balance|dispatch|retry|slots)\.py", ADMISSION),

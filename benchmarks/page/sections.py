@@ -36,7 +36,7 @@ MEASURED = (
 COMMANDS = """\
 ## Again, on your machine
 ```
-make bench          # ours, then the guard, then this page; ten minutes at most
+make bench          # ours, then this page, then the guard; ten minutes at most
 make bench-peers    # beside peers from PyPI, each in an environment of its own
 make profile        # where the CPU goes; needs leave to attach to processes (root)
 ```
@@ -93,8 +93,10 @@ def again(results: Results) -> str:
     packages: Mapping[str, str] = look(results, "latest/machine/packages") or {}
     versions = ", ".join(f"{name} {version}" for name, version in packages.items())
     text = prose(
-        "`python -m benchmarks.performance_page` makes this page of what they write. Figures are medians of five runs "
-        "or more. What is compared runs in turn, and ratios are taken pair by pair, so that what slows the machine "
+        "`python -m benchmarks.performance_page` makes this page of what they write. Rates and latencies "
+        "are medians of five runs or more; of three for the no-op with wrk, restarts of the control plane "
+        "and start-ups beside peers; of one for clients under overload and for how even calls are shared. "
+        "What is compared runs in turn, and ratios are taken pair by pair, so that what slows the machine "
         "slows both. [benchmarks/README.md](../benchmarks/README.md) says more of each."
     )
     return f"{COMMANDS}{text}\n{f'With {versions}.' if versions else ''}\n\n{taken}"

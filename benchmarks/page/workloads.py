@@ -16,6 +16,7 @@ def requests(results: Results) -> str:
     rows += [
         (f"… {_connections(count)}, wrk as client", f"latest/noop_{count}_connections_wrk") for count in CONNECTIONS
     ]
+    rows += [("… 64 streams of HTTP/2 on one, h2load as client", "latest/noop_h2_64_streams")]
     rows += [("10 KB there and back, 64 connections", "latest/echo_10kb")]
     rows += [
         (f"chain of three by handles, {_connections(count)}", f"latest/handle_chain_{count}_connections")
@@ -180,15 +181,26 @@ def scale_out(results: Results) -> str:
         ("snapshot of 1,000 replicas, put in force", "apply/first_ms", "ms"),
         ("… again, with nothing changed", "apply/again_ms", "ms"),
         ("four equal replicas: max/mean served", "balance/equal/served_max_to_mean", ""),
-        ("… max/mean in flight, of means over time", "balance/equal/in_flight_max_to_mean", ""),
-        ("… of single looks at the replicas", "balance/equal/in_flight_max_to_mean_of_a_look", ""),
+        ("… max/mean in flight, averaged over time", "balance/equal/in_flight_max_to_mean", ""),
+        (
+            "… max/mean in flight of a single look, mean of all looks",
+            "balance/equal/in_flight_max_to_mean_of_a_look",
+            "",
+        ),
         ("share of one of four that fails at once", "balance/failing/share_of_failing", ""),
     )
     shown_rows = [(what, shown(number(results, f"scale_out/{path}"), unit)) for what, path, unit in kept]
     others = table(("", "measured"), [row for row in shown_rows if row[1] != NONE])
     if not (text or others):
         return ""
-    return f"## Scale\nOne gateway process and replicas that run nothing, over real pipes.\n\n{text}\n{others}"
+    what = prose(
+        "One gateway process and replicas that run nothing, over real pipes. Calls in flight are looked "
+        "at each 5 ms, at the replicas, while four share 64 connections. Averaged over time: the mean of "
+        "each replica over all looks, then the largest of the four over their mean. Of a single look: the "
+        "largest of the four over their mean at that moment, averaged over looks: uneven also by chance, "
+        "and by calls on their way, which are not seen there."
+    )
+    return f"## Scale\n{what}\n{text}\n{others}"
 
 
 def footprint(results: Results) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import shutil
 import socket
 import statistics
@@ -22,6 +23,12 @@ SECONDS = 1.0
 CONNECTIONS = (1, 16, 64, 256, 1024)
 ECHO_BYTES = 10_000
 FULL_S = 10.0
+STREAMS = 64
+_H2LOAD = re.compile(
+    r"^finished in [^,]+, (?P<rate>[\d.]+) req/s.*^requests: .* (?P<done>\d+) done, .*"
+    r"^status codes: (?P<ok>\d+) 2xx",
+    re.MULTILINE | re.DOTALL,
+)
 SHED = frozenset({"503"})
 
 
@@ -54,6 +61,27 @@ def noop_wrk(mesh: Served) -> dict[str, Any]:
         name = f"noop_{connections}_connections_wrk"
         results[name] = {"per_second": round(statistics.median(rates), 1), "per_second_of_each_run": rates}
     return results
+
+
+def noop_h2(mesh: Served) -> dict[str, Any]:
+    """The same over HTTP/2 without TLS, as many streams on one connection, with h2load where it is installed."""
+    if (h2load := shutil.which("h2load")) is None:
+        return {}
+    command = [h2load, "-c1", f"-m{STREAMS}", "-D1", mesh.url + "/"]
+    rates = []
+    for _ in range(RUNS):
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        rates.append(rate_of_h2load(output.stdout))
+    figures = {"per_second": round(statistics.median(rates), 1), "per_second_of_each_run": rates}
+    return {f"noop_h2_{STREAMS}_streams": figures}
+
+
+def rate_of_h2load(output: str) -> float:
+    """Return the requests per second that h2load tells of. Raises GeneratorFailed unless all were answered with 2xx."""
+    found = _H2LOAD.search(output)
+    if found is None or found["done"] == "0" or found["ok"] != found["done"]:
+        raise GeneratorFailed(f"h2load was not answered as it should be:\n{output}")
+    return float(found["rate"])
 
 
 def echo(mesh: Served) -> dict[str, Any]:

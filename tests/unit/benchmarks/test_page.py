@@ -73,6 +73,18 @@ def test_goals_are_told_with_what_was_measured_and_whether_they_are_met() -> Non
     assert "refusals only" not in rows
 
 
+def test_a_goal_is_noted_below_the_table_where_it_was_measured() -> None:
+    balance = {"equal": {"in_flight_max_to_mean": 1.05, "in_flight_max_to_mean_of_a_look": 1.3}}
+    results = {**RESULTS, "scale_out": {"balance": balance}}
+    text = goals.goals(results)
+    assert "| … max/mean in flight, averaged over time | ≤ 1.10 | 1.05 | yes |" in text
+    assert "In flight, averaged over time: the mean" in text and "Access log and scrapes:" not in text
+    assert "In flight, averaged over time" not in goals.goals(RESULTS)
+    scale = workloads.scale_out(results)
+    assert "in flight, averaged over time | 1.05 |" in scale
+    assert "in flight of a single look, mean of all looks | 1.30 |" in scale
+
+
 def test_tables_leave_out_what_nobody_has() -> None:
     columns = (tables.RATE, tables.P50, tables.Column("absent", "absent"))
     rows = [("one", "latest/noop_1_connections"), ("two", "latest/nothing")]

@@ -28,10 +28,9 @@ FRONT = (*ROOT, "HttpFront._serve (/srv/mesh/gateway/http_front.py:102)")
         ((*FRONT, f"0x7f01 ({SITE}/google/_upb/_message.abi3.so)"), stacks.PROTOBUF),
         ((*FRONT, f"0x7f02 ({SITE}/granian/_granian.so)", f"write ({LIBC})"), stacks.HTTP_SERVER),
         ((*FRONT, "Traffic.count (/srv/mesh/gateway/traffic.py:36)"), stacks.METRICS),
-        (
-            (*FRONT, "Traffic.log (/srv/mesh/gateway/traffic.py:50)", "info (/lib/logging/__init__.py:9)"),
-            stacks.ACCESS_LOG,
-        ),
+        ((*FRONT, "Traffic.log (/srv/mesh/gateway/traffic.py:50)"), stacks.ACCESS_LOG),
+        ((*ROOT, "AccessLog.flush (/srv/mesh/access_log.py:81)"), stacks.ACCESS_LOG),
+        ((*ROOT, "Codec.decode (/srv/mesh/pipe/codec.py:113)"), stacks.PIPE),
         (
             (*ROOT, "_write (/x/grpc/aio/_call.py:486)", "0x7f03 (/x/grpc/_cython/cygrpc.so)", f"free ({LIBC})"),
             stacks.GRPC,
