@@ -19,7 +19,7 @@ from mesh.clock import SYSTEM
 from mesh.errors import EnvironmentFailed
 from mesh.model import ApplicationConfig, DeploymentSettings, ReplicaSpec, ReplicaState, RuntimeEnv
 from mesh.settings import WorkerSettings
-from mesh.worker.environments.cache import Cache
+from mesh.worker.environments.cache import Cache, Held
 from mesh.worker.environments.work import Stopped, Work
 from mesh.worker.server import Worker
 from tests.support.archives import tar_of, zip_of
@@ -80,6 +80,23 @@ async def test_an_entry_is_made_once_and_shared(tmp_path: Path, work: Work) -> N
     assert len(made) == 1
     assert {held.path for held in (*holds, other)} == {tmp_path / "c/entries" / KEY}
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
+
+
+async def test_who_comes_as_another_has_just_made_an_entry_shares_it(
+    tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = (Cache(tmp_path / "c", MIB, SYSTEM) for _ in range(2))
+    look, seen = ours._held, []
+
+    def held(key: str, place: Path, work: Work) -> Held | None:
+        found = look(key, place, work)
+        if not seen:
+            seen.append(theirs.hold(KEY, filled, work))  # and they keep it
+        return found
+
+    monkeypatch.setattr(ours, "_held", held)
+    entry = await asyncio.to_thread(ours.hold, KEY, filled, work)
+    assert entry.path == seen[0].path
 
 
 async def test_what_fails_leaves_nothing(tmp_path: Path, work: Work) -> None:

@@ -97,12 +97,20 @@ class Cache:
         assert _KEY.fullmatch(key), key
         place = self.directory("entries") / key
         try:
-            for _ in range(_ATTEMPTS_MAX):
+            attempts = 0
+            while attempts < _ATTEMPTS_MAX:
                 if (held := self._held(key, place, work)) is not None:
                     return held
-                with self._locked(key, fcntl.LOCK_EX, work):
+                # Never waited for: who has it shared has the entry, for as long as it is used.
+                if (lock := self._try_lock(key, fcntl.LOCK_EX)) is None:
+                    work.pause(_LOCK_AGAIN_S)
+                    continue
+                attempts += 1
+                try:
                     if not place.exists():
                         self._make(key, place, make)
+                finally:
+                    os.close(lock)
         except OSError as error:
             raise _unusable(self._directory, error.strerror or str(error)) from error
         raise _unusable(self._directory, "what is made is removed again at once")
