@@ -86,7 +86,8 @@ async def test_who_comes_as_another_has_just_made_an_entry_shares_it(
     tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = (Cache(tmp_path / "c", MIB, SYSTEM) for _ in range(2))
-    look, seen = ours._held, []
+    look = ours._held
+    seen: list[Held] = []
 
     def held(key: str, place: Path, work: Work) -> Held | None:
         found = look(key, place, work)
