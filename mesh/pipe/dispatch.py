@@ -68,6 +68,9 @@ class _Gauges:
                     metric.remove(*self._labels)
 
 
+_OF_HANDLER = (pb.FAILURE_KIND_HANDLER, pb.FAILURE_KIND_UNSPECIFIED)
+
+
 class _SecondBest:
     """Replicas that fail their calls, now and then, where no other has a free slot."""
 
@@ -99,8 +102,7 @@ class Dispatcher:
     def __init__(self, application: str, deployment: str, limits: Limits, trust: Credentials, clock: Clock) -> None:
         self.application = application
         self.deployment = deployment
-        self._trust = trust
-        self._clock = clock
+        self._trust, self._clock = trust, clock
         self.loop = asyncio.get_running_loop()
         self._limits = limits
         self._line: Line[Call] = Line(limits.max_queued_requests)
@@ -317,7 +319,8 @@ class Dispatcher:
     def failed(self, link: Link, call: Call, told: pb.Failed) -> None:
         """The handler raised."""
         if not call.ended:
-            self._balance.ended(link, failed=True)
+            if told.kind in _OF_HANDLER:  # else another deployment refused, or time was over: not this replica's fault
+                self._balance.ended(link, failed=True)
             call.fail(error_of(told))
 
     # How it does it.

@@ -20,7 +20,7 @@ BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 _VARYING = (
     (re.compile(r"\b\d+(\.\d+)?(ms|[smhd])\b"), "TIME"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)"), "TIME"),
-    (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
+    (re.compile(r"\b(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
     (re.compile(r"\b([a-z]+-[A-Z]\w*)-[0-9a-f]{8}\d+\b"), r"\1-ID"),
     (re.compile(r"\blocal +\d+ "), "local PID "),
     (re.compile(r"sha256:[0-9a-f]{64}"), "sha256:DIGEST"),

@@ -440,3 +440,15 @@ async def test_a_call_goes_to_a_replica_that_fails_rather_than_wait_for_long_or_
             await asyncio.sleep(0.01)
     played.answer(waits)
     played.answer(first)
+
+
+async def test_what_another_deployment_refused_is_no_fault_of_the_replica_that_asked_it(played: Played) -> None:
+    (one, other) = played.replicas("one", "other", limits=Limits(1, 1))
+    for _ in range(SUSPECT_AFTER):
+        call = played.submit()
+        link = call.link
+        assert link is not None
+        del link._calls[call.number]
+        played.dispatcher.failed(link, call, pb.Failed(kind=pb.FAILURE_KIND_OVERLOADED, detail="full"))
+        played.dispatcher.done(link, call)
+    assert one.failures == other.failures == 0
