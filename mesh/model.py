@@ -178,6 +178,8 @@ class DeploymentSpec:
     """Digest of all that needs new replicas when it changes."""
     settings: DeploymentSettings = DeploymentSettings()
     interface: Interface = Interface()
+    depth: int = 0
+    """How many calls by handles away from the ingress it is, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,8 @@ class Replica:
     worker_id: str = ""
     stopping: bool = False
     status: ReplicaStatus = ReplicaStatus()
+    depth: int = 0
+    """That of its deployment, as it was placed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +338,8 @@ class BuiltDeployment:
     ingress: bool = False
     config: DeploymentConfig = DeploymentConfig()
     interface: Interface = Interface()
+    depth: int = 0
+    """How many calls by handles away from the ingress it is, at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,7 @@ def _plan(application: Application, build: Build) -> Plan:
                 ),
                 settings=resolve(each.config, overrides.get(each.config.name)),
                 interface=each.interface,
+                depth=each.depth,
             )
             for each in build.deployments
         ),

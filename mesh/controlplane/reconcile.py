@@ -215,10 +215,11 @@ class _Pass:
             return
         if not (still or application.failure or rollout.is_built(application)):
             yield from self._build(application, replicas)
-        ready = self._is_wholly_ready(application, replicas) and not (still or application.awaits)
-        if ready and not application.failure and application.serving != application.plan:
+        stays = still or application.awaits or application.failure
+        ready = not stays and self._is_wholly_ready(application, replicas)
+        if ready and application.serving != application.plan:
             yield MarkServing(name, application.revision)
-        yield from self._roll(application, replicas)
+        yield from self._roll(application, replicas, ready=ready)
 
     def _is_wholly_ready(self, application: Application, replicas: Sequence[Replica]) -> bool:
         fresh = self._fresh(application, replicas)
@@ -303,7 +304,7 @@ class _Pass:
                 return why
         return rollout.refusal(application, replicas)
 
-    def _roll(self, application: Application, replicas: Sequence[Replica]) -> Iterator[Action]:
+    def _roll(self, application: Application, replicas: Sequence[Replica], *, ready: bool) -> Iterator[Action]:
         # One that drains unasked does not count: another takes its place, and its worker is not to start it again. One
         # that is held is to be as it is.
         apart = rollout.held_apart(application)
@@ -317,7 +318,8 @@ class _Pass:
         spent = rollout.spent(application, known)
         yield from _stop(spent, "it failed before this revision")
         fresh = self._fresh(application, known)
-        goals = rollout.goals(application)
+        # What the plan does not have stops in the same pass as it comes to serve: after that nobody knows its settings.
+        goals = rollout.goals(replace(application, serving=None) if ready else application)
         for name, spec in sorted(goals.items()):
             of_deployment = [r for r in known if r.deployment == name and r not in spent]
             current = [r for r in of_deployment if r.version == spec.version]
@@ -368,6 +370,7 @@ class _Pass:
                     revision=rollout.goal_revision(application, spec),
                     worker_id=worker_id,
                     status=pending(replica_id),
+                    depth=spec.depth,
                 )
             )
 

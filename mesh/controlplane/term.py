@@ -32,7 +32,7 @@ from mesh.controlplane.records import decode_events
 from mesh.controlplane.registry import Registry
 from mesh.controlplane.sight import Sight
 from mesh.controlplane.statuses import Statuses
-from mesh.controlplane.withdrawal import CONFIRM_S, Withdrawals
+from mesh.controlplane.withdrawal import CONFIRM_S, Withdrawals, called
 from mesh.model import Application, Cors, Generation, Replica, ReplicaState, WorkerState
 from mesh.settings import ControlPlaneSettings
 from mesh.v1 import deployment_pb2, worker_service_pb2
@@ -274,10 +274,11 @@ class Term:
         return message
 
     def _withdrawn(self, replicas: Mapping[str, Replica], now: float) -> frozenset[str]:
-        """Return the replicas that are to stop, run, and may still be called by a gateway."""
+        """Return the replicas that are to stop, run, and may still be called by a gateway or a replica that drains."""
         stopping = (i for i, r in replicas.items() if r.stopping and r.status.state is ReplicaState.READY)
         self.withdrawals.note(stopping, self._published.at, now)
-        return self.withdrawals.held([self._routes_by(each) for each in self._confirming(replicas)], now)
+        held = self.withdrawals.held([self._routes_by(each) for each in self._confirming(replicas)], now)
+        return held | called(replicas.values())
 
     def _confirming(self, replicas: Mapping[str, Replica]) -> Iterable[Subscriber]:
         """Return who has to confirm a snapshot: all but replicas that are to stop themselves.

@@ -1,9 +1,9 @@
-"""When a replica that is to stop may be told so: once no gateway sends it anything.
+"""When a replica that is to stop may be told so: once nobody sends it anything.
 
 Owns which replicas have left the snapshot, at which generation, and the bounds of the wait for gateways to say that
 they route by it. A gateway that hangs is waited for a short time only; one that is gone does not count. Either way a
-replica that drains refuses what still comes, and its caller sends that elsewhere. Pure.
-Called by `term` at each publish.
+replica that drains refuses what still comes, and its caller sends that elsewhere. Owns the order in which the replicas
+of an application stop, too: callers first. Pure. Called by `term` at each publish.
 """
 
 from __future__ import annotations
@@ -11,10 +11,35 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from mesh.model import Generation
+from mesh.controlplane.rollout import is_ready
+from mesh.model import Generation, Replica, ReplicaState
 
 CONFIRM_S = 5.0
 """Seconds for gateways to confirm that they route by a snapshot without the replica."""
+
+
+def called(replicas: Collection[Replica]) -> frozenset[str]:
+    """Return those that are to stop, and that replicas which finish what they run may still call.
+
+    Their callers are replicas of the same application that are to stop as well, of deployments less deep. The least
+    deep wait for nobody, so that all end, each depth within the time that workers give it. Where other replicas of a
+    deployment stay, calls go to these.
+    """
+    stopping = [replica for replica in replicas if replica.stopping]
+    if not any(replica.depth for replica in stopping):
+        return frozenset()
+    least: dict[str, int] = {}
+    for each in stopping:
+        if each.status.state in (ReplicaState.READY, ReplicaState.DRAINING):
+            least[each.application] = min(each.depth, least.get(each.application, each.depth))
+    staying = {(each.application, each.deployment) for each in replicas if is_ready(each)}
+    return frozenset(
+        each.replica_id
+        for each in stopping
+        if each.status.state is ReplicaState.READY
+        and each.depth > least[each.application]
+        and (each.application, each.deployment) not in staying
+    )
 
 
 @dataclass(frozen=True, slots=True)

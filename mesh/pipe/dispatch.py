@@ -7,10 +7,8 @@ shedding). Called by the gateway's pipeline and by handles; called back by `link
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.clock import Clock
 from mesh.credentials import Credentials
@@ -21,12 +19,12 @@ from mesh.pipe.affinity import Affinity
 from mesh.pipe.balance import SECOND_BEST_S, Balance
 from mesh.pipe.call import Call
 from mesh.pipe.failures import error_of
+from mesh.pipe.gauges import Gauges
 from mesh.pipe.link import Link
+from mesh.pipe.links import Links
 from mesh.pipe.retry import RetryBudget, cause_to_repeat
-from mesh.telemetry import IN_FLIGHT, QUEUED, REPEATED, SHED, LineLimit
+from mesh.telemetry import REPEATED
 from mesh.v1 import replica_service_pb2 as pb
-
-log = logging.getLogger("mesh.dispatch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +35,6 @@ class Limits:
     max_queued_requests: int
     failure: str = ""
     """Set when no replica could ever serve."""
-
-
-class _Gauges:
-    """What the metrics and the log tell of one dispatcher."""
-
-    def __init__(self, of: Dispatcher) -> None:
-        self._labels = (of.application, of.deployment)
-        IN_FLIGHT.labels(*self._labels).set_function(lambda: of.in_flight)
-        QUEUED.labels(*self._labels).set_function(lambda: of.queued)
-        self._there = True
-        # One whose name is not known yet will hardly shed: no series of zeros for it.
-        self._shed = SHED.labels(*self._labels, "queue_full") if of.deployment else None
-        self._lines = LineLimit()
-
-    def shed(self, detail: str, request_id: str, now: float) -> None:
-        """Count a call that was shed, and log it within bounds."""
-        (self._shed or SHED.labels(*self._labels, "queue_full")).inc()
-        if (left_out := self._lines.take(now)) is not None:
-            application, deployment = self._labels
-            fields = {"application": application, "deployment": deployment, "request_id": request_id}
-            log.warning(detail, extra={**fields, "left_out": left_out} if left_out else fields)
-
-    def forget(self) -> None:
-        """Take this deployment out of the metrics, once: the same labels may have another owner later."""
-        if self._there:
-            self._there = False
-            for metric in (IN_FLIGHT, QUEUED):
-                with contextlib.suppress(KeyError):
-                    metric.remove(*self._labels)
 
 
 _OF_HANDLER = (pb.FAILURE_KIND_HANDLER, pb.FAILURE_KIND_UNSPECIFIED)
@@ -110,13 +79,12 @@ class Dispatcher:
         self._affinity: Affinity[Link] = Affinity()
         self._second_best = _SecondBest(self._balance, self.loop, self._pump)
         self._drain_rate, self._budget = DrainRate(), RetryBudget()
-        self._links: dict[str, Link] = {}
         self._tasks = Tasks()
-        self._running: dict[Link, asyncio.Task[None]] = {}
+        self._links = Links(self._tasks)
         self._orders = 0
         self._idle: asyncio.Future[None] | None = None
         self._successor: Dispatcher | None = None
-        self._gauges = _Gauges(self)
+        self._gauges = Gauges(self)
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self.application}/{self.deployment} {self._balance} {self._line}>"
@@ -125,7 +93,7 @@ class Dispatcher:
         """Serve a deployment whose name was not known when the first requests came."""
         self._gauges.forget()
         self.deployment = deployment
-        self._gauges = _Gauges(self)
+        self._gauges = Gauges(self)
 
     @property
     def in_flight(self) -> int:
@@ -201,18 +169,25 @@ class Dispatcher:
 
     def update(self, limits: Limits, endpoints: Iterable[tuple[str, str]]) -> None:
         """Put a snapshot in force: limits, and (replica id, address) of each replica."""
-        self._limits = limits
+        self._limits, self._links.run_out = limits, False
         self._line.length_max = limits.max_queued_requests
         self._balance.limit = limits.max_ongoing_requests
         wanted = dict(endpoints)
         for replica_id, link in list(self._links.items()):
             if wanted.get(replica_id) != link.address:
-                del self._links[replica_id]
-                self._retire(link)
+                self._links.leave(link)
+                self._balance.close(link)
+                self._links.ended(link)
         for replica_id, address in wanted.items():
             if replica_id not in self._links:
-                link = self._links[replica_id] = Link(replica_id, address, self, self._trust, self._clock)
-                self._running[link] = self._tasks.spawn(link.run(), name=f"pipe {replica_id}")
+                self._links.add(Link(replica_id, address, self, self._trust, self._clock))
+        self._pump()
+
+    def run_out(self, reason: str) -> None:
+        """There will be no more replicas: those known take calls until they refuse or are lost; then `reason` holds."""
+        self._limits, self._links.run_out = replace(self._limits, failure=reason), True
+        for link in [link for link in self._links.values() if link.draining]:
+            self._links.leave(link)
         self._pump()
 
     async def drain(self) -> None:
@@ -253,8 +228,7 @@ class Dispatcher:
         """The pipe broke: put back what never ran, repeat what may be, fail the rest."""
         self._balance.close(link)
         self._affinity.forget(link)
-        if link.retiring:
-            self._running.pop(link, None)
+        self._links.lost(link)
         held, link.held = link.held, set()
         for call in held:
             self._balance.release(link)
@@ -272,7 +246,7 @@ class Dispatcher:
     def rejected(self, link: Link, call: Call, refusal: int) -> None:
         """The replica refused the call before running it: it waits again, at its old place."""
         if refusal == pb.REFUSAL_DRAINING:
-            link.draining = True
+            self._links.refused(link)
         else:
             link.refusals += 1
         self._balance.close(link)
@@ -281,8 +255,7 @@ class Dispatcher:
         if not call.ended:
             self._line.put_back(call)
         self._pump()
-        if link.retiring and not link.in_flight:
-            self._end(link)
+        self._links.ended(link)
 
     def offered(self, link: Link) -> None:
         """The replica reserved a slot: the first in the line takes it."""
@@ -346,8 +319,8 @@ class Dispatcher:
             self._pump()
         elif self._idle is not None:
             self._notice_idle()
-        if link.retiring and not link.in_flight:
-            self._end(link)
+        if link.retiring:
+            self._links.ended(link)
 
     def _pump(self) -> None:
         """Send from the line while there are free slots; empty it if there will never be any."""
@@ -380,16 +353,6 @@ class Dispatcher:
             self._line.put_back(call)
         else:
             call.fail(ReplicaLost(f"replica {link.replica_id} went away while it ran the request"))
-
-    def _retire(self, link: Link) -> None:
-        link.retiring = True
-        self._balance.close(link)
-        if not link.in_flight:
-            self._end(link)
-
-    def _end(self, link: Link) -> None:
-        if (task := self._running.pop(link, None)) is not None:
-            task.cancel()
 
     def _notice_idle(self) -> None:
         if self._idle is not None and not self._balance.in_flight and not len(self._line):

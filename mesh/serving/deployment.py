@@ -103,10 +103,27 @@ class Application:
 
     def built(self) -> tuple[BuiltDeployment, ...]:
         """Return what a build reports of this application."""
+        depths = self.depths()
         return tuple(
-            BuiltDeployment(ingress=i == 0, config=bound.deployment.config)
-            for i, bound in enumerate(self.bound().values())
+            BuiltDeployment(ingress=i == 0, config=bound.deployment.config, depth=depths[name])
+            for i, (name, bound) in enumerate(self.bound().items())
         )
+
+    def depths(self) -> dict[str, int]:
+        """Return by name how many calls by handles away from the ingress each is, at most. Raises InvalidConfig.
+
+        Callers are less deep than what they call, unless they call one another in a circle.
+        """
+        called = {name: [child.deployment.name for child in each._children()] for name, each in self.bound().items()}
+        depths = dict.fromkeys(called, 0)
+        for _ in called:  # no way without a circle is longer
+            before = dict(depths)
+            for caller, names in called.items():
+                for name in names:
+                    depths[name] = max(depths[name], depths[caller] + 1)
+            if depths == before:
+                break
+        return depths
 
 
 @overload

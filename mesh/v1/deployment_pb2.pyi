@@ -747,11 +747,14 @@ class DeploymentSpec(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     ingress: _builtins.bool
     """The deployment that serves the application's route."""
     version: _builtins.str
     """Digest of all that needs new replicas when it changes. Same version, same process."""
+    depth: _builtins.int
+    """How many calls by handles away from the ingress it is, at most."""
     @_builtins.property
     def settings(self) -> Global___DeploymentSettings: ...
     @_builtins.property
@@ -764,10 +767,11 @@ class DeploymentSpec(_message.Message):
         version: _builtins.str = ...,
         settings: Global___DeploymentSettings | None = ...,
         interface: Global___Interface | None = ...,
+        depth: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "interface", b"interface", "name", b"name", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "ingress", b"ingress", "interface", b"interface", "name", b"name", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1126,6 +1130,7 @@ class Replica(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     STOPPING_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     application: _builtins.str
     deployment: _builtins.str
@@ -1134,6 +1139,8 @@ class Replica(_message.Message):
     worker_id: _builtins.str
     stopping: _builtins.bool
     """Told to finish what runs and end."""
+    depth: _builtins.int
+    """That of its deployment, as it was placed. Those that are to stop do so in this order, callers first."""
     @_builtins.property
     def status(self) -> Global___ReplicaStatus: ...
     def __init__(
@@ -1147,10 +1154,11 @@ class Replica(_message.Message):
         worker_id: _builtins.str = ...,
         stopping: _builtins.bool = ...,
         status: Global___ReplicaStatus | None = ...,
+        depth: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "replica_id", b"replica_id", "revision", b"revision", "status", b"status", "stopping", b"stopping", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "deployment", b"deployment", "depth", b"depth", "replica_id", b"replica_id", "revision", b"revision", "status", b"status", "stopping", b"stopping", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

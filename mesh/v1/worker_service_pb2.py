@@ -26,7 +26,7 @@ from mesh.v1 import deployment_pb2 as mesh_dot_v1_dot_deployment__pb2
 from mesh.v1 import log_service_pb2 as mesh_dot_v1_dot_log__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmesh/v1/worker_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\x1a\x19mesh/v1/log_service.proto\"\x8d\x01\n\x0fSendLogsRequest\x12\x0f\n\x07read_id\x18\x01 \x01(\t\x12!\n\x05\x66ound\x18\x02 \x01(\x0b\x32\x12.mesh.v1.LogsFound\x12\"\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x11.mesh.v1.LogEntry\x12\x0f\n\x07notices\x18\x04 \x03(\t\x12\x11\n\tcaught_up\x18\x05 \x01(\x08\"K\n\tLogsFound\x12\x14\n\x0c\x61pplications\x18\x01 \x03(\t\x12\x13\n\x0b\x64\x65ployments\x18\x02 \x03(\t\x12\x13\n\x0breplica_ids\x18\x03 \x03(\t\"\x12\n\x10SendLogsResponse\"\xff\x01\n\x0eSessionRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.HelloH\x00\x12!\n\x06report\x18\x02 \x01(\x0b\x32\x0f.mesh.v1.ReportH\x00\x12\'\n\theartbeat\x18\x03 \x01(\x0b\x32\x12.mesh.v1.HeartbeatH\x00\x12,\n\x0c\x62uild_result\x18\x04 \x01(\x0b\x32\x14.mesh.v1.BuildResultH\x00\x12#\n\x07leaving\x18\x05 \x01(\x0b\x32\x10.mesh.v1.LeavingH\x00\x12%\n\x08\x64raining\x18\x06 \x01(\x0b\x32\x11.mesh.v1.DrainingH\x00\x42\x06\n\x04kind\"\xc5\x01\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x01\x12\x0c\n\x04host\x18\x04 \x01(\t\x12%\n\tresources\x18\x05 \x01(\x0b\x32\x12.mesh.v1.Resources\x12(\n\x08replicas\x18\x06 \x03(\x0b\x32\x16.mesh.v1.ReplicaStatus\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x10\n\x08\x64raining\x18\x08 \x01(\x08\"2\n\x06Report\x12(\n\x08replicas\x18\x01 \x03(\x0b\x32\x16.mesh.v1.ReplicaStatus\"\x0b\n\tHeartbeat\"\n\n\x08\x44raining\"\t\n\x07Leaving\"\xa1\x01\n\x0b\x42uildResult\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12-\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x18.mesh.v1.BuiltDeployment\x12!\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x10.mesh.v1.Failure\x12(\n\x0bruntime_env\x18\x05 \x01(\x0b\x32\x13.mesh.v1.RuntimeEnvJ\x04\x08\x02\x10\x03\"t\n\x0f\x42uiltDeployment\x12\x0f\n\x07ingress\x18\x01 \x01(\x08\x12)\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x19.mesh.v1.DeploymentConfig\x12%\n\tinterface\x18\x03 \x01(\x0b\x32\x12.mesh.v1.Interface\"\xda\x02\n\x0fSessionResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.mesh.v1.WelcomeH\x00\x12%\n\x08redirect\x18\x02 \x01(\x0b\x32\x11.mesh.v1.RedirectH\x00\x12+\n\x0b\x61ssignments\x18\x03 \x01(\x0b\x32\x14.mesh.v1.AssignmentsH\x00\x12\x1f\n\x05\x62uild\x18\x04 \x01(\x0b\x32\x0e.mesh.v1.BuildH\x00\x12,\n\x0c\x63\x61ncel_build\x18\x05 \x01(\x0b\x32\x14.mesh.v1.CancelBuildH\x00\x12\'\n\theartbeat\x18\x06 \x01(\x0b\x32\x12.mesh.v1.HeartbeatH\x00\x12&\n\tread_logs\x18\x07 \x01(\x0b\x32\x11.mesh.v1.ReadLogsH\x00\x12&\n\tstop_logs\x18\x08 \x01(\x0b\x32\x11.mesh.v1.StopLogsH\x00\x42\x06\n\x04kind\"\'\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\"\x1a\n\x08Redirect\x12\x0e\n\x06leader\x18\x01 \x01(\t\"\x8c\x01\n\x0b\x41ssignments\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.mesh.v1.Generation\x12&\n\x08replicas\x18\x02 \x03(\x0b\x32\x14.mesh.v1.ReplicaSpec\x12\x11\n\twithdrawn\x18\x03 \x03(\t\x12\x19\n\x11no_room_elsewhere\x18\x04 \x01(\x08\"X\n\x05\x42uild\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.mesh.v1.ApplicationConfig\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\"\x1f\n\x0b\x43\x61ncelBuild\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\"F\n\x08ReadLogs\x12\x0f\n\x07read_id\x18\x01 \x01(\t\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x18.mesh.v1.ReadLogsRequest\"\x1b\n\x08StopLogs\x12\x0f\n\x07read_id\x18\x01 \x01(\t2\x94\x01\n\rWorkerService\x12@\n\x07Session\x12\x17.mesh.v1.SessionRequest\x1a\x18.mesh.v1.SessionResponse(\x01\x30\x01\x12\x41\n\x08SendLogs\x12\x18.mesh.v1.SendLogsRequest\x1a\x19.mesh.v1.SendLogsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmesh/v1/worker_service.proto\x12\x07mesh.v1\x1a\x18mesh/v1/deployment.proto\x1a\x19mesh/v1/log_service.proto\"\x8d\x01\n\x0fSendLogsRequest\x12\x0f\n\x07read_id\x18\x01 \x01(\t\x12!\n\x05\x66ound\x18\x02 \x01(\x0b\x32\x12.mesh.v1.LogsFound\x12\"\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x11.mesh.v1.LogEntry\x12\x0f\n\x07notices\x18\x04 \x03(\t\x12\x11\n\tcaught_up\x18\x05 \x01(\x08\"K\n\tLogsFound\x12\x14\n\x0c\x61pplications\x18\x01 \x03(\t\x12\x13\n\x0b\x64\x65ployments\x18\x02 \x03(\t\x12\x13\n\x0breplica_ids\x18\x03 \x03(\t\"\x12\n\x10SendLogsResponse\"\xff\x01\n\x0eSessionRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.HelloH\x00\x12!\n\x06report\x18\x02 \x01(\x0b\x32\x0f.mesh.v1.ReportH\x00\x12\'\n\theartbeat\x18\x03 \x01(\x0b\x32\x12.mesh.v1.HeartbeatH\x00\x12,\n\x0c\x62uild_result\x18\x04 \x01(\x0b\x32\x14.mesh.v1.BuildResultH\x00\x12#\n\x07leaving\x18\x05 \x01(\x0b\x32\x10.mesh.v1.LeavingH\x00\x12%\n\x08\x64raining\x18\x06 \x01(\x0b\x32\x11.mesh.v1.DrainingH\x00\x42\x06\n\x04kind\"\xc5\x01\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x01\x12\x0c\n\x04host\x18\x04 \x01(\t\x12%\n\tresources\x18\x05 \x01(\x0b\x32\x12.mesh.v1.Resources\x12(\n\x08replicas\x18\x06 \x03(\x0b\x32\x16.mesh.v1.ReplicaStatus\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x10\n\x08\x64raining\x18\x08 \x01(\x08\"2\n\x06Report\x12(\n\x08replicas\x18\x01 \x03(\x0b\x32\x16.mesh.v1.ReplicaStatus\"\x0b\n\tHeartbeat\"\n\n\x08\x44raining\"\t\n\x07Leaving\"\xa1\x01\n\x0b\x42uildResult\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12-\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x18.mesh.v1.BuiltDeployment\x12!\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x10.mesh.v1.Failure\x12(\n\x0bruntime_env\x18\x05 \x01(\x0b\x32\x13.mesh.v1.RuntimeEnvJ\x04\x08\x02\x10\x03\"\x83\x01\n\x0f\x42uiltDeployment\x12\x0f\n\x07ingress\x18\x01 \x01(\x08\x12)\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x19.mesh.v1.DeploymentConfig\x12%\n\tinterface\x18\x03 \x01(\x0b\x32\x12.mesh.v1.Interface\x12\r\n\x05\x64\x65pth\x18\x04 \x01(\r\"\xda\x02\n\x0fSessionResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.mesh.v1.WelcomeH\x00\x12%\n\x08redirect\x18\x02 \x01(\x0b\x32\x11.mesh.v1.RedirectH\x00\x12+\n\x0b\x61ssignments\x18\x03 \x01(\x0b\x32\x14.mesh.v1.AssignmentsH\x00\x12\x1f\n\x05\x62uild\x18\x04 \x01(\x0b\x32\x0e.mesh.v1.BuildH\x00\x12,\n\x0c\x63\x61ncel_build\x18\x05 \x01(\x0b\x32\x14.mesh.v1.CancelBuildH\x00\x12\'\n\theartbeat\x18\x06 \x01(\x0b\x32\x12.mesh.v1.HeartbeatH\x00\x12&\n\tread_logs\x18\x07 \x01(\x0b\x32\x11.mesh.v1.ReadLogsH\x00\x12&\n\tstop_logs\x18\x08 \x01(\x0b\x32\x11.mesh.v1.StopLogsH\x00\x42\x06\n\x04kind\"\'\n\x07Welcome\x12\x1c\n\x14heartbeat_interval_s\x18\x01 \x01(\x01\"\x1a\n\x08Redirect\x12\x0e\n\x06leader\x18\x01 \x01(\t\"\x8c\x01\n\x0b\x41ssignments\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.mesh.v1.Generation\x12&\n\x08replicas\x18\x02 \x03(\x0b\x32\x14.mesh.v1.ReplicaSpec\x12\x11\n\twithdrawn\x18\x03 \x03(\t\x12\x19\n\x11no_room_elsewhere\x18\x04 \x01(\x08\"X\n\x05\x42uild\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.mesh.v1.ApplicationConfig\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\"\x1f\n\x0b\x43\x61ncelBuild\x12\x10\n\x08\x62uild_id\x18\x01 \x01(\t\"F\n\x08ReadLogs\x12\x0f\n\x07read_id\x18\x01 \x01(\t\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x18.mesh.v1.ReadLogsRequest\"\x1b\n\x08StopLogs\x12\x0f\n\x07read_id\x18\x01 \x01(\t2\x94\x01\n\rWorkerService\x12@\n\x07Session\x12\x17.mesh.v1.SessionRequest\x1a\x18.mesh.v1.SessionResponse(\x01\x30\x01\x12\x41\n\x08SendLogs\x12\x18.mesh.v1.SendLogsRequest\x1a\x19.mesh.v1.SendLogsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,24 +53,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEAVING']._serialized_end=879
   _globals['_BUILDRESULT']._serialized_start=882
   _globals['_BUILDRESULT']._serialized_end=1043
-  _globals['_BUILTDEPLOYMENT']._serialized_start=1045
-  _globals['_BUILTDEPLOYMENT']._serialized_end=1161
-  _globals['_SESSIONRESPONSE']._serialized_start=1164
-  _globals['_SESSIONRESPONSE']._serialized_end=1510
-  _globals['_WELCOME']._serialized_start=1512
-  _globals['_WELCOME']._serialized_end=1551
-  _globals['_REDIRECT']._serialized_start=1553
-  _globals['_REDIRECT']._serialized_end=1579
-  _globals['_ASSIGNMENTS']._serialized_start=1582
-  _globals['_ASSIGNMENTS']._serialized_end=1722
-  _globals['_BUILD']._serialized_start=1724
-  _globals['_BUILD']._serialized_end=1812
-  _globals['_CANCELBUILD']._serialized_start=1814
-  _globals['_CANCELBUILD']._serialized_end=1845
-  _globals['_READLOGS']._serialized_start=1847
-  _globals['_READLOGS']._serialized_end=1917
-  _globals['_STOPLOGS']._serialized_start=1919
-  _globals['_STOPLOGS']._serialized_end=1946
-  _globals['_WORKERSERVICE']._serialized_start=1949
-  _globals['_WORKERSERVICE']._serialized_end=2097
+  _globals['_BUILTDEPLOYMENT']._serialized_start=1046
+  _globals['_BUILTDEPLOYMENT']._serialized_end=1177
+  _globals['_SESSIONRESPONSE']._serialized_start=1180
+  _globals['_SESSIONRESPONSE']._serialized_end=1526
+  _globals['_WELCOME']._serialized_start=1528
+  _globals['_WELCOME']._serialized_end=1567
+  _globals['_REDIRECT']._serialized_start=1569
+  _globals['_REDIRECT']._serialized_end=1595
+  _globals['_ASSIGNMENTS']._serialized_start=1598
+  _globals['_ASSIGNMENTS']._serialized_end=1738
+  _globals['_BUILD']._serialized_start=1740
+  _globals['_BUILD']._serialized_end=1828
+  _globals['_CANCELBUILD']._serialized_start=1830
+  _globals['_CANCELBUILD']._serialized_end=1861
+  _globals['_READLOGS']._serialized_start=1863
+  _globals['_READLOGS']._serialized_end=1933
+  _globals['_STOPLOGS']._serialized_start=1935
+  _globals['_STOPLOGS']._serialized_end=1962
+  _globals['_WORKERSERVICE']._serialized_start=1965
+  _globals['_WORKERSERVICE']._serialized_end=2113
 # @@protoc_insertion_point(module_scope)

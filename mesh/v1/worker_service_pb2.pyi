@@ -308,7 +308,10 @@ class BuiltDeployment(_message.Message):
     INGRESS_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     ingress: _builtins.bool
+    depth: _builtins.int
+    """How many calls by handles away from the ingress it is, at most."""
     @_builtins.property
     def config(self) -> _deployment_pb2.DeploymentConfig: ...
     @_builtins.property
@@ -319,10 +322,11 @@ class BuiltDeployment(_message.Message):
         ingress: _builtins.bool = ...,
         config: _deployment_pb2.DeploymentConfig | None = ...,
         interface: _deployment_pb2.Interface | None = ...,
+        depth: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "interface", b"interface"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "ingress", b"ingress", "interface", b"interface"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "depth", b"depth", "ingress", b"ingress", "interface", b"interface"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,14 +53,20 @@ class Reached:
 class Handles:
     """Makes the calls of this process (`handle.Caller`)."""
 
-    def __init__(self, caller_id: str, control: tuple[str, ...], credentials: Credentials, clock: Clock) -> None:
-        """`control` are the addresses of control planes; without any, calls wait for ever."""
+    def __init__(
+        self, caller_id: str, control: tuple[str, ...], credentials: Credentials, clock: Clock, application: str = ""
+    ) -> None:
+        """`control` are the addresses of control planes; without any, calls wait for ever.
+
+        `application` is what this process is a replica of, if it is one.
+        """
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.clock = clock
         self.tasks = Tasks()
         self.deadlines = Deadlines(self.loop)
         self._caller_id = caller_id
+        self._application = application
         self._control = control
         self._credentials = credentials
         self._reached: dict[tuple[str, str], Reached] = {}
@@ -156,19 +162,31 @@ class Handles:
             return
         application = next((each for each in snapshot.applications if each.name == name), None)
         if application is None:
-            reached.dispatcher.update(Limits(1, 0, f"there is no application {name!r}"), ())
+            self._fail(key, reached, f"there is no application {name!r}")
             return
         routed = next((each for each in application.deployments if each.name == deployment), None)
         if routed is None:
             if application.deployments:  # it is built
-                why = f"application {name!r} has no deployment {deployment!r}"
-                reached.dispatcher.update(Limits(1, 0, why), ())
+                self._fail(key, reached, f"application {name!r} has no deployment {deployment!r}")
             elif application.failure:
-                reached.dispatcher.update(Limits(1, 0, application.failure), ())
+                self._fail(key, reached, application.failure)
             return
         reached.timeout_s = routed.request_timeout_s
+        if application.failure and not routed.endpoints:
+            self._fail(key, reached, application.failure)
+            return
         limits = Limits(routed.max_ongoing_requests, routed.max_queued_requests, application.failure)
         reached.dispatcher.update(limits, ((each.replica_id, each.address) for each in routed.endpoints))
+
+    def _fail(self, key: tuple[str, str], reached: Reached, why: str) -> None:
+        """Let calls to a deployment fail, for it has no replicas any more.
+
+        Those of the own application run on for as long as this replica may call them, if it is to stop as they are.
+        """
+        if key[0] == self._application:
+            reached.dispatcher.run_out(why)
+        else:
+            reached.dispatcher.update(Limits(1, 0, why), ())
 
     def _in_loop(self, work: Callable[..., object], *args: Any) -> None:
         if self.is_here():

@@ -191,7 +191,7 @@ async def serve(launched: Launched, status: Status, stop: lifecycle.Stop) -> int
     place = Place(spec.application, spec.deployment, asyncio.get_running_loop())
     # Constructors and hooks serve no request, but they run here.
     current_request.enter(CurrentRequest(place))
-    handles = Handles(spec.replica_id, launched.surroundings.control, credentials, SYSTEM)
+    handles = Handles(spec.replica_id, launched.surroundings.control, credentials, SYSTEM, spec.application)
     handles.install()
     instance = construct(spec)
     await instance.reconfigure(spec.settings.user_config_json)

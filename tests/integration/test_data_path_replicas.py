@@ -284,7 +284,7 @@ async def test_replicas_that_are_replaced_under_load_fail_no_request(path: DataP
     stop.set()
     await asyncio.gather(*clients)
     assert set(codes) == {200}
-    assert len(path.gateways.dispatcher()._running) == 1, "links to those that are gone are gone"
+    assert len(path.gateways.dispatcher()._links.running) == 1, "links to those that are gone are gone"
 
 
 async def test_a_replica_that_drains_before_the_gateway_knows_fails_no_request(path: DataPath) -> None:

@@ -6,7 +6,7 @@ workers do nothing by themselves: tests say when a replica becomes ready, fails 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.controlplane import publish
@@ -202,8 +202,8 @@ class World:
         """Look once, check what must always hold, and carry it out. Builds end at once."""
         self.passes += 1
         actions = self.decide()
-        self._check_capacity(actions)
         changed = changes(self.applications, self.replicas, actions)
+        self._check_capacity(actions, self.applications | changed.applications)
         for name, application in changed.applications.items():
             if application is None:
                 del self.applications[name]
@@ -300,13 +300,13 @@ class World:
         else:
             self.builds.ended(replace(build, deployments=found))
 
-    def _check_capacity(self, actions: tuple[Action, ...]) -> None:
-        """No decision takes ready replicas away below the goal."""
+    def _check_capacity(self, actions: tuple[Action, ...], after: Mapping[str, Application | None]) -> None:
+        """No decision takes ready replicas away below the goal; `after` is what it makes of the applications."""
         stops = {action.replica_id for action in actions if isinstance(action, StopReplica)}
         forgotten = {action.replica_id for action in actions if isinstance(action, ForgetReplica)}
         forgotten -= {r.replica_id for r in self.replicas.values() if self._is_leaving(r.worker_id)}
-        for name, application in self.applications.items():
-            for deployment, spec in goals(application).items():
+        for name, application in after.items():
+            for deployment, spec in goals(application).items() if application is not None else ():
                 ready = [replica.replica_id for replica in self.ready(name, deployment)]
                 kept = [replica_id for replica_id in ready if replica_id not in stops | forgotten]
                 assert len(kept) >= min(len(ready), spec.settings.num_replicas), "capacity fell below the goal"

@@ -276,7 +276,12 @@ def test_a_deployment_that_is_gone_stops_when_the_new_plan_is_ready() -> None:
     world.apply(config(code="m:new"))
     for _ in range(4):
         world.step()
-    assert len(world.ready("app", "Echo")) == 1, "the new front is not ready yet"
+    (gone,) = world.ready("app", "Echo")
+    assert gone.replica_id in world.workers["w1"].specs, "the new front is not ready yet"
+    world.start_all()
+    actions = world.step()
+    assert MarkServing("app", 2) in actions
+    assert StopReplica(gone.replica_id, "its deployment is not wanted") in actions, "its plan is gone with this pass"
     world.settle()
     assert not world.live("app", "Echo")
     assert len(world.ready("app", "Front")) == 1

@@ -269,9 +269,41 @@ async def test_without_a_replica_ever_again_whoever_waits_or_comes_back_is_told(
     assert failure(running) is None, "what runs may end"
     played.reject(running, pb.REFUSAL_DRAINING)
     assert isinstance(failure(running), Unavailable), "it never ran, and never will"
-    assert played.dispatcher.in_flight == 0 and link not in played.dispatcher._running
+    assert played.dispatcher.in_flight == 0 and link not in played.dispatcher._links.running
     with pytest.raises(Unavailable):
         played.submit()
+
+
+async def test_replicas_that_run_out_take_calls_until_they_drain_or_are_lost(played: Played) -> None:
+    one, two = played.replicas("a", "b")
+    played.dispatcher.run_out("gone")
+    first, second = played.submit(method="POST"), played.submit(method="POST")
+    assert (played.sent(one), played.sent(two)) == ([first], [second])
+    waiting = played.submit(method="POST")
+    played.reject(second, pb.REFUSAL_DRAINING)
+    assert played.dispatcher.queued == 2 and two not in played.dispatcher._links.running
+    played.answer(first)
+    assert played.sent(one) == [second] and played.dispatcher.queued == 1
+    second.accept()
+    played.lose(one)
+    assert isinstance(failure(second), ReplicaLost), "it may have run"
+    assert isinstance(failure(waiting), Unavailable), "nobody is left"
+    with pytest.raises(Unavailable, match="gone"):
+        played.submit()
+    (again,) = played.replicas("a")
+    played.answer(played.submit())
+    played.lose(again)
+    assert played.dispatcher._links == {"a": again}, "what is in a snapshot comes back"
+
+
+async def test_a_replica_that_drains_when_there_will_be_no_others_is_not_waited_for(played: Played) -> None:
+    (link,) = played.replicas("a")
+    call = played.submit()
+    played.reject(call, pb.REFUSAL_DRAINING)
+    assert played.dispatcher.queued == 1
+    played.dispatcher.run_out("gone")
+    assert isinstance(failure(call), Unavailable)
+    played.lose(link)
 
 
 async def test_who_waits_for_a_deployment_that_goes_is_served_by_its_successor(played: Played) -> None:

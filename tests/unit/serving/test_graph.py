@@ -49,6 +49,24 @@ def test_bound_deployments_are_found_at_any_depth_and_in_any_container() -> None
     assert [each.ingress for each in built] == [True] + [False] * 8
 
 
+def test_callers_are_less_deep_than_what_they_call() -> None:
+    last = named("last")
+    middle = named("middle", last)
+    built = bind(last, named("leaf"), middle, {"x": named("first", middle, last)}).built()
+    depths = {each.config.name: each.depth for each in built}
+    assert depths == {"Parent": 0, "leaf": 1, "first": 1, "middle": 2, "last": 3}
+
+
+def test_a_circle_has_some_depth_and_all_else_is_as_it_should_be() -> None:
+    back: list[Any] = []
+    one = named("one", back, named("beyond"))
+    two = named("two", one)
+    back.append(two)
+    depths = bind(two).depths()
+    assert depths["Parent"] == 0 < min(depths["one"], depths["two"])
+    assert depths["beyond"] > depths["one"]
+
+
 def test_the_constructor_gets_handles_in_their_place() -> None:
     child = named("a")
     parts = Parts(child, {"x": [child, 1]})
