@@ -108,7 +108,7 @@ bench: .venv/dev.stamp ## Our own figures, in at most ten minutes (writes benchm
 
 .PHONY: profile
 profile: .venv/bench.stamp ## Where the CPU of a request goes, by part; needs leave to attach to processes (root)
-	$(BIN)/python -m benchmarks.profile
+	$(BIN)/python -m benchmarks.profile $(if $(BEFORE),--before $(BEFORE))
 
 .PHONY: bench-peers
 bench-peers: .venv/dev.stamp ## Measure beside peers from PyPI, in throw-away environments (20 minutes; 1 GB of disk)

@@ -7,6 +7,7 @@ of no part of its own (libc, the interpreter) spends is spent by who called it. 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -141,9 +142,17 @@ class Spent:
         return self.user + self.system
 
 
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """CPU of a part, in the unit of what is shared out, and its standard error, for samples are few."""
+
+    us: float
+    error_us: float
+
+
 def spent(
     stacks: Iterable[Stack], cpu: Mapping[int, Spent], names: Mapping[int, str], nameless: str = OTHER
-) -> dict[str, float]:
+) -> dict[str, Portion]:
     """Share out the CPU of threads.
 
     A sampler takes threads that could run for running ones, and some that sleep: it sees too much of system calls,
@@ -157,19 +166,23 @@ def spent(
         nameless: the part of threads that never run Python and have no name of their own.
 
     Returns:
-        The CPU of each part that has any, in the order of `PARTS`; the sum is that of `cpu`.
+        The CPU of each part that has any, in the order of `PARTS`, in the unit of `cpu`; the sum is that of `cpu`.
     """
     seen: dict[tuple[int, bool], Counter[str]] = {}
     for stack in stacks:
         seen.setdefault((stack.thread, in_kernel(stack.frames)), Counter())[part_of(stack.frames)] += stack.count
     result = dict.fromkeys(PARTS, 0.0)
+    variance = dict.fromkeys(PARTS, 0.0)
     for thread, used in cpu.items():
         by_name = Counter({part_of_thread(names.get(thread, ""), nameless): 1})
         for kernel, time in ((False, used.user), (True, used.system)):
             parts = seen.get((thread, kernel)) or seen.get((thread, not kernel)) or by_name
+            total = parts.total()
             for part, count in parts.items():
-                result[part] += time * count / parts.total()
-    return {part: time for part, time in result.items() if time > 0}
+                share = count / total
+                result[part] += time * share
+                variance[part] += time * time * share * (1 - share) / total
+    return {part: Portion(time, math.sqrt(variance[part])) for part, time in result.items() if time > 0}
 
 
 def in_kernel(frames: tuple[str, ...]) -> bool:

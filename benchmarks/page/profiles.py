@@ -7,11 +7,11 @@ from typing import Any
 
 from benchmarks.page import svg
 from benchmarks.page.tables import plot, prose, table
-from benchmarks.page.values import Results, look, shown
+from benchmarks.page.values import NONE, Results, look, shown
 from benchmarks.stacks import PARTS
 
 PROCESSES = ("gateway", "replica")
-FILES = {"profile_before": "before", "profile": "after"}
+VERSIONS = ("before", "after")
 
 
 def profiles(results: Results) -> str:
@@ -23,22 +23,42 @@ def profiles(results: Results) -> str:
             continue
         rows = []
         for part in PARTS:
-            values = [each["parts_us"].get(part) for _, each in columns]
-            if any(values):
-                rows.append((part, *map(shown, values)))
+            cells = [_portion(each, part) for _, each in columns]
+            if any(cell != NONE for cell in cells):
+                rows.append((part, *cells))
         rows.append(("**all**", *(f"**{shown(each['us_per_request'])}**" for _, each in columns)))
+        of_loop = [look(each, "loop_thread") for _, each in columns]
+        if all(of_loop):
+            rows.append(("of it, the thread of the event loop", *(shown(each["us_per_request"]) for each in of_loop)))
+            rows.append(("processors busy, all threads", *(shown(each["processors_busy"]) for _, each in columns)))
+            rows.append(("processors busy, that thread", *(shown(each["busy"]) for each in of_loop)))
+        rows.append(("samples", *(shown(look(each, "samples")) for _, each in columns)))
         head = f"µs a request, {connections} connection{'s' * (connections > 1)}"
         tables.append(table((head, *(label for label, _ in columns)), rows))
     if not tables:
         return ""
     text = prose(
-        "CPU of a no-op request by part, in the process of `meshctl run` (gateway) and in the replica. What the kernel "
-        "counts for each thread, its own code and system calls, is shared out by sampled stacks (`make profile`), so "
-        "parts of a few per cent are rough figures. System calls are in the part that makes them."
+        "CPU of a no-op request by part, in the process of `meshctl run` (gateway) and in the "
+        f"replica{_commits(results)}. What the kernel counts for each thread, its own code and system calls, is shared "
+        "out by sampled stacks (`make profile`), so parts of a few per cent are rough figures: ± is one standard error "
+        "of so few samples. System calls are in the part that makes them."
     )
     legend = "".join(f"- {part}: {what}\n" for part, what in PARTS.items())
     drawn = plot("profile", "CPU of a request, by part")
     return f"## Where the time goes\n{text}\n{drawn}\n" + "\n".join(tables) + f"\n{legend}"
+
+
+def _portion(process: Mapping[str, Any], part: str) -> str:
+    error = look(process, f"parts_error_us/{part}")
+    us = shown(process["parts_us"].get(part))
+    return f"{us} ± {shown(error)}" if error else us
+
+
+def _commits(results: Results) -> str:
+    commits = look(results, "profile/commits") or {}
+    if set(commits) != set(VERSIONS):
+        return ""
+    return f", at {commits['before']} (before) and {commits['after']} (after), which were loaded in turn"
 
 
 def plots(results: Results) -> dict[str, str]:
@@ -54,8 +74,8 @@ def plots(results: Results) -> dict[str, str]:
 def found(results: Results, connections: int) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the profiles that there are, with labels: each process before and after."""
     every = (
-        (f"{process} {when}", look(results, f"{file}/no_op/{connections}_connections/{process}"))
+        (f"{process} {when}", look(results, f"profile/no_op/{connections}_connections/{when}/{process}"))
         for process in PROCESSES
-        for file, when in FILES.items()
+        for when in VERSIONS
     )
     return [(label, each) for label, each in every if each is not None]

@@ -14,6 +14,8 @@ from benchmarks.stacks import GRPC, PARTS, PIPE
 
 MACHINE = {"cpus": 2, "kernel": "6.1", "python": "3.11.7", "load_average": [0.1, 0.2, 0.3], "packages": {"grpcio": "1"}}
 BOTH: dict[str, Any] = {"ours": {"per_second": 15_000.0, "p50_ms": 0.4}, "theirs": {"per_second": 375.0, "p50_ms": 4.0}}
+BEFORE = {"us_per_request": 45.0, "parts_us": {GRPC: 45.0}}
+AFTER = {"us_per_request": 40.0, "parts_us": {GRPC: 30.0, PIPE: 10.0}, "parts_error_us": {GRPC: 2.0}}
 RESULTS: dict[str, Any] = {
     "latest": {
         "at": "2026-01-01T00:00:00Z",
@@ -39,7 +41,8 @@ RESULTS: dict[str, Any] = {
         "failed": {"litserve": "it could not be installed"},
     },
     "profile": {
-        "no_op": {"64_connections": {"gateway": {"us_per_request": 40.0, "parts_us": {GRPC: 30.0, PIPE: 10.0}}}}
+        "commits": {"before": "1234567", "after": "abcdef0"},
+        "no_op": {"64_connections": {"before": {"gateway": BEFORE}, "after": {"gateway": AFTER}}},
     },
 }
 
@@ -104,8 +107,10 @@ def test_peers_are_told_and_why_some_are_not() -> None:
 
 def test_profiles_have_the_parts_that_there_are_and_their_sum() -> None:
     text = profiles.profiles(RESULTS)
-    assert f"| {GRPC} | 30 |" in text
-    assert "| **all** | **40** |" in text
+    assert f"| {GRPC} | 45 | 30 ± 2 |" in text
+    assert "| **all** | **45** | **40** |" in text
+    assert "| processors busy, that thread |" not in text
+    assert "1234567 (before) and abcdef0 (after)" in " ".join(text.split())
     assert set(re.findall(r"^\| (\w[^|]*) \|", text, re.M)) & set(PARTS) == {GRPC, PIPE}
 
 

@@ -89,7 +89,8 @@ def test_the_cpu_of_each_thread_is_shared_out_by_what_it_was_seen_to_run_and_to_
         4: stacks.Spent(0.0, 2.0),
         5: stacks.Spent(),
     }
-    spent = stacks.spent(seen, cpu, {3: "event_engine", 4: "meshctl"}, nameless=stacks.HTTP_SERVER)
+    portions = stacks.spent(seen, cpu, {3: "event_engine", 4: "meshctl"}, nameless=stacks.HTTP_SERVER)
+    spent = {part: portion.us for part, portion in portions.items()}
     assert spent == {
         stacks.HTTP_SERVER: 14.0,
         stacks.ASGI: 30.0,
@@ -98,3 +99,6 @@ def test_the_cpu_of_each_thread_is_shared_out_by_what_it_was_seen_to_run_and_to_
         stacks.LOOP: 6.0,
     }
     assert sum(spent.values()) == sum(used.all for used in cpu.values())
+    # A quarter of four samples of 40, beside three quarters of them: 40 * sqrt(1/4 * 3/4 / 4).
+    assert portions[stacks.ROUTING].error_us == pytest.approx(8.66, abs=0.01)
+    assert portions[stacks.GRPC].error_us == 0.0
