@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,7 +15,22 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
 Run = Mapping[str, Any]
+BEGAN = time.time()
+"""When this was loaded: each program that measures loads it first."""
+LOAD_BEFORE = os.getloadavg()
+MADE = (":!benchmarks/results", ":!docs/performance", ":!docs/performance.md")
+"""What measuring writes: a change of it is no change of what is measured."""
+GIT_S = 10.0
+TOLD = (
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONOPTIMIZE", "PYTHONHASHSEED", "PYTHONMALLOC", "PYTHONDEVMODE"),
+    *("PYTHONASYNCIODEBUG", "PYTHONUNBUFFERED", "PYTHONNODEBUGRANGES", "PYTHONPERFSUPPORT", "PYTHONTRACEMALLOC"),
+    *("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GRPC_VERBOSITY", "GRPC_TRACE"),
+    *("GRPC_EXPERIMENTS", "GRPC_POLL_STRATEGY", "UVLOOP_USE_LIBUV"),
+)
+"""Variables of the environment that change what Python or gRPC costs."""
+FLAGS = ("optimize", "dont_write_bytecode", "dev_mode", "debug", "isolated", "no_site")
 
 
 def medians(runs: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, float]:
@@ -33,23 +50,72 @@ def ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], key: str = "
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """What the figures were taken on, and of which code. What cannot be told is None."""
     packages = ("grpcio", "protobuf", "granian", "uvloop", "starlette")
     return {
         "cpus": os.cpu_count(),
+        "cpu_model": named(_text("/proc/cpuinfo"), "model name"),
+        "memory_mb": megabytes(named(_text("/proc/meminfo"), "MemTotal")),
+        "load_average_before": [round(each, 2) for each in LOAD_BEFORE],
         "load_average": [round(each, 2) for each in os.getloadavg()],
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "python_flags": {name: int(flag) for name in FLAGS if (flag := getattr(sys.flags, name))},
+        "environment": {name: value for name in TOLD if (value := os.environ.get(name)) is not None},
+        **code(),
         "packages": {name: version(name) for name in packages},
     }
 
 
-def write(name: str, results: dict[str, Any], *packages: str, began: float | None = None) -> None:
+def named(text: str, name: str) -> str | None:
+    """Return what follows "NAME:" at the start of a line; None without one."""
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key.strip() == name:
+            return value.strip()
+    return None
+
+
+def megabytes(text: str | None) -> int | None:
+    """Return the millions of bytes of "N kB"; None if it is something else."""
+    count, _, unit = (text or "").partition(" ")
+    return round(int(count) * 1024 / 1e6) if unit == "kB" and count.isdigit() else None
+
+
+def code() -> dict[str, Any]:
+    """Return the commit of this checkout, and whether its files are others; None where git knows nothing."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *MADE)
+    return {"commit": commit, "changed": None if status is None else bool(status)}
+
+
+def _git(*words: str) -> str | None:
+    command = ["git", "-C", str(ROOT), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except OSError:
+        return ""
+
+
+def instant(seconds: float) -> str:
+    """Return a time in seconds since 1970 as the files have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def write(name: str, results: dict[str, Any], *packages: str) -> None:
     """Print the results and write them to benchmarks/results/NAME.json."""
     facts = machine()
     facts["packages"].update({package: version(package) for package in packages})
-    written = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)), "machine": facts, **results}
-    text = json.dumps(written, indent=2)
+    took = round(time.time() - BEGAN)
+    text = json.dumps({"at": instant(BEGAN), "took_s": took, "machine": facts, **results}, indent=2)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)

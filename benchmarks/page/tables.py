@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.page.values import NONE, Results, look, number, shown
+from benchmarks.page.values import NONE, Results, look, number, shown, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,22 @@ class Column:
     path: str
     unit: str = ""
 
+    def text(self, results: Results, row: str) -> str:
+        """Return what stands in this column of the row at that path; of the figures of each run least and greatest."""
+        path = f"{row}/{self.path}"
+        if self.path.endswith(EACH):
+            return spread(results, path, self.unit)
+        return shown(number(results, path), self.unit)
 
-RATE = Column("requests/s", "per_second")
+
+EACH = "_of_each_run"
+"""What the figures of each run are named after that of all."""
+RATE, RATES = Column("requests/s", "per_second"), Column("min–max", f"per_second{EACH}")
 P50, P99 = Column("p50", "p50_ms", "ms"), Column("p99", "p99_ms", "ms")
 CPU = (Column("gateway CPU", "gateway_cpu_us", "µs"), Column("replica CPU", "replica_cpu_us", "µs"))
-
+SERVER_CPU = Column("CPU of all servers", "server_cpu_us", "µs")
+CLIENT_CPU = Column("client CPU", "client_cpu_us", "µs")
+BUSY = Column("processors busy", "busy/all")
 
 PLOTS = "performance"
 """The directory of the plots, beside the page."""
@@ -51,8 +62,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def figures(results: Results, first: str, rows: Iterable[tuple[str, str]], columns: Sequence[Column]) -> str:
     """Return a table with a row for each (label, path) that is there."""
     lines = [
-        (label, *(shown(number(results, f"{path}/{column.path}"), column.unit) for column in columns))
+        (label, *(column.text(results, path) for column in columns))
         for label, path in rows
         if look(results, path) is not None
     ]
     return table((first, *(column.head for column in columns)), lines)
+
+
+def sentence(text: object) -> str:
+    """Return a text with a capital letter."""
+    words = str(text)
+    return words[:1].upper() + words[1:]

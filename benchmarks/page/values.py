@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Results = Mapping[str, Any]
@@ -25,6 +25,14 @@ def number(results: Results, path: str) -> float | None:
     """Return the number at `path`; None if there is none."""
     found = look(results, path)
     return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+
+def spread(results: Results, path: str, unit: str = "") -> str:
+    """Return the least and the greatest of the numbers at `path`, which are those of each run."""
+    found = look(results, path)
+    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+        return NONE
+    return f"{shown(min(found))}–{shown(max(found), unit)}"
 
 
 def shown(value: float | None, unit: str = "") -> str:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from benchmarks.page import svg
-from benchmarks.page.tables import CPU, P50, P99, RATE, Column, figures, plot, prose, table
+from benchmarks.page.tables import (
+    BUSY,
+    CLIENT_CPU,
+    CPU,
+    P50,
+    P99,
+    RATE,
+    RATES,
+    SERVER_CPU,
+    Column,
+    figures,
+    plot,
+    prose,
+    sentence,
+    table,
+)
 from benchmarks.page.values import NONE, Results, look, number, shown
 
 CONNECTIONS = (1, 16, 64, 256, 1024)
 P90 = Column("p90", "p90_ms", "ms")
+BUSY_EACH = tuple(Column(role, f"busy/{role}") for role in ("gateway", "replica", "client", "all"))
 
 
 def requests(results: Results) -> str:
@@ -27,18 +43,23 @@ def requests(results: Results) -> str:
         ("unwatched, 64 connections", "latest/unwatched"),
         ("access log, scraped, 64 connections", "latest/watched"),
     ]
-    text = figures(results, "", rows, (RATE, P50, P90, P99, *CPU))
+    text = figures(results, "", rows, (RATE, RATES, P50, P90, P99, *CPU))
     if not text:
         return ""
+    known = [(what, path) for what, path in rows if number(results, f"{path}/busy/all") is not None]
+    busy = figures(results, "processors busy", known, BUSY_EACH)
     drawn = "\n".join(plot(name, what) for name, what in (("rate", "Requests per second"), ("latency", "Latency")))
-    return f"## Small requests\nA handler that does nothing and answers JSON.\n\n{drawn}\n{text}"
+    about = busy and prose(
+        "Processors busy: CPU of a request times requests a second; all are the servers and the client."
+    )
+    return f"## Small requests\nA handler that does nothing and answers JSON.\n\n{drawn}\n{text}\n{about}\n{busy}"
 
 
 def floor(results: Results) -> str:
     """What the libraries below cost alone."""
     parts = (("mesh", "mesh"), ("http_server", "the HTTP server alone"), ("stream", "a gRPC stream alone"))
     rows = [(f"{what}, {count} at once", f"latest/floor_{name}_{count}") for count in (1, 64) for name, what in parts]
-    text = figures(results, "", rows, (RATE, P50, P99, *CPU))
+    text = figures(results, "", rows, (RATE, RATES, P50, P99, SERVER_CPU, *CPU, CLIENT_CPU, BUSY))
     if not text:
         return ""
     why = prose(
@@ -98,8 +119,11 @@ def bodies(results: Results) -> str:
     stream = figures(results, "", events, (Column("chunks/s", "chunks_per_second"), *CPU))
     if not (text or stream):
         return ""
-    what = "To user code that reads as they come (up), and from it (down)."
-    return f"## Bodies and streams\n{what}\n\n{text}\n{small}\n{stream}"
+    what = prose(
+        "To user code that reads as they come (up), and from it (down). Of bodies of 10 MB a run has fewer than a "
+        "hundred, so their p99 is the slowest."
+    )
+    return f"## Bodies and streams\n{what}\n{text}\n{small}\n{stream}"
 
 
 def grpc(results: Results) -> str:
@@ -108,7 +132,8 @@ def grpc(results: Results) -> str:
     sides["plain_as_mesh"] = "… on uvloop, tuned as mesh is"
     kinds = {"grpc_unary": "unary", "grpc_bidi": "bidi, one at a time", "grpc_bidi_16_ahead": "bidi, 16 on their way"}
     rows = [(f"{kind}: {side}", f"latest/{key}/{name}") for key, kind in kinds.items() for name, side in sides.items()]
-    text = figures(results, "", rows, (Column("messages/s", "per_second"), P50, P99))
+    costs = (SERVER_CPU, *CPU, CLIENT_CPU, BUSY)
+    text = figures(results, "", rows, (Column("messages/s", "per_second"), RATES, P50, P99, *costs))
     ratios = (Column("of plain", "ratio_to_plain"), Column("of plain, tuned", "ratio_to_plain_as_mesh"))
     beside = figures(results, "through the gateway", [(kind, f"latest/{key}") for key, kind in kinds.items()], ratios)
     return (
@@ -159,7 +184,7 @@ def scale(results: Results) -> str:
     """Replicas and gateway processes."""
     rows = [(f"{n} replica{'s' * (n > 1)}", f"latest/replicas_{n}") for n in (1, 2, 4)]
     rows += [(f"{n} gateway process{'es' * (n > 1)}", f"latest/gateway_processes_{n}") for n in (1, 2)]
-    text = figures(results, "", rows, (RATE, P50, P99, Column("of one", "ratio_to_1"), *CPU))
+    text = figures(results, "", rows, (RATE, RATES, P50, P99, Column("of one", "ratio_to_1"), *CPU, BUSY))
     if not text:
         return ""
     return (
@@ -213,45 +238,16 @@ def footprint(results: Results) -> str:
         ("… not counted", "unique_mb", "MB"),
         ("resident after load", "after_load/resident_mb", "MB"),
         ("CPU when idle", "idle_cpu_percent", "%"),
-        ("installed, with all it needs", "installed/mb", "MB"),
     )
     rows = [(what, shown(number(results, f"latest/{path}"), unit)) for what, path, unit in kept]
+    sizes = (
+        ("installed, with all it needs and the byte code that pip writes", "derived/installed/mb"),
+        ("… of it byte code", "derived/installed/byte_code_mb"),
+        ("… without it, by the packages' lists of files", "latest/installed/mb"),
+    )
+    rows += [(what, shown(number(results, path), "MB")) for what, path in sizes]
     text = table(("", "measured"), [row for row in rows if row[1] != NONE])
     return f"## Footprint\n`meshctl run`, all of its processes.\n\n{text}" if text else ""
-
-
-def control_plane(results: Results) -> str:
-    """Changes on their way to gateways."""
-    kinds = {
-        "other_max_ongoing_requests": "another `max_ongoing_requests`",
-        "other_num_replicas": "another `num_replicas`",
-        "other_code": "other code",
-        "changes_20_per_second": "20 changes a second",
-    }
-    columns = (
-        Column("changes", "changes"),
-        Column("accepted p50", "accepted_p50_ms", "ms"),
-        Column("served by all p50", "served_by_all_p50_ms", "ms"),
-        Column("p99", "served_by_all_p99_ms", "ms"),
-        Column("control plane's CPU", "control_plane_cpu_ms_per_change", "ms"),
-    )
-    text = figures(results, "a change", [(name, f"control_plane/{kind}") for kind, name in kinds.items()], columns)
-    kept = (
-        ("deploy of 200 applications, served by all", "deploy_of_200_applications/served_by_all_s", "s"),
-        ("snapshot", "snapshot/bytes", "bytes"),
-        ("… to a new gateway", "snapshot/to_one_new_gateway_ms", "ms"),
-        ("… to 50 at once", "snapshot/to_50_at_once_ms", "ms"),
-        ("kill -9 and start again: known by all gateways", "kill_and_start_again/known_by_all_gateways_s", "s"),
-        ("kill -9 with a standby: known by all gateways", "kill_with_a_standby/known_by_all_gateways_s", "s"),
-        ("CPU when idle", "idle/control_plane_cpu_percent", "%"),
-        ("resident", "idle/control_plane_resident_mb", "MB"),
-    )
-    others = [(what, shown(number(results, f"control_plane/{path}"), unit)) for what, path, unit in kept]
-    text += "\n" + table(("", "measured"), [row for row in others if row[1] != NONE])
-    what = look(results, "control_plane/what")
-    if not (what and text.strip()):
-        return ""
-    return f"## Control plane\n{sentence(what)}, on a real etcd; times from the answer to `deploy`.\n\n{text}"
 
 
 def noop_plots(results: Results) -> dict[str, str]:
@@ -270,12 +266,6 @@ def noop_plots(results: Results) -> dict[str, str]:
         "rate": svg.bars("No-op, requests per second", rates),
         "latency": svg.lines("No-op, latency", marks, latencies, unit="ms"),
     }
-
-
-def sentence(text: object) -> str:
-    """Return a text with a capital letter."""
-    words = str(text)
-    return words[:1].upper() + words[1:]
 
 
 def _connections(count: int) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import performance_page
-from benchmarks.page import goals, peers, profiles, sections, svg, tables, values, workloads
+from benchmarks.page import control, goals, peers, profiles, reasons, sections, svg, tables, taken, values, workloads
+from benchmarks.page.derived import with_derived
 from benchmarks.stacks import GRPC, PARTS, PIPE
 
 MACHINE = {"cpus": 2, "kernel": "6.1", "python": "3.11.7", "load_average": [0.1, 0.2, 0.3], "packages": {"grpcio": "1"}}
@@ -48,7 +50,8 @@ RESULTS: dict[str, Any] = {
 
 
 def test_the_committed_page_is_what_its_script_makes_of_the_committed_results() -> None:
-    stale = performance_page.differing()
+    files = performance_page.made()
+    stale = performance_page.differing(files) + performance_page.strange(files, performance_page.DOCS / tables.PLOTS)
     assert not stale, "run python -m benchmarks.performance_page and commit what it writes"
 
 
@@ -67,7 +70,7 @@ def test_a_page_without_results_says_nothing_of_them() -> None:
 
 
 def test_goals_are_told_with_what_was_measured_and_whether_they_are_met() -> None:
-    rows = {what: (goal, measured, met) for what, goal, measured, met in goals.rows(RESULTS)}
+    rows = {what: (goal, measured, met) for what, goal, measured, _, met in goals.rows(RESULTS)}
     assert rows["no-op JSON, 64 connections"] == ("≥ 15,000 requests/s", "15,500 requests/s", "yes")
     assert rows["1 connection, p50"] == ("≤ 0.400 ms", "0.390 ms", "yes")
     assert rows["2 × overload, goodput of peak"] == ("≥ 0.980", "0.976", "**no**")
@@ -101,8 +104,146 @@ def test_peers_are_told_and_why_some_are_not() -> None:
     text = peers.peers(RESULTS)
     assert "| Ray \\| default | 15,000 | 375 | 39.9 |" in text
     assert "1.40 s / 0.200 s" in text
-    assert "- Ray | default: ray 2" in text
+    assert "| Ray \\| default | ray 2 |" in text
     assert "Could not be measured: litserve." in text
+
+
+def peer(**more: Any) -> dict[str, Any]:
+    """Return a pair in the form that `make bench-peers` writes."""
+    ours = {
+        "per_second": 10_000.0,
+        "server_cpu_us": 100.0,
+        "client_cpu_us": 20.0,
+        "per_second_of_each_run": [9e3, 11e3],
+    }
+    theirs = {"per_second": 1000.0, "server_cpu_us": 800.0, "per_second_of_each_run": [900.0, 1100.0]}
+    return {
+        "at": "2026-01-01T00:10:00Z",
+        "load_average": [1.0, 0.5, 0.25],
+        "load_average_after": [2.0, 1.0, 0.5],
+        "what": "Envoy: with a transcoder",
+        "ours": "`meshctl run` of an HTTP handler",
+        "goal": 20,
+        "installed": {
+            "ours": {"installed_mb": 104.4, "byte_code_mb": 20.1, "packages": 31},
+            "theirs": {"installed_mb": 129.8, "byte_code_mb": 2.2, "packages": 5},
+        },
+        "processes": {"ours": 3, "theirs": 2},
+        "asked": {"ours": "GET /", "theirs": "GET /v1/noop"},
+        "start_s": {"ours": 1.0, "theirs": 2.0, "of_each_start": {"ours": [1.0] * 5, "theirs": [2.0] * 5}},
+        "connections_64": {"ours": ours, "theirs": theirs, "ratio": 10.0, "server_cpu_ratio": 8.0},
+        **more,
+    }
+
+
+def test_peers_have_sizes_with_byte_code_and_what_a_request_costs_on_either_side() -> None:
+    text = peers.peers(with_derived({"peers": {"peers": {"envoy": peer()}}}))
+    assert "| Envoy | 104 MB / 130 MB | 20.1 MB / 2.20 MB | 31 / 5 |" in text
+    assert "| Envoy | 100 µs | 800 µs | 3 / 2 | 1 / 0.800 | 0.200 / – | 10 | 8 | 20 | 40 µs |" in text
+    assert "| Envoy | 10,000 | 9,000–11,000 | 1,000 | 900–1,100 | 10 |" in text
+    assert "1.00, 0.50, 0.25 → 2.00, 1.00, 0.50" in text
+
+
+def test_who_is_measured_beside_several_of_ours_is_told_apart() -> None:
+    other = peer(ours="`meshctl run` of the same servicer")
+    text = peers.peers(with_derived({"peers": {"peers": {"envoy": peer(), "envoy_same": other}}}))
+    assert "| Envoy; ours is an HTTP handler | 10,000 |" in text
+    assert "| Envoy; ours is the same servicer | 10,000 |" in text
+
+
+def test_figures_of_an_earlier_run_are_marked() -> None:
+    pairs = {"envoy": peer(), "ray": peer(what="Ray", at="2025-12-31T00:00:00Z")}
+    text = peers.peers({"peers": {"began": "2026-01-01T00:00:00Z", "peers": pairs}})
+    assert "| 2026-01-01T00:10:00Z | this |" in text
+    assert "| 2025-12-31T00:00:00Z | **an earlier one** |" in text
+    files = {"latest": {"at": "a", "machine": {**MACHINE, "commit": "abc", "changed": False}}}
+    files["handles"] = {"at": "b", "machine": {**MACHINE, "commit": "abc", "changed": True}}
+    text = taken.again(files)
+    assert "| `latest.json` | a | abc |" in text and "| `handles.json` | b | abc, changed ‡ |" in text
+
+
+def test_the_size_that_is_judged_is_that_with_byte_code() -> None:
+    results = with_derived({"peers": {"peers": {"envoy": peer()}}, "latest": {"installed": {"mb": 84.3}}})
+    (row,) = (row for row in goals.rows(results) if row[0].startswith("installed"))
+    assert row[1:3] == ("≤ 100 MB", "104 MB") and row[-1] == "**no**"
+    assert "byte code that pip writes | 104 MB |" in workloads.footprint(results)
+    assert "lists of files | 84.3 MB |" in workloads.footprint(results)
+
+
+def test_processors_busy_follow_from_rate_and_cpu() -> None:
+    run = {"per_second": 10_000.0, "gateway_cpu_us": 60.0, "server_cpu_us": 90.0, "client_cpu_us": 10.0}
+    results = with_derived({"latest": {"noop_64_connections": run, "noop_1_connections": {"per_second": 1.0}}})
+    assert values.number(results, "latest/noop_64_connections/busy/all") == pytest.approx(1.0)
+    assert values.look(results, "latest/noop_1_connections/busy") is None
+    assert "| no-op, 64 connections | 0.600 | 0.100 | 1 |" in workloads.requests(results)
+
+
+def test_of_few_changes_the_slowest_is_told_and_not_a_p99() -> None:
+    change = {"changes": 5, "served_by_all_p99_ms": 140.0}
+    results = {
+        "control_plane": {"what": "gateways", "other_code": change, "changes_20_per_second": {**change, "changes": 100}}
+    }
+    names = [row[0] for row in goals.rows(results)]
+    assert names == [
+        "other code received by 50 gateways, slowest of 5",
+        "one of 20 changes a second received by 50 gateways, p99",
+    ]
+    text = control.control_plane(results)
+    assert "| a change | changes | p99 | slowest |" in text
+    assert "| other code | 5 | – | 140 ms |" in text
+
+
+def test_goals_of_our_own_are_marked() -> None:
+    text = goals.goals({"scale_out": {"memory": {"idle_connection_bytes": 20_000}}})
+    assert "| memory of an idle connection † |" in text and "† A bound that we set ourselves" in text
+    assert "†" not in goals.goals(RESULTS)
+
+
+NOT_MET = """\
+For who writes it: {not/told}.
+
+## latest/noop_1_connections/p50_ms latest/noop_1_connections/p99_ms
+**One connection** takes {latest/noop_1_connections/p99_ms / latest/noop_1_connections/p50_ms} times
+{latest/noop_1_connections/p50_ms : ms}, {not/there}
+{latest/noop_64_connections/p50_ms - latest/noop_1_connections/p50_ms * 2 : s}.
+
+## latest/noop_64_connections/per_second
+Not told.
+
+## peers/peers/*/connections_64/ratio
+{=peers/peers/*/label} has {peers/peers/*/connections_64/ratio}.
+"""
+
+
+def test_reasons_are_told_of_goals_that_are_not_met_with_the_figures_at_hand() -> None:
+    results = with_derived(RESULTS)
+    text = reasons.reasons(results, NOT_MET, goals.missed(results))
+    assert text == (
+        "Why not:\n- **One connection** takes 3.33 times 0.390 ms, – 7.22 s.\n- Ray | default has 39.9.\n"
+        "- Without a reason noted: 2 × overload, goodput of peak.\n"
+    )
+    assert reasons.reasons(results, NOT_MET, []) == ""
+
+
+def test_every_reason_is_of_a_goal_and_no_figure_in_it_is_written_by_hand() -> None:
+    found = reasons.read((performance_page.HERE / "not_met.md").read_text())
+    assert found
+    paths = {goal.path for goal in goals.GOALS} | {"peers/peers/*/connections_64/ratio"}
+    assert [path for reason in found for path in reason.goals if path not in paths] == []
+    for reason in found:
+        by_hand = re.sub(r"\{[^}]*\}", "", reason.text)
+        assert not re.search(r"[0-9] ?(ms|µs|s|%|requests|times|×)(?!\w)|[0-9]\.[0-9]", by_hand), by_hand
+
+
+def test_plots_that_are_not_made_any_more_go_and_nothing_else_does(tmp_path: Path) -> None:
+    page, plot, old = tmp_path / "page.md", tmp_path / "plots" / "new.svg", tmp_path / "plots" / "old.svg"
+    old.parent.mkdir()
+    old.write_text("old")
+    files = {page: "a page", plot: "<svg/>"}
+    assert performance_page.write(files, old.parent) == [page, plot, old]
+    assert page.read_text() == "a page" and plot.exists() and not old.exists()
+    assert performance_page.write({**files, page: "another"}, old.parent) == [page]
+    assert page.read_text() == "another"
 
 
 def test_profiles_have_the_parts_that_there_are_and_their_sum() -> None:
@@ -115,9 +256,9 @@ def test_profiles_have_the_parts_that_there_are_and_their_sum() -> None:
 
 
 def test_notes_become_part_of_the_page() -> None:
-    text = sections.page(RESULTS, {"tried": "- larger windows\n", "not_met": "Ray's rate: see below.\n"})
+    text = sections.page(RESULTS, {"tried": "- larger windows\n", "not_met": NOT_MET})
     assert "## Tried, and did not pay\n- larger windows\n" in text
-    assert text.index("Ray's rate: see below.") < text.index("## Small requests")
+    assert text.index("**One connection** takes") < text.index("## Small requests")
 
 
 @pytest.mark.parametrize("name", ["rate", "latency", "peers", "profile"])
