@@ -44,7 +44,20 @@ async def _into_nothing(_: Message) -> None:
 class Request:
     """One HTTP request and how far its answer has come."""
 
-    __slots__ = ("_early", "_receive", "client", "method", "request_id", "route", "scope", "send", "started", "unread")
+    __slots__ = (
+        "_early",
+        "_over",
+        "_reads",
+        "_receive",
+        "client",
+        "method",
+        "request_id",
+        "route",
+        "scope",
+        "send",
+        "started",
+        "unread",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -59,14 +72,23 @@ class Request:
         self.unread = False
         """Some of its body may be on its way still."""
         self._early: EarlyBody | None = None
+        self._reads = self._over = False
+        """Whether its body is read past `_early`, and whether it is over."""
 
     async def read(self) -> tuple[bytes, bool]:
         """Return the next body bytes and whether more follow. Raises BodyBroken or ClientGone."""
-        return await self.receive() if self._early is None else await self._early.take()
+        if self._early is not None:
+            return await self._early.take()
+        self._reads = True
+        return await self.receive()
 
     async def early_body(self) -> MeshError:
         """Return when the client is gone; takes the beginning of the body meanwhile. Instead of `disconnected`."""
         self._early = EarlyBody(self)
+        if self._reads:  # it began before this task did: nothing is left to take early
+            self._early.wanted = True
+        if self._over:
+            self._early.complete.set()
         return await self._early.run()
 
     async def linger(self) -> None:
@@ -88,6 +110,7 @@ class Request:
 
     def body_over(self) -> None:
         """Nothing more of the body is wanted."""
+        self._over = True
         if self._early is not None:
             self._early.complete.set()
 
@@ -124,7 +147,7 @@ class EarlyBody:
         self._parts: deque[tuple[bytes, bool]] = deque()
         self._taking = True
         self._broken: MeshError | None = None
-        self._wanted = False
+        self.wanted = False
         self._news = asyncio.Event()
         self.complete = asyncio.Event()
 
@@ -132,7 +155,7 @@ class EarlyBody:
         """Take until the body is wanted, then wait for the end of it. Return when the client is gone."""
         size, more = 0, True
         try:
-            while more and size < self.BYTES and not self._wanted:
+            while more and size < self.BYTES and not self.wanted:
                 part = await self._request.receive()
                 if part[0] or not part[1]:  # empty ones would be kept without bound
                     self._parts.append(part)
@@ -150,7 +173,7 @@ class EarlyBody:
 
     async def take(self) -> tuple[bytes, bool]:
         """Return the next body bytes and whether more follow. Raises BodyBroken or ClientGone."""
-        self._wanted = True
+        self.wanted = True
         while self._taking and not self._parts:
             self._news.clear()
             await self._news.wait()
@@ -193,6 +216,8 @@ async def read_body(
         if total != length:
             raise ClientGone("the client went away while it sent the body")
         request.unread = more = False
+    if not more:  # the server may not have said so yet; from now on only the client's leave is waited for
+        request.body_over()
     return parts[0] if len(parts) == 1 else b"".join(parts), more
 
 

@@ -137,7 +137,6 @@ class RestFront:
             route.dispatcher.open(call, b"", end=False)
             return tasks.spawn(self._upload_stream(request, length, wire, exchange), name="upload")
         body, _ = await read_body(request, exchange, length, self._body_bytes_max)
-        request.body_over()
         if body:
             await check_end(request, exchange, length - len(body))
         payload = framed(self._bounded(await _converted(wire.request, body)))
