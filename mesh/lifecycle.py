@@ -124,6 +124,8 @@ def run(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
     SIGINT and SIGTERM set the `Stop` that `main` is given; a second one ends the process at once with
     code 130. Child processes started with `bind_to_parent` end with it either way.
     """
+    # What is loaded stays: the garbage collector need not look at it again and again.
+    gc.freeze()
 
     async def guarded() -> int:
         with signals() as stop:

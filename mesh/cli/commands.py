@@ -6,6 +6,7 @@ Called by `__main__`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -89,13 +90,33 @@ def _line(command: Callable[..., Any], words: str) -> str:
     return f"  {words:<14}{about}"
 
 
-app = typer.Typer(cls=Commands, rich_markup_mode="rich", pretty_exceptions_enable=False)
+def assembled(word: str = "") -> typer.Typer:
+    """Return meshctl with the command that `word` names, or with all if it names none.
+
+    To take each apart for its flags takes longer than most of them run.
+    """
+    app = typer.Typer(cls=Commands, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.callback(invoke_without_command=True)(_global_flags)
+    named = word in {command.__name__ for commands in GROUPS.values() for command in commands}
+    named = named or any(word in nouns for nouns in NOUNS.values())
+    for title, commands in GROUPS.items():
+        for command in commands:
+            if not named or command.__name__ == word:
+                app.command(rich_help_panel=title)(expanded(command))
+        for noun, (about, inner) in NOUNS.get(title, {}).items():
+            if not named or noun == word:
+                group = typer.Typer(rich_markup_mode="rich", help=about)
+                for second in inner:
+                    group.command()(expanded(second))
+                app.add_typer(group, name=noun, rich_help_panel=title)
+    return app
 
 
 def main() -> int:
     """Run meshctl with this process's arguments and return its exit code."""
     prepare_grpc()
     invocation = Invocation()
+    app = assembled(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
     try:
         return int(app(prog_name=PROGRAM, obj=invocation, standalone_mode=False) or 0)
     except typer.Abort:
@@ -130,7 +151,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _global_flags(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -142,13 +162,3 @@ def _global_flags(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
-
-
-for _title, _commands in GROUPS.items():
-    for _command in _commands:
-        app.command(rich_help_panel=_title)(expanded(_command))
-    for _noun, (_help, _inner) in NOUNS.get(_title, {}).items():
-        _group = typer.Typer(rich_markup_mode="rich", help=_help)
-        for _second in _inner:
-            _group.command()(expanded(_second))
-        app.add_typer(_group, name=_noun, rich_help_panel=_title)

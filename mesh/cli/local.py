@@ -30,6 +30,7 @@ from mesh.gateway.server import Gateway
 from mesh.settings import GRPC_PORT, HTTP_PORT, LOOPBACK, ControlPlaneSettings, GatewaySettings, WorkerSettings
 from mesh.telemetry import configure_logs
 from mesh.v1.deployment_service_pb2 import ApplyRequest
+from mesh.worker.ahead import Ahead
 from mesh.worker.server import Worker
 
 ROLES = ("control plane", "worker", "gateway")
@@ -53,6 +54,7 @@ class Local:
     listen: ListenFlags
     process: ProcessFlags
     worker: WorkerSettings
+    ahead: Ahead
     asked: Asked | None = None
     reload: bool = False
 
@@ -91,6 +93,7 @@ async def _serve(local: Local, goal: Target | None, stop: lifecycle.Stop) -> int
                 seen = await asyncio.to_thread(reload.fingerprint, goal.directories)
                 goal = goal.marked(seen)
             await unless_stopped(_deployed(mesh, goal), stop)
+            local.ahead.close()
         if not stop.is_set():
             _say_ready(mesh, goal, local.process.output)
         if goal is not None and local.reload:
@@ -108,7 +111,7 @@ async def _started(local: Local, goal: Target | None) -> AsyncIterator[_Mesh]:
         await host.start("control plane", control)
         at = (_here(control.address),)
         worker = replace(local.worker, worker_id=WORKER_ID, control=at, drain_timeout_s=0.0, security=security)
-        await host.start("worker", Worker(worker, SYSTEM))
+        await host.start("worker", Worker(worker, SYSTEM, local.ahead))
         gateway = Gateway(replace(_gateway_settings(local.listen, goal, at), security=security), SYSTEM)
         await host.start("gateway", gateway)
         yield _Mesh(host, control, gateway, Credentials(security))

@@ -39,14 +39,19 @@ def run(
       meshctl run slow:app --port 0 --reload
       meshctl run mesh.yaml
     """
-    from mesh.cli.local import Local, serve
-    from mesh.cli.target import Asked
+    from mesh.worker.ahead import Ahead
 
-    asked = Asked(target, tuple(arguments or ()), imported.name, imported.route_prefix, imported.working_dir)
     worker = local.worker()
-    # Whoever tries code waits for it: a new version is relied on as soon as it is ready.
-    store = ControlPlaneSettings(min_ready_s=0.0)
-    raise typer.Exit(serve(Local(store, local, process, worker, asked, reload)))
+    with Ahead() as ahead:
+        if not reload:  # code that is looked after runs in an environment of its own
+            ahead.launch(worker.host)
+        from mesh.cli.local import Local, serve
+        from mesh.cli.target import Asked
+
+        asked = Asked(target, tuple(arguments or ()), imported.name, imported.route_prefix, imported.working_dir)
+        # Whoever tries code waits for it: a new version is relied on as soon as it is ready.
+        store = ControlPlaneSettings(min_ready_s=0.0)
+        raise typer.Exit(serve(Local(store, local, process, worker, ahead, asked, reload)))
 
 
 def start(
@@ -68,18 +73,23 @@ def start(
       meshctl start --host 0.0.0.0 --config mesh.yaml
       meshctl start --store etcd://10.0.0.5:2379/mesh
     """
-    from mesh.cli.local import WORKER_ID, Local, serve
-    from mesh.cli.target import Asked
+    from mesh.worker.ahead import Ahead
 
     if store.store and store.data_dir is not None:
         raise typer.BadParameter("cannot be used together with --store", param_hint="--data-dir")
-    directory = store.data_dir or state_directory(environment())
-    url = store.store or embedded_store(directory)
-    log_dir = log_directory(directory, WORKER_ID)
-    settings = store.applied(trust.applied(ControlPlaneSettings(host=control_host, store=url)))
-    asked = Asked(str(config)) if config is not None else None
-    worker = replace(local.worker(), log_dir=log_dir)
-    raise typer.Exit(serve(Local(settings, local, process, worker, asked)))
+    worker = local.worker()
+    with Ahead() as ahead:
+        if config is not None:
+            ahead.launch(worker.host)
+        from mesh.cli.local import WORKER_ID, Local, serve
+        from mesh.cli.target import Asked
+
+        directory = store.data_dir or state_directory(environment())
+        url = store.store or embedded_store(directory)
+        settings = store.applied(trust.applied(ControlPlaneSettings(host=control_host, store=url)))
+        asked = Asked(str(config)) if config is not None else None
+        worker = replace(worker, log_dir=log_directory(directory, WORKER_ID))
+        raise typer.Exit(serve(Local(settings, local, process, worker, ahead, asked)))
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:

@@ -33,7 +33,7 @@ from mesh.v1 import deployment_service_pb2, deployment_service_pb2_grpc
 from mesh.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 
 COALESCE_S = 0.05
-"""Changes of the status within this time are told as one."""
+"""Changes of the status within this time after the last are told as one."""
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -154,6 +154,7 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def _watch(self, term: Term, request: deployment_service_pb2.WatchStatusRequest, context: _Context) -> None:
         sent: status.Status | None = None
         while not term.over:
+            looked = self._clock.monotonic()
             ticket = term.reported.ticket()
             now_status = _filtered(self._status(term, request.details), request.application)
             if sent is None or status.is_news(sent, now_status):
@@ -161,7 +162,7 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
                 message = self._messages.of(sent, term.mirror.applications)
                 await write(context, deployment_service_pb2.WatchStatusResponse(status=message))
             await wait_until(ticket, None)
-            await asyncio.sleep(COALESCE_S)
+            await asyncio.sleep(max(0.0, looked + COALESCE_S - self._clock.monotonic()))
 
     def _status(self, term: Term, details: bool = False) -> status.Status:
         leader = self._leadership.leader_address

@@ -17,7 +17,7 @@ from mesh.errors import MeshError, Unreachable
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.worker.failures import failure_of
 from mesh.worker.interface import interface_of
-from mesh.worker.launch import framed, read_message, take_stdin
+from mesh.worker.launch import enter, framed, read_message, take_stdin
 from mesh.worker.user_code import load_application, user_error
 
 
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     lifecycle.bind_to_parent(options.parent, lifeline)
     config = wire.from_proto(deployment_pb2.ApplicationConfig.FromString(payload), model.ApplicationConfig)
+    enter(config.runtime_env.working_dir)
     result = build(config)
     with open(options.status_fd, "wb") as status:
         status.write(framed(result.SerializeToString()))

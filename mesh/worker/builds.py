@@ -17,18 +17,19 @@ from mesh.errors import DeployFailed, EnvironmentFailed, InvalidConfig
 from mesh.model import Failure, RuntimeEnv
 from mesh.v1 import deployment_pb2, worker_service_pb2
 from mesh.worker import env_vars
+from mesh.worker.ahead import Ahead
 from mesh.worker.environments.environment import Environment, in_place
 from mesh.worker.environments.listener import Listener
 from mesh.worker.environments.prepare import Environments, Prepared
 from mesh.worker.failures import IN_WORKER_LOG, failure_of, process_failure
 from mesh.worker.launch import LENGTH_BYTES
 from mesh.worker.output import LINES_KEPT, Output
-from mesh.worker.process import Child, Launch
+from mesh.worker.process import Child
 from mesh.worker.replica_log import log_line
 from mesh.worker.session import late_environment
+from mesh.worker.spawn import BUILD, Launch
 from mesh.worker.watchdog import Watchdog
 
-MODULE = "mesh.worker.build"
 RUNNING_MAX = 2
 PENDING_MAX = 64
 """Builds asked for and not answered, the running ones included."""
@@ -40,9 +41,12 @@ log = logging.getLogger("mesh.worker")
 class Builds:
     """The builds of one worker."""
 
-    def __init__(self, environments: Environments, watchdog: Watchdog, clock: Clock) -> None:
+    def __init__(
+        self, environments: Environments, watchdog: Watchdog, clock: Clock, ahead: Ahead | None = None
+    ) -> None:
         self._environments = environments
         self._watchdog = watchdog
+        self._ahead = ahead
         self._clock = clock
         # Apart: a build whose environment took its time must not make another one wait longer than it may.
         self._free = {prepared: asyncio.Semaphore(RUNNING_MAX) for prepared in (False, True)}
@@ -115,13 +119,13 @@ class Builds:
 
         try:
             launch = Launch(
-                module=MODULE,
+                module=BUILD,
                 payload=config.SerializeToString(),
                 python=environment.python,
                 working_dir=runtime_env.working_dir,
                 env_vars=env_vars.resolved(runtime_env),
             )
-            child = Child(launch, self._watchdog, on_output=printed, on_status=hear)
+            child = Child(launch, self._watchdog, self._ahead, on_output=printed, on_status=hear)
         except (DeployFailed, InvalidConfig) as error:
             return _failed(request, failure_of(error))
         try:

@@ -9,6 +9,7 @@ processes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -52,6 +53,16 @@ def take_stdin() -> int:
     os.dup2(null, 0)
     os.close(null)
     return lifeline
+
+
+def enter(working_dir: str) -> None:
+    """Enter the directory that this process runs in. One that was launched ahead is not there yet.
+
+    What cannot be entered any more is told when code is loaded from there.
+    """
+    if os.path.isabs(working_dir):
+        with contextlib.suppress(OSError):
+            os.chdir(working_dir)
 
 
 def read_message(fd: int) -> bytes:

@@ -11,49 +11,22 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from mesh import settings
 from mesh.errors import DeployFailed, InvalidConfig
 from mesh.lifecycle import Tasks
+from mesh.worker.ahead import Ahead
 from mesh.worker.failures import directory_problem
-from mesh.worker.launch import Surroundings, framed
+from mesh.worker.spawn import Launch, Program, Spawned
 from mesh.worker.watchdog import Watchdog
 
 _READ_TIMEOUT_S = 1.0
 _WINDOW_S = 0.1
 _WINDOW_BYTES_MAX = 1024 * 1024
 """Bytes read from one pipe in a window of that length."""
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """What to start: a module of mesh, its arguments and the message on its stdin."""
-
-    module: str
-    payload: bytes
-    arguments: tuple[str, ...] = ()
-    python: str = ""
-    """The interpreter; "": that of this process."""
-    working_dir: str = ""
-    env_vars: Mapping[str, str] = field(default_factory=dict)
-    surroundings: Surroundings | None = None
-    """For a process that listens, in a second message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What to start: a program that knows nothing of mesh. Its environment is what is given here and nothing else."""
-
-    command: tuple[str, ...]
-    env_vars: Mapping[str, str]
-    working_dir: str = ""
 
 
 class Child:
@@ -63,11 +36,12 @@ class Child:
         self,
         launch: Launch | Program,
         watchdog: Watchdog,
+        ahead: Ahead | None = None,
         *,
         on_output: Callable[[bytes], None],
         on_status: Callable[[bytes], None],
     ) -> None:
-        """Start the process; what it prints and what it says goes to the callbacks.
+        """Start the process, or take one that was launched `ahead`; what it prints and says goes to the callbacks.
 
         Raises InvalidConfig if its working directory cannot be used, else DeployFailed.
         """
@@ -79,27 +53,12 @@ class Child:
         self._lifeline: asyncio.WriteTransport | None = None
         self._transports: list[asyncio.ReadTransport] = []
         self._readers: list[_Reader] = []
-        stdin, self._stdin = os.pipe()
-        self._output, output = os.pipe()
-        self._status, status = os.pipe()
-        try:
-            self._process = _spawn(launch, stdin, output, status)
-        except (OSError, ValueError) as error:
-            for fd in (self._stdin, self._output, self._status):
-                os.close(fd)
-            why = str(getattr(error, "strerror", None) or error)
-            place = launch.working_dir if isinstance(launch, Launch) else ""
-            if place and getattr(error, "filename", None) == place:
-                problem = directory_problem("runtime_env.working_dir", place, why)
-                raise InvalidConfig((problem,)) from error
-            raise DeployFailed(f"cannot start a process: {why}") from error
-        finally:
-            for fd in (stdin, output, status):
-                os.close(fd)
+        spawned = (ahead.take(launch) if ahead is not None and isinstance(launch, Launch) else None) or _spawned(launch)
+        self._process, self._pipes = spawned.process, spawned
         # A module of mesh runs nothing of the user's before it has its payload; by then its group is guarded.
         watchdog.guard(self.pid)
         threading.Thread(target=self._reap, name=f"reap-{self.pid}", daemon=True).start()
-        connect = self._connect(_messages(launch), on_output, on_status)
+        connect = self._connect(launch.messages() if isinstance(launch, Launch) else b"", on_output, on_status)
         self._connecting = self._tasks.spawn(connect, name=f"pipes-{self.pid}")
 
     @property
@@ -139,13 +98,13 @@ class Child:
     async def _connect(
         self, payload: bytes, on_output: Callable[[bytes], None], on_status: Callable[[bytes], None]
     ) -> None:
-        stdin = os.fdopen(self._stdin, "wb", 0)
+        stdin = os.fdopen(self._pipes.stdin, "wb", 0)
         self._lifeline, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, stdin)
         if payload:
             self._lifeline.write(payload)
         else:
             self._lifeline.close()
-        for fd, read in ((self._output, on_output), (self._status, on_status)):
+        for fd, read in ((self._pipes.output, on_output), (self._pipes.status, on_status)):
             reader = _Reader(self._loop, read)
             transport, _ = await self._loop.connect_read_pipe(partial(_same, reader), os.fdopen(fd, "rb", 0))
             self._transports.append(transport)
@@ -214,49 +173,19 @@ class _Reader(asyncio.Protocol):
             self._transport.resume_reading()
 
 
+def _spawned(launch: Launch | Program) -> Spawned:
+    try:
+        return Spawned(launch)
+    except (OSError, ValueError) as error:
+        why = str(getattr(error, "strerror", None) or error)
+        place = launch.working_dir if isinstance(launch, Launch) else ""
+        if place and getattr(error, "filename", None) == place:
+            raise InvalidConfig((directory_problem("runtime_env.working_dir", place, why),)) from error
+        raise DeployFailed(f"cannot start a process: {why}") from error
+
+
 def _same(reader: _Reader) -> _Reader:
     return reader
-
-
-def _spawn(launch: Launch | Program, stdin: int, output: int, status: int) -> subprocess.Popen[bytes]:
-    if isinstance(launch, Program):
-        return subprocess.Popen(
-            launch.command,
-            stdin=stdin,
-            stdout=output,
-            stderr=output,
-            cwd=launch.working_dir or None,
-            env=dict(launch.env_vars),
-            start_new_session=True,
-        )
-    # -P: the directory a user's code lies in must not shadow what mesh itself imports.
-    python = launch.python or sys.executable
-    command = [python, "-P", "-m", launch.module, "--status-fd", str(status), "--parent", str(os.getpid())]
-    return subprocess.Popen(
-        [*command, *launch.arguments],
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        pass_fds=(status,),
-        cwd=launch.working_dir or None,
-        env={**_environment(launch.python), **launch.env_vars, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
-
-
-def _environment(python: str) -> dict[str, str]:
-    own = dict(settings.child_environment())
-    if python:  # what is installed beside it is found first
-        directory = os.path.dirname(python)
-        own |= {"PATH": f"{directory}:{own.get('PATH', os.defpath)}", "VIRTUAL_ENV": os.path.dirname(directory)}
-    return own
-
-
-def _messages(launch: Launch | Program) -> bytes:
-    if isinstance(launch, Program):
-        return b""
-    second = framed(launch.surroundings.message()) if launch.surroundings is not None else b""
-    return framed(launch.payload) + second
 
 
 EXITED_WELL = "exited with code 0"

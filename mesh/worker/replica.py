@@ -25,7 +25,7 @@ from grpc_health.v1.health import aio as health_aio
 from mesh import connection, lifecycle, wire
 from mesh.clock import SYSTEM
 from mesh.credentials import Credentials
-from mesh.errors import MeshError, UserCodeError
+from mesh.errors import MeshError, Unreachable, UserCodeError
 from mesh.liveness import pings_served
 from mesh.model import DeploymentSettings, ReplicaSpec
 from mesh.pipe.callee import Callee
@@ -46,7 +46,7 @@ from mesh.worker.handler import Handler
 from mesh.worker.handles import Handles
 from mesh.worker.health import Health
 from mesh.worker.instance import Instance, construct
-from mesh.worker.launch import Surroundings, read_message, take_stdin
+from mesh.worker.launch import Surroundings, enter, read_message, take_stdin
 from mesh.worker.listening import with_port
 from mesh.worker.thread_limit import allow_threads
 
@@ -265,9 +265,15 @@ def main() -> None:
     faulthandler.enable(all_threads=False)
     os.set_inheritable(arguments.status_fd, False)
     lifeline = take_stdin()
-    spec = wire.from_proto(deployment_pb2.ReplicaSpec.FromString(read_message(lifeline)), ReplicaSpec)
-    surroundings = Surroundings.of(read_message(lifeline))
+    # Loads what it needs, while there is nothing to do yet.
+    lifecycle.loop_factory()
+    try:
+        spec = wire.from_proto(deployment_pb2.ReplicaSpec.FromString(read_message(lifeline)), ReplicaSpec)
+        surroundings = Surroundings.of(read_message(lifeline))
+    except Unreachable:
+        sys.exit(1)
     lifecycle.bind_to_parent(arguments.parent, lifeline)
+    enter(spec.config.runtime_env.working_dir)
     configure_logs("replica", LogSettings(format=arguments.log_format), current_call.fields)
     status = Status(arguments.status_fd)
     try:

@@ -20,6 +20,7 @@ from mesh.model import DeploymentSettings, Failure, ReplicaSpec
 from mesh.reasons import Reason
 from mesh.v1 import deployment_pb2
 from mesh.worker import env_vars
+from mesh.worker.ahead import Ahead
 from mesh.worker.environments.environment import Environment
 from mesh.worker.environments.prepare import Environments
 from mesh.worker.failures import cut_front, process_failure
@@ -27,12 +28,12 @@ from mesh.worker.launch import Surroundings
 from mesh.worker.logs.keeper import Keeper, ProcessLog
 from mesh.worker.logs.lines import Source
 from mesh.worker.output import LINES_KEPT, Output
-from mesh.worker.process import EXITED_WELL, Child, Launch
+from mesh.worker.process import EXITED_WELL, Child
 from mesh.worker.replica_client import ReplicaClient
 from mesh.worker.replica_log import ReplicaLog
+from mesh.worker.spawn import REPLICA, Launch, replica_arguments
 from mesh.worker.watchdog import Watchdog
 
-MODULE = "mesh.worker.replica"
 _STATUS_BYTES_MAX = 1024 * 1024
 _DETAILS_CHARS_MAX = 3000
 """Of a replica's failure: it goes with each report."""
@@ -48,6 +49,8 @@ class Shared:
     keeper: Keeper
     control: tuple[str, ...] = ()
     """host:port of each control plane."""
+    ahead: Ahead | None = None
+    """Processes launched before they were needed."""
 
 
 class Events(Protocol):
@@ -110,15 +113,15 @@ class Running:
         runtime_env = environment.runtime_env
         spec = replace(self._spec, config=replace(self._spec.config, runtime_env=runtime_env))
         launch = Launch(
-            module=MODULE,
+            module=REPLICA,
             payload=wire.to_proto(spec, deployment_pb2.ReplicaSpec).SerializeToString(),
-            arguments=("--host", host),
+            arguments=replica_arguments(host),
             python=environment.python,
             working_dir=runtime_env.working_dir,
             env_vars=env_vars.resolved(runtime_env),
             surroundings=Surroundings(self._credentials.security, shared.control),
         )
-        self._child = Child(launch, shared.watchdog, on_output=self._printed, on_status=self._hear)
+        self._child = Child(launch, shared.watchdog, shared.ahead, on_output=self._printed, on_status=self._hear)
         self._kept = shared.keeper.open(Source(self._spec.application, self._spec.deployment, self.replica_id))
         return self._child.pid
 

@@ -19,6 +19,7 @@ from mesh.lifecycle import Tasks, deadline
 from mesh.security import check_listener
 from mesh.settings import WorkerSettings
 from mesh.worker.agent import Agent, Identity
+from mesh.worker.ahead import UNUSED_S, Ahead
 from mesh.worker.builds import Builds
 from mesh.worker.environments.assembly import environments
 from mesh.worker.listening import check_here, check_one_address
@@ -37,9 +38,12 @@ START_ALLOWANCE_S = 30.0
 class Worker:
     """One worker (a `lifecycle.Server`). Start it from the thread that is to outlive its replicas: the main thread."""
 
-    def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
-        """Raises InvalidConfig: no control plane to look for, replicas open to others, a host that stands for every
-        address, unusable credentials."""
+    def __init__(self, settings: WorkerSettings, clock: Clock, ahead: Ahead | None = None) -> None:
+        """`ahead`: processes that wait for something to run; they end within a time, or with this worker.
+
+        Raises InvalidConfig: no control plane to look for, replicas open to others, a host that stands for every
+        address, unusable credentials.
+        """
         if not settings.control:
             raise InvalidConfig((Problem("control", "no address of a control plane", "give host:port"),))
         check_listener("each replica", settings.host, settings.security)
@@ -55,13 +59,14 @@ class Worker:
             version=mesh.__version__,
         )
         self._host = settings.host
+        self._ahead = ahead
         self._watchdog = Watchdog()
         self._environments = environments(settings, credentials, self._watchdog, clock)
         self._keeper = Keeper(settings.log_dir, clock)
         self._log_sender = LogSender(self._keeper)
-        shared = Shared(self._watchdog, self._environments, self._keeper, settings.control)
+        shared = Shared(self._watchdog, self._environments, self._keeper, settings.control, ahead)
         self._supervisor = Supervisor(settings.host, credentials, clock, shared, self._changed)
-        builds = Builds(self._environments, self._watchdog, clock)
+        builds = Builds(self._environments, self._watchdog, clock, ahead)
         duties = Duties(self._supervisor, builds, self._log_sender)
         self._agent = Agent(identity, settings.control, credentials, duties, clock)
         self._tasks = Tasks()
@@ -85,6 +90,8 @@ class Worker:
         self._keeper.start()
         self._supervisor.start()
         self._tasks.spawn(self._agent.run(), name="agent")
+        if self._ahead is not None:
+            self._tasks.spawn(self._end_unused(self._ahead), name="ahead")
 
     def not_ready(self) -> str:
         """Return "" once a control plane has taken this worker, else the reason why not."""
@@ -113,11 +120,17 @@ class Worker:
         """Kill all replicas and builds and free everything."""
         self._draining = True
         await self._tasks.cancel()
+        if self._ahead is not None:
+            self._ahead.close()
         await self._supervisor.stop()
         await self._environments.close()
         self._log_sender.close()
         await asyncio.to_thread(self._keeper.close)
         self._watchdog.stop()
+
+    async def _end_unused(self, ahead: Ahead) -> None:
+        await asyncio.sleep(UNUSED_S)
+        ahead.close()
 
     def _changed(self) -> None:
         self._agent.changed()

@@ -15,7 +15,8 @@ from mesh.errors import DeployFailed
 from mesh.worker.environments.listener import without_credentials
 from mesh.worker.environments.work import Work
 from mesh.worker.output import Output
-from mesh.worker.process import EXITED_WELL, Child, Program
+from mesh.worker.process import EXITED_WELL, Child
+from mesh.worker.spawn import Program
 from mesh.worker.watchdog import Watchdog
 
 _TAIL_LINES = 40

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from mesh.cli import config_fields, config_file, ray_serve
-from mesh.cli.commands import app
+from mesh.cli.commands import assembled
 from mesh.cli.config_file import Config, InvalidFile, Surroundings
 from tests.support.mesh_process import ROOT
 
@@ -271,7 +271,7 @@ def test_the_page_has_every_command(command: str, flags: str) -> None:
 
 
 def test_the_commands_and_flags_that_the_page_names_exist() -> None:
-    commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - mypy knows no commands of it
+    commands = getattr(typer.main.get_command(assembled()), "commands")  # noqa: B009 - mypy knows no commands of it
     named = re.findall(r"`(meshctl [^`]+)`", PAGE)
     assert named
     for text in named:
