@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.forked import die_with
+from benchmarks.latencies import UNANSWERED
 from benchmarks.report import medians
 from benchmarks.trees import Served
 
@@ -24,6 +25,7 @@ SPARE_S = 60.0
 CPU = ("gateway_cpu_us", "replica_cpu_us", "server_cpu_us", "client_cpu_us")
 FIGURES = ("per_second", "p50_ms", "p90_ms", "p99_ms", "p999_ms", *CPU)
 OK = frozenset({"200"})
+OPEN_STATUSES = frozenset({"200", "503", str(UNANSWERED)})
 Run = dict[str, Any]
 Way = Callable[[], Run]
 
@@ -85,19 +87,28 @@ def closed(served: Served, path: str, *, seconds: float, statuses: frozenset[str
 
 
 def opened(served: Served, path: str, *, rate: float, seconds: float, **options: Any) -> Run:
-    """Run `open_loop`; add the rate and percentiles of what was answered with 200, and of what was refused."""
+    """Run `open_loop`; add the rate and percentiles of what was answered with 200, and of what was refused.
+
+    Raises GeneratorFailed if anything was answered otherwise. What was not answered in time is in the run, by itself.
+    """
     run = measure(served, "open_loop", served.url + path, rate=rate, seconds=seconds, **options)
+    if not OPEN_STATUSES.issuperset(run["by_status"]):
+        raise GeneratorFailed(f"{path} answered {run['by_status']}")
     for name, status in (("admitted", "200"), ("shed", "503")):
         run[name] = run["by_status"].get(status, {"requests": 0, "per_second": 0.0})
     return run
 
 
-def interleaved(ways: Mapping[str, Way], runs: int) -> dict[str, list[Run]]:
-    """Run all ways in turn, again and again: what slows the machine for long slows all."""
+def interleaved(ways: Mapping[str, Way], runs: int, *, in_turn: bool = False) -> dict[str, list[Run]]:
+    """Run all ways one after another, again and again: what slows the machine for long slows all.
+
+    `in_turn`: in the other order each second time, so that what one leaves behind slows each of them as often.
+    """
     taken: dict[str, list[Run]] = {name: [] for name in ways}
-    for _ in range(runs):
-        for name, way in ways.items():
-            taken[name].append(way())
+    for number in range(runs):
+        order = list(ways)[:: -1 if in_turn and number % 2 else 1]
+        for name in order:
+            taken[name].append(ways[name]())
     return taken
 
 

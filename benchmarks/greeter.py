@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks.trees import Mesh, Served
+from benchmarks.trees import Mesh, Served, ServerFailed
 
 HERE = Path(__file__).parent
 GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener"
@@ -39,7 +39,7 @@ def generate(directory: Path) -> Path:
     flags += [f"--python_out={directory}", f"--grpc_python_out={directory}"]
     flags += [f"--descriptor_set_out={directory / DESCRIPTOR_SET}"]
     if protoc.main(["protoc", *flags, str(HERE / "greeter.proto")]):
-        raise SystemExit("protoc failed")
+        raise ServerFailed("protoc failed on greeter.proto")
     for name in ("greeter_servicer.py", "greeter_service.py"):
         shutil.copy(HERE / name, directory)
     return directory

@@ -1,7 +1,7 @@
 """A closed-loop gRPC load generator: grpc.aio's own generated stub, `connections` x `streams` calls at a time.
 
-Unary calls, or messages of bidi calls that stay open, of which `--ahead` may be on their way in each. One process, as
-a Python user's client is. What is answered in the first moments or after the end does not count.
+Unary calls, or messages of bidi calls that stay open, of which `--ahead` may be on their way in each. One process or
+more. What is answered in the first moments or after the end does not count.
 Run: python -m benchmarks.grpc_load HOST:PORT DIRECTORY
 """
 
@@ -17,10 +17,11 @@ from importlib import import_module
 from typing import Any
 
 import grpc
-import uvloop
 
+from benchmarks import forked
 from benchmarks.latencies import Tally
 from benchmarks.load import Window
+from benchmarks.schedule import Share
 from benchmarks.watch import Watch, pids
 
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
@@ -70,24 +71,25 @@ class Asker:
             self._tally.completed[OK] += 1
 
 
-async def load(address: str, *, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Load `address` and return the figures; any other status than OK ends it."""
+async def load(arguments: argparse.Namespace, share: Share, start: forked.Start) -> Tally:
+    """Load a share of the connections; any other status than OK ends it."""
     messages, stubs = import_module("greeter_pb2"), import_module("greeter_pb2_grpc")
     request = messages.HelloRequest(name="world", times=3, formal=True, titles=["Dr", "Prof"])
-    channels = [grpc.aio.insecure_channel(address, options=OPTIONS) for _ in range(arguments.connections)]
+    count = len(range(share.number, arguments.connections, share.of))
+    channels = [grpc.aio.insecure_channel(arguments.address, options=OPTIONS) for _ in range(count)]
     try:
         every = [stubs.GreeterStub(channel) for channel in channels]
         for stub in every:
             await stub.SayHello(request)
         tally = Tally()
-        begin = time.perf_counter() + arguments.warm_up
+        begin = start.wait() + arguments.warm_up
         window = Window(begin, begin + arguments.seconds)
         asker = Asker(request, tally, window)
-        Watch(tally, arguments.watch).between(window.begin, window.end)
+        Watch(tally, () if share.number else arguments.watch).between(window.begin, window.end)
         async with asyncio.timeout(arguments.seconds + TAIL_S), asyncio.TaskGroup() as group:
             for stub in every * arguments.streams:
                 group.create_task(asker.unary(stub) if arguments.kind == "unary" else asker.bidi(stub, arguments.ahead))
-        return tally.figures(arguments.seconds)
+        return tally
     finally:
         for channel in channels:
             await channel.close()
@@ -102,12 +104,15 @@ def main() -> None:
     parser.add_argument("--ahead", type=int, default=1, help="messages of a bidi call that may be on their way")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--warm-up", type=float, default=0.2, metavar="SECONDS")
     parser.add_argument("--watch", type=pids, default=(), metavar="PID,...", help="processes whose CPU is read")
     arguments = parser.parse_args()
     sys.path.insert(0, arguments.directory)
-    print(json.dumps(uvloop.run(load(arguments.address, arguments=arguments))))
+    limit_s = arguments.warm_up + arguments.seconds + 2 * TAIL_S
+    tally = forked.run(lambda share, start: load(arguments, share, start), arguments.processes, limit_s)
+    print(json.dumps(tally.figures(arguments.seconds)))
 
 
 if __name__ == "__main__":

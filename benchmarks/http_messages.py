@@ -25,11 +25,13 @@ def request(url: SplitResult, method: str, body: bytes = b"", content_type: str 
 class AnswerReader:
     """Reads answers one after another, whole ones and chunked ones."""
 
-    __slots__ = ("_buffer", "_chunked", "_left", "_newlines", "body_bytes", "status")
+    __slots__ = ("_buffer", "_chunked", "_left", "_newlines", "body_bytes", "chunks", "status")
 
     def __init__(self) -> None:
         self.status = 0
         self.body_bytes = 0
+        self.chunks = 0
+        """Chunks in which the last body came, if it was chunked: what the server wrote apart."""
         self._newlines = 0
         self._buffer = b""
         self._left = 0
@@ -61,7 +63,7 @@ class AnswerReader:
         if not head.startswith(b"http/1.") or not head[9:12].isdigit():
             raise NotHttpError(repr(head[:80]))
         self.status = int(head[9:12])
-        self.body_bytes = self._newlines = 0
+        self.body_bytes = self.chunks = self._newlines = 0
         at = head.find(b"\r\ncontent-length:")
         if at >= 0:
             self._left = int(head[at + 17 : head.index(b"\r\n", at + 2)])
@@ -98,5 +100,6 @@ class AnswerReader:
                 if len(buffer) > at:
                     raise NotHttpError(f"{len(buffer) - at} bytes after the end of an answer")
                 return True
+            self.chunks += 1
         self._buffer = buffer[at:]
         return False

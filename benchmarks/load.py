@@ -121,6 +121,7 @@ class Connection:
             tally.add(reader.status, now - self._sent_at)
             tally.completed[reader.status] += 1
             tally.seen["body_bytes"] += reader.body_bytes
+            tally.seen["chunks"] += reader.chunks
             tally.seen["events"] += reader.events
 
     def _close(self) -> None:

@@ -13,6 +13,22 @@ class Noop:
         return {"ok": True}
 
 
+@mesh.deployment(max_ongoing_requests=64, max_queued_requests=1000)
+class Sync:
+    """The same as code that may block: it runs in a thread."""
+
+    def __call__(self, request: Request) -> dict[str, bool]:
+        return {"ok": True}
+
+
+@mesh.deployment(max_ongoing_requests=32, max_queued_requests=32)
+class Bounded:
+    """As fast as the machine allows, and nothing more than that is kept."""
+
+    async def __call__(self, request: Request) -> dict[str, bool]:
+        return {"ok": True}
+
+
 @mesh.deployment(max_ongoing_requests=1, max_queued_requests=0)
 class Full:
     """Always busy with one request: everything else is shed."""
@@ -32,5 +48,7 @@ class Slow:
 
 
 noop = Noop.bind()
+sync = Sync.bind()
+bounded = Bounded.bind()
 full = Full.bind()
 slow = Slow.bind()

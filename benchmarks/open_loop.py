@@ -4,8 +4,9 @@ A schedule says when each request is due, whatever becomes of the others, and la
 stands still for a second shows in every request that was due in that second, not in one (no coordinated omission).
 Connections are open before it begins; a request that is due while all are busy waits for one, within a bound, and what
 does not fit is counted as `dropped`. After `--deadline` seconds a request is given up and its connection replaced
-(`timed_out`). `late` says how long after it was due a request was sent: if that is much, the generator was too slow.
-Rates count answers of the time that counts, percentiles the requests that were due in it.
+(`timed_out`); percentiles over all statuses have it with the time for which it was waited, as status 0. `late` says how
+long after it was due a request was sent: if that is much, the generator was too slow. Rates count answers of the time
+that counts, percentiles the requests that were due in it.
 Run: python -m benchmarks.open_loop URL --rate 1000 --seconds 5
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from benchmarks import forked, http_messages, schedule
-from benchmarks.latencies import Tally
+from benchmarks.latencies import UNANSWERED, Tally
 from benchmarks.load import CONNECT_S, WAVE, Window
 from benchmarks.schedule import Share
 from benchmarks.timer import Timer
@@ -212,8 +213,7 @@ class Users:
         """Give up what was due earlier, and forget what is over."""
         waiting, running = self._waiting, self._running
         while waiting and waiting[0] < before:
-            waiting.popleft()
-            self._tally.seen["timed_out"] += 1
+            self._timed_out(waiting.popleft())
         while running:
             due, connection, number = running[0]
             if connection.due is None or connection.number != number:
@@ -221,9 +221,14 @@ class Users:
             elif due < before:
                 running.popleft()
                 connection.give_up()
-                self._tally.seen["timed_out"] += 1
+                self._timed_out(due)
             else:
                 break
+
+    def _timed_out(self, due: float) -> None:
+        self._tally.seen["timed_out"] += 1
+        if due >= self._window.begin:
+            self._tally.add(UNANSWERED, time.perf_counter() - due)
 
     def _set_timer(self) -> None:
         assert self._timer is not None

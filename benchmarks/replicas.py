@@ -1,8 +1,8 @@
 """`make bench`: what a replica costs, and how a deploy of thirty on one machine comes up.
 
-Starts `meshctl start` as a user would, deploys one no-op replica and then thirty, and reads their cost from outside:
-the seconds from launch to ready that the worker logs, the CPU time each has taken by then, and its memory. Writes
-benchmarks/results/replicas.json.
+Starts `meshctl start` as a user would, from an environment that mesh was installed in, compiled; deploys one no-op
+replica and then thirty, and reads their cost from outside: the seconds from launch to ready that the worker logs, the
+CPU time each has taken by then, and its memory. Writes benchmarks/results/replicas.json.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from datetime import datetime
@@ -20,9 +19,10 @@ from typing import Any
 import psutil
 
 from benchmarks.report import write
+from benchmarks.trees import FREE_PORTS, Served
+from benchmarks.workloads import footprint
 
 HERE = Path(__file__).parent
-MESHCTL = str(Path(sys.executable).with_name("meshctl"))
 REPLICAS = 30
 SINGLE_RUNS = 5
 CONFIG = """\
@@ -36,12 +36,11 @@ applications:
 """
 
 
-def deploy(address: str, directory: Path, count: int, mark: str) -> float:
+def deploy(meshctl: str, address: str, file: Path, count: int, mark: str) -> float:
     """Deploy and wait; return the seconds until it is served."""
-    file = directory / "mesh.yaml"
     file.write_text(CONFIG.format(here=HERE, mark=mark, count=count))
     began = time.perf_counter()
-    command = [MESHCTL, "deploy", str(file), "--address", address, "--timeout", "120"]
+    command = [meshctl, "deploy", str(file), "--address", address, "--timeout", "120"]
     subprocess.run(command, check=True, capture_output=True, timeout=150)
     return time.perf_counter() - began
 
@@ -72,23 +71,20 @@ def memory(processes: list[psutil.Process]) -> dict[str, float]:
     }
 
 
-def measure(directory: Path) -> dict[str, Any]:
-    log = directory / "log"
-    ports = [part for name in ("port", "grpc-port", "control-port", "admin-port") for part in (f"--{name}", "0")]
-    with log.open("w") as stderr:
-        command = [MESHCTL, "start", "--data-dir", str(directory), *ports, "-o", "json", "--log-format", "json"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
-    try:
-        assert process.stdout is not None
-        address = json.loads(process.stdout.readline())["control"]
-        for run in range(SINGLE_RUNS):
-            deploy(address, directory, 1, f"single-{run}")
-        single = start_seconds(log, 0)
-        root = psutil.Process(process.pid)
+def measure(meshctl: str, directory: Path) -> dict[str, Any]:
+    log, file = directory / "log", directory / "mesh.yaml"
+    command = [meshctl, "start", "--data-dir", str(directory / "data"), *FREE_PORTS, "-o", "json"]
+    with log.open("w") as errors, Served([*command, "--log-format", "json"], errors=errors) as served:
+        address = str(served.said["control"])
+        for run in range(SINGLE_RUNS + 1):
+            deploy(meshctl, address, file, 1, f"single-{run}")
+        single = start_seconds(log, 0)[1:]  # the first one reads all of it from the disk
+        root = psutil.Process(served.process.pid)
         results: dict[str, Any] = {"one_replica": {"start_s": round(statistics.median(single), 3)}}
+        results["one_replica"]["start_s_of_each"] = [round(each, 3) for each in single]
         results["one_replica"].update(memory(replicas(root)))
         skip = len(log.read_text().splitlines())
-        seconds = deploy(address, directory, REPLICAS, "many")
+        seconds = deploy(meshctl, address, file, REPLICAS, "many")
         found = replicas(root)
         results["thirty_replicas"] = {
             "deploy_s": round(seconds, 2),
@@ -96,16 +92,13 @@ def measure(directory: Path) -> dict[str, Any]:
             "start_s_each": round(statistics.median(start_seconds(log, skip)), 2),
             **memory(found),
         }
-        return results
-    finally:
-        process.terminate()
-        process.wait(60)
+    return results
 
 
 def main() -> None:
     """Measure, print and write down."""
-    with tempfile.TemporaryDirectory() as directory:
-        write("replicas", measure(Path(directory)))
+    with tempfile.TemporaryDirectory() as directory, footprint.environment() as place:
+        write("replicas", measure(str(place / "bin" / "meshctl"), Path(directory)))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ only: python -m benchmarks.run --only noop,overload
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,13 +17,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
 from benchmarks.forked import allow_many_files
-from benchmarks.generators import GeneratorFailed
 from benchmarks.report import write
 from benchmarks.trees import HERE, Mesh
-from benchmarks.workloads import bodies, floor, footprint, grpc_calls, overload, requests, scale, watched
+from benchmarks.workloads import bodies, footprint, grpc_calls, overload, requests, scale, watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +32,13 @@ class Group:
 
 
 GROUPS = (
-    Group(contextlib.nullcontext, {"installed": footprint.installed, "start_up": footprint.start_up}),
+    Group(footprint.environment, {"installed": footprint.installed, "start_up": footprint.start_up}),
     Group(footprint.one_replica, {"idle": footprint.idle, "watched": watched.watched}),
     Group(
         lambda: Mesh(str(HERE / "config.yaml")),
         {
             "noop": requests.noop,
-            "noop_wrk": requests.noop_wrk,
-            "noop_h2": requests.noop_h2,
-            "floor": floor.floor,
+            "sync": requests.sync,
             "echo": requests.echo,
             "chain": requests.chain,
             "shed": requests.shed,
@@ -53,34 +46,46 @@ GROUPS = (
             "beside": bodies.beside,
             "events": bodies.events,
             "overload": overload.overload,
+            "overload_of_all": overload.overload_of_all,
         },
     ),
     Group(scale.mesh_of_replicas, {"replicas": scale.replicas, "gateways": scale.gateways}),
     Group(grpc_calls.servers, {"grpc_unary": grpc_calls.unary, "grpc_bidi": grpc_calls.bidi}),
 )
-FAILURES = (GeneratorFailed, OSError, psutil.Error, subprocess.SubprocessError)
-"""After which the other workloads are measured all the same."""
 NAMES = tuple(name for group in GROUPS for name in group.workloads)
 
 
 def measured(names: frozenset[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run the workloads of these names; tell on stderr how long each took. Return also which failed, and why."""
+    """Run the workloads of these names; tell on stderr how long each took. Return also which failed, and why.
+
+    Whatever one fails of, the others are measured all the same.
+    """
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
     for group in GROUPS:
         chosen = {name: work for name, work in group.workloads.items() if name in names}
         if not chosen:
             continue
-        with group.serve() as served:
-            for name, work in chosen.items():
-                began = time.perf_counter()
-                try:
-                    results.update(work(served))
-                except FAILURES as failure:
-                    failed[name] = f"{type(failure).__name__}: {failure}"
-                told = f"failed: {failed[name]}" if name in failed else f"{time.perf_counter() - began:.0f} s"
-                print(f"{name}: {told}", file=sys.stderr, flush=True)
+        waiting = dict.fromkeys(chosen)
+        try:
+            with group.serve() as served:
+                for name, work in chosen.items():
+                    del waiting[name]
+                    began = time.perf_counter()
+                    try:
+                        results.update(work(served))
+                    except Exception as failure:
+                        failed[name] = _told(failure)
+                    told = f"failed: {failed[name]}" if name in failed else f"{time.perf_counter() - began:.0f} s"
+                    print(f"{name}: {told}", file=sys.stderr, flush=True)
+        except Exception as failure:  # what serves them did not start, or did not end
+            failed.update(dict.fromkeys(waiting or (f"the end of what served {', '.join(chosen)}",), _told(failure)))
+            print(f"{', '.join(waiting or chosen)}: failed: {_told(failure)}", file=sys.stderr, flush=True)
     return results, failed
+
+
+def _told(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {failure}"
 
 
 def some(text: str) -> frozenset[str]:

@@ -5,15 +5,18 @@ Owns their start and end; each ends with the benchmark, however that ends. What 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import http.client
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -28,6 +31,10 @@ END_S = 40.0
 FREE_PORTS = ("--port", "0", "--grpc-port", "0", "--control-port", "0", "--admin-port", "0")
 
 
+class ServerFailed(Exception):
+    """A server did not start."""
+
+
 class Served:
     """A server that says one line of JSON, `said`, when it is ready."""
 
@@ -37,7 +44,9 @@ class Served:
         environment: dict[str, str] | None = None,
         errors: IO[str] | None = None,
         stdin: int | None = None,
+        working_dir: Path = HERE.parent,
     ) -> None:
+        """Start it and wait until it is ready. Raises ServerFailed, and leaves nothing behind."""
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             command,
@@ -45,25 +54,58 @@ class Served:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if errors is None else errors,
             text=True,
-            cwd=HERE.parent,
-            env={**os.environ, **(environment or {})},
+            cwd=working_dir,
+            env={**_surroundings(), **(environment or {})},
             preexec_fn=functools.partial(die_with, os.getpid()),
         )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(command)} failed with code {self.process.wait()}; run it by hand to see why")
-        self.said: dict[str, Any] = json.loads(line)
+        try:
+            self.said: dict[str, Any] = json.loads(self._line())
+        except ValueError as error:
+            raise self._failure(command, f"said {error}") from None
+        except TimeoutError:
+            raise self._failure(command, f"was not ready within {READY_S:g} s") from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ask it to end, and kill what of its tree is left then."""
+        tree = self._tree()
         self.process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        for process in {*tree, *self._tree()}:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(END_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _line(self) -> bytes:
+        """Return the first line it says. Raises TimeoutError."""
+        assert self.process.stdout is not None
+        fd, line, ends = self.process.stdout.fileno(), b"", self.started + READY_S
+        while not line.endswith(b"\n"):
+            if not select.select([fd], [], [], max(0.0, ends - time.perf_counter()))[0]:
+                raise TimeoutError
+            if not (more := os.read(fd, 1)):
+                break
+            line += more
+        return line
+
+    def _failure(self, command: list[str], what: str) -> ServerFailed:
+        self.end()
+        told = " ".join(command)
+        return ServerFailed(f"{told} {what}, and ended with {self.process.returncode}; run it by hand to see why")
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            return self.tree()
+        except psutil.NoSuchProcess:
+            return []
 
     @property
     def url(self) -> str:
@@ -84,24 +126,33 @@ class Served:
         return dict.fromkeys((process.pid for process in self.tree()), "server")
 
     def first_answer_s(self, path: str = "/") -> float:
-        """Wait for a 200; return the seconds since the start of the process."""
+        """Wait for a 200; return the seconds since the start of the process. Raises ServerFailed."""
         while True:
             try:
                 with urllib.request.urlopen(self.url + path, timeout=5) as response:
                     if response.status == 200:
                         return time.perf_counter() - self.started
-            except urllib.error.URLError:
-                if time.perf_counter() - self.started > READY_S:
-                    raise
-                time.sleep(0.005)
+            except (OSError, http.client.HTTPException):
+                pass
+            if time.perf_counter() - self.started > READY_S:
+                raise ServerFailed(f"{self.url}{path} did not answer with 200 within {READY_S:g} s")
+            time.sleep(0.005)
 
 
 class Mesh(Served):
     """A `meshctl run` of what is in this directory."""
 
-    def __init__(self, target: str, *flags: str, directory: Path = HERE, errors: IO[str] | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        *flags: str,
+        directory: Path = HERE,
+        errors: IO[str] | None = None,
+        meshctl: Sequence[str] = (MESHCTL,),
+    ) -> None:
+        """`meshctl`: what stands for it on the command line."""
         where = () if target.endswith(".yaml") else ("--working-dir", str(directory))
-        super().__init__([MESHCTL, "run", target, *where, *FREE_PORTS, *flags, "-o", "json"], errors=errors)
+        super().__init__([*meshctl, "run", target, *where, *FREE_PORTS, *flags, "-o", "json"], errors=errors)
 
     def roles(self) -> dict[int, str]:
         """Return "replica" for replicas, and "gateway" for all else: only it has work to do."""
@@ -124,3 +175,8 @@ class Gateways(Served):
         """Return the roles of these gateways, and of the replicas of the other mesh."""
         replicas = {pid: role for pid, role in self._behind.roles().items() if role == "replica"}
         return {process.pid: "gateway" for process in self.tree()} | replicas
+
+
+def _surroundings() -> dict[str, str]:
+    """Return the environment of this process, as it is usual: Python keeps the byte code of what it compiled."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from benchmarks.generators import Run, closed, interleaved, meanwhile, opened, summed_up
+from benchmarks.generators import CPU, Run, Way, closed, interleaved, meanwhile, opened, summed_up
 from benchmarks.report import medians, ratio
 from benchmarks.trees import Served
 
@@ -14,8 +14,17 @@ SECONDS = 0.8
 SIZES = {"1mb": 1_000_000, "10mb": 10_000_000}
 CONNECTIONS = 2
 """Bodies at a time."""
-BESIDE_RATE, BESIDE_SECONDS = 300.0, 1.5
-EVENT_CONNECTIONS = 16
+BESIDE_RATE, BESIDE_SECONDS = 300.0, 1.2
+EVENTS = {
+    "sse_50_chunks": ("/payloads/events_apart", 256),
+    "sse_50_chunks_in_turn": ("/payloads/events_in_turn", 64),
+    "sse_50_chunks_at_once": ("/payloads/events", 16),
+}
+"""Where, and on how many connections. Who waits 1 ms between two events needs many to come to the machine's limit."""
+EVENT_SECONDS = 1.2
+EVENT_WARM_UP_S = 0.4
+"""The first streams end by then."""
+CHUNK_CPU = tuple(f"{key}_per_chunk" for key in CPU)
 
 
 def bodies(mesh: Served) -> dict[str, Any]:
@@ -64,9 +73,21 @@ def _small_beside(mesh: Served, path: str, **options: Any) -> Run:
 
 
 def events(mesh: Served) -> dict[str, Any]:
-    """Streams of 50 server-sent events, each a chunk of user code, at 16 connections."""
-    way = functools.partial(closed, mesh, "/payloads/events", connections=EVENT_CONNECTIONS, seconds=SECONDS)
-    taken = interleaved({"events": way}, RUNS)["events"]
-    for run in taken:
-        run["chunks_per_second"] = run["events"] / run["seconds"]
-    return {"sse_50_chunks": summed_up(taken, "chunks_per_second")}
+    """Streams of 50 server-sent events of user code that waits between two, or lets others run, or does neither.
+
+    Events are what user code yields, chunks what of HTTP came apart on the wire.
+    """
+    ways: dict[str, Way] = {
+        name: functools.partial(_streamed, mesh, path, connections) for name, (path, connections) in EVENTS.items()
+    }
+    taken = interleaved(ways, RUNS)
+    more = ("chunks_per_second", "events_per_second", "chunks_per_answer", *CHUNK_CPU)
+    return {name: summed_up(runs, *more) for name, runs in taken.items()}
+
+
+def _streamed(mesh: Served, path: str, connections: int) -> Run:
+    run = closed(mesh, path, connections=connections, seconds=EVENT_SECONDS, warm_up=EVENT_WARM_UP_S)
+    for name in ("chunks", "events"):
+        run[f"{name}_per_second"] = run[name] / run["seconds"]
+    run["chunks_per_answer"] = per_answer = run["chunks"] / run["completed"]
+    return run | {f"{key}_per_chunk": run[key] / per_answer for key in CPU}

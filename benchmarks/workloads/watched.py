@@ -1,39 +1,91 @@
-"""What it costs to be watched: an access log in a file and a scraper of metrics, against neither.
+"""What it costs to be watched: metrics, an access log in a file and a scraper, against none of it.
 
-Metrics are counted in either case: there is no switch for that.
+The judge is CPU: rates of neighbouring runs differ by more than what is looked for here. There is no switch for
+metrics; `benchmarks.uncounted` stands in for what counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import re
+import sys
 import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks.generators import Run, closed, interleaved, meanwhile, summed_up
+from benchmarks.generators import GeneratorFailed, Run, Way, closed, interleaved, summed_up
 from benchmarks.report import ratio
 from benchmarks.trees import Mesh, Served
 
-RUNS = 5
-SECONDS = 1.0
+RUNS = 9
+SECONDS = 3.0
+COUNTED_SECONDS = 1.0
+"""For what is shown only to tell what is counting and what is logging."""
 CONNECTIONS = 64
 SCRAPES_PER_SECOND = 1
+UNCOUNTED = (sys.executable, "-m", "benchmarks.uncounted")
+_COUNTED = re.compile(rb"^mesh_(?:replica_)?requests_total\{", re.MULTILINE)
 
 
 def watched(plain: Served) -> dict[str, Any]:
-    """No-op JSON at 64 connections with an access log and a scrape of the metrics each second, against without."""
-    with tempfile.TemporaryFile("w") as log, Mesh("noop:noop", "--access-log", errors=log) as logging:
-        ways = {
-            "unwatched": functools.partial(closed, plain, "/", connections=CONNECTIONS, seconds=SECONDS),
+    """No-op JSON at 64 connections: unwatched; counted, as mesh comes; and with a log and a scrape each second."""
+    with (
+        Mesh("uncounted:noop", meshctl=UNCOUNTED) as uncounted,
+        tempfile.TemporaryFile("w") as log,
+        Mesh("noop:noop", "--access-log", errors=log) as logging,
+    ):
+        ways: dict[str, Way] = {
+            "unwatched": functools.partial(_asked, uncounted),
             "watched": functools.partial(_watched, logging),
+            "counted": functools.partial(_asked, plain, seconds=COUNTED_SECONDS),
         }
-        taken = interleaved(ways, RUNS)
+        for served in (uncounted, logging, plain):
+            _asked(served, seconds=COUNTED_SECONDS)
+        taken = interleaved(ways, RUNS, in_turn=True)
+        if _counts(uncounted) or not (_counts(logging) and _counts(plain)):
+            raise GeneratorFailed("what was to count did not, or what was not did")
     results: dict[str, Any] = {name: summed_up(runs) for name, runs in taken.items()}
-    results["watched"]["ratio_to_unwatched"] = ratio(taken["watched"], taken["unwatched"])
-    results["watched"]["cpu_to_unwatched"] = ratio(taken["watched"], taken["unwatched"], "server_cpu_us")
+    for name in ("watched", "counted"):
+        results[name]["ratio_to_unwatched"] = ratio(taken[name], taken["unwatched"])
+        results[name]["cpu_to_unwatched"] = ratio(taken[name], taken["unwatched"], "server_cpu_us")
     return results
 
 
+def _asked(served: Served, seconds: float = SECONDS) -> Run:
+    return closed(served, "/", connections=CONNECTIONS, seconds=seconds)
+
+
 def _watched(served: Served) -> Run:
-    page = str(served.said["admin"]).rstrip("/") + "/metrics"
-    with meanwhile("open_loop", page, rate=SCRAPES_PER_SECOND, arrivals="even", connections=1):
-        return closed(served, "/", connections=CONNECTIONS, seconds=SECONDS)
+    with _scraping(served):
+        return _asked(served)
+
+
+@contextlib.contextmanager
+def _scraping(served: Served) -> Iterator[None]:
+    """Read the metrics each second, from a thread: a process would take the time of its start from what is measured."""
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(1 / SCRAPES_PER_SECOND):
+            _metrics(served)
+
+    with ThreadPoolExecutor(1) as thread:
+        scraping = thread.submit(scrape)
+        try:
+            yield
+        finally:
+            over.set()
+        scraping.result(SECONDS)
+
+
+def _metrics(served: Served) -> bytes:
+    with urllib.request.urlopen(str(served.said["admin"]).rstrip("/") + "/metrics", timeout=5) as answer:
+        return bytes(answer.read())
+
+
+def _counts(served: Served) -> bool:
+    return _COUNTED.search(_metrics(served)) is not None
