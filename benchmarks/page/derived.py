@@ -42,7 +42,10 @@ def _told(found: Any) -> Any:
 
 
 def _installed(results: Results) -> dict[str, float]:
-    """Return the size of our installation with and without byte code, as the comparison with peers had it."""
+    """Return the size of our installation with and without byte code; as it was beside peers, if need be."""
+    alone = look(results, "latest/installed") or {}
+    if "byte_code_mb" in alone:
+        return {name: float(alone[name]) for name in ("mb", "byte_code_mb", "without_byte_code_mb")}
     for peer in (look(results, "peers/peers") or {}).values():
         ours = look(peer, "installed/ours") or {}
         if {"installed_mb", "byte_code_mb"} <= ours.keys():

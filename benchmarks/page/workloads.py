@@ -40,10 +40,18 @@ def requests(results: Results) -> str:
     ]
     rows += [("refusals only, 64 connections", "latest/shed_only_64_connections")]
     rows += [
-        ("unwatched, 64 connections", "latest/unwatched"),
-        ("access log, scraped, 64 connections", "latest/watched"),
+        (f"sync code, in a thread, {_connections(count)}", f"latest/noop_sync_{count}_connections") for count in (1, 64)
     ]
-    text = figures(results, "", rows, (RATE, RATES, P50, P90, P99, *CPU))
+    rows += [
+        ("neither metrics nor access log, 64 connections", "latest/uncounted"),
+        ("metrics, as it comes", "latest/unwatched"),
+        ("metrics, access log, scraped each second", "latest/watched"),
+    ]
+    beside = (
+        Column("CPU, of neither", "cpu_to_uncounted"),
+        Column("replica CPU, of async code", "replica_cpu_to_async"),
+    )
+    text = figures(results, "", rows, (RATE, RATES, P50, P90, P99, *CPU, *beside))
     if not text:
         return ""
     known = [(what, path) for what, path in rows if number(results, f"{path}/busy/all") is not None]
@@ -57,15 +65,22 @@ def requests(results: Results) -> str:
 
 def floor(results: Results) -> str:
     """What the libraries below cost alone."""
-    parts = (("mesh", "mesh"), ("http_server", "the HTTP server alone"), ("stream", "a gRPC stream alone"))
-    rows = [(f"{what}, {count} at once", f"latest/floor_{name}_{count}") for count in (1, 64) for name, what in parts]
+    parts = (
+        ("noop_{}_connections", "mesh"),
+        ("floor_http_server_{}", "the HTTP server alone"),
+        ("floor_stream_{}", "a gRPC stream alone"),
+    )
+    rows = [(f"{what}, {count} at once", f"latest/{name.format(count)}") for count in (1, 64) for name, what in parts]
+    if look(results, "latest/floor_http_server_1") is None:
+        return ""
     text = figures(results, "", rows, (RATE, RATES, P50, P99, SERVER_CPU, *CPU, CLIENT_CPU, BUSY))
     if not text:
         return ""
     why = prose(
         "A request goes through an HTTP server and over a stream of gRPC to a replica. What these cost by themselves, "
         "in the same run, no work on mesh can save: the server with an application of three lines, and a stream that "
-        "gives back what it gets, 200 bytes for each request, 64 of them in one message, as from gateway to replica."
+        "gives back what it gets, 200 bytes for each request, 64 of them in one message, as from gateway to replica. "
+        "The client of the stream is what a gateway is to a replica: its CPU belongs to the stream too."
     )
     return f"## The floor\n{why}\n{text}"
 
@@ -80,6 +95,7 @@ def overload(results: Results) -> str:
         Column("admitted p99", "admitted/p99_ms", "ms"),
         Column("refused/s", "shed/per_second"),
         Column("refused p99", "shed/p99_ms", "ms"),
+        *(Column(name, key) for name, key in (("timed out", "timed_out"), ("broken", "broken"))),
     )
     over = figures(results, "load", loads, columns)
     if not over:
@@ -89,7 +105,20 @@ def overload(results: Results) -> str:
         "random times, whatever becomes of those before them; their latency counts from when they were due."
     )
     peak = figures(results, "", [("peak, closed loop", "latest/overload_peak")], (RATE, P50, P99))
-    return f"## Overload\n{text}\n{peak}\n{over}"
+    return f"## Overload\n{text}\n{peak}\n{over}\n{_overload_of_all(results, columns)}"
+
+
+def _overload_of_all(results: Results, columns: tuple[Column, ...]) -> str:
+    late = Column("sent late, p99", "sent_late_p99_ms", "ms")
+    over = figures(results, "load", [("2 ×", "latest/overload_of_all_2x")], (*columns, late, SERVER_CPU, CLIENT_CPU))
+    if not over:
+        return ""
+    text = prose(
+        "The same for a replica that does nothing, 32 at a time with a queue of 32, so that the peak is what the "
+        "machine can do. Two generators bring twice that, on the same processors: what they take mesh lacks."
+    )
+    peak = [("peak, closed loop, 64 connections", "latest/overload_of_all_peak")]
+    return f"{text}\n{figures(results, '', peak, (RATE, RATES, P50, P99, SERVER_CPU, CLIENT_CPU))}\n{over}"
 
 
 def overload_clients(results: Results) -> str:
@@ -115,8 +144,7 @@ def bodies(results: Results) -> str:
     beside = {"alone": "alone", "beside_up": "beside 10 MB up", "beside_down": "beside 10 MB down"}
     rows = [(name, f"latest/small_beside_10mb/{key}") for key, name in beside.items()]
     small = figures(results, "small requests", rows, (RATE, P50, P99, Column("p99 over alone", "p99_to_alone")))
-    events = [("server-sent events, 50 in a stream", "latest/sse_50_chunks")]
-    stream = figures(results, "", events, (Column("chunks/s", "chunks_per_second"), *CPU))
+    stream = _streams(results)
     if not (text or stream):
         return ""
     what = prose(
@@ -124,6 +152,31 @@ def bodies(results: Results) -> str:
         "hundred, so their p99 is the slowest."
     )
     return f"## Bodies and streams\n{what}\n{text}\n{small}\n{stream}"
+
+
+def _streams(results: Results) -> str:
+    """Server-sent events, by how user code makes them."""
+    if look(results, "latest/sse_50_chunks/http_chunks_per_second") is None:
+        return ""
+    rows = (
+        ("waits 1 ms between two, 256 streams", "latest/sse_50_chunks"),
+        ("lets others run between two, 64 streams", "latest/sse_50_chunks_in_turn"),
+        ("never waits, 16 streams", "latest/sse_50_chunks_at_once"),
+    )
+    roles = ("gateway", "replica", "client")
+    columns = (
+        Column("events/s", "events_per_second"),
+        Column("chunks/s on the wire", "http_chunks_per_second"),
+        Column("chunks/stream", "chunks_per_answer"),
+        *(Column(f"{role} CPU/stream", f"{role}_cpu_us", "µs") for role in roles),
+        *(Column(f"… /chunk, {role}", f"{role}_cpu_us_per_chunk", "µs") for role in roles),
+        BUSY,
+    )
+    text = prose(
+        "Server-sent events, 50 in a stream, of user code that yields them one by one. A chunk is one of HTTP: events "
+        "that wait for the same write leave as one. Where user code waits between two events hardly any do."
+    )
+    return f"{text}\n{figures(results, 'user code', rows, columns)}"
 
 
 def grpc(results: Results) -> str:
@@ -137,7 +190,7 @@ def grpc(results: Results) -> str:
     ratios = (Column("of plain", "ratio_to_plain"), Column("of plain, tuned", "ratio_to_plain_as_mesh"))
     beside = figures(results, "through the gateway", [(kind, f"latest/{key}") for key, kind in kinds.items()], ratios)
     return (
-        f"## gRPC\nThe same servicer and client, each server in processes of its own.\n\n{text}\n{beside}"
+        f"## gRPC\nThe same servicer and client, each in processes of their own, two of the client.\n\n{text}\n{beside}"
         if text
         else ""
     )
@@ -243,7 +296,7 @@ def footprint(results: Results) -> str:
     sizes = (
         ("installed, with all it needs and the byte code that pip writes", "derived/installed/mb"),
         ("… of it byte code", "derived/installed/byte_code_mb"),
-        ("… without it, by the packages' lists of files", "latest/installed/mb"),
+        ("… without it", "derived/installed/without_byte_code_mb"),
     )
     rows += [(what, shown(number(results, path), "MB")) for what, path in sizes]
     text = table(("", "measured"), [row for row in rows if row[1] != NONE])

@@ -81,13 +81,13 @@ def events(mesh: Served) -> dict[str, Any]:
         name: functools.partial(_streamed, mesh, path, connections) for name, (path, connections) in EVENTS.items()
     }
     taken = interleaved(ways, RUNS)
-    more = ("chunks_per_second", "events_per_second", "chunks_per_answer", *CHUNK_CPU)
+    more = ("http_chunks_per_second", "events_per_second", "chunks_per_answer", *CHUNK_CPU)
     return {name: summed_up(runs, *more) for name, runs in taken.items()}
 
 
 def _streamed(mesh: Served, path: str, connections: int) -> Run:
     run = closed(mesh, path, connections=connections, seconds=EVENT_SECONDS, warm_up=EVENT_WARM_UP_S)
-    for name in ("chunks", "events"):
-        run[f"{name}_per_second"] = run[name] / run["seconds"]
+    run["http_chunks_per_second"] = run["chunks"] / run["seconds"]
+    run["events_per_second"] = run["events"] / run["seconds"]
     run["chunks_per_answer"] = per_answer = run["chunks"] / run["completed"]
     return run | {f"{key}_per_chunk": run[key] / per_answer for key in CPU}

@@ -23,7 +23,7 @@ from benchmarks.trees import Mesh, Served
 
 RUNS = 9
 SECONDS = 3.0
-COUNTED_SECONDS = 1.0
+UNWATCHED_SECONDS = 1.0
 """For what is shown only to tell what is counting and what is logging."""
 CONNECTIONS = 64
 SCRAPES_PER_SECOND = 1
@@ -32,26 +32,26 @@ _COUNTED = re.compile(rb"^mesh_(?:replica_)?requests_total\{", re.MULTILINE)
 
 
 def watched(plain: Served) -> dict[str, Any]:
-    """No-op JSON at 64 connections: unwatched; counted, as mesh comes; and with a log and a scrape each second."""
+    """No-op JSON at 64 connections: uncounted; unwatched, as mesh comes; and with a log and a scrape each second."""
     with (
         Mesh("uncounted:noop", meshctl=UNCOUNTED) as uncounted,
         tempfile.TemporaryFile("w") as log,
         Mesh("noop:noop", "--access-log", errors=log) as logging,
     ):
         ways: dict[str, Way] = {
-            "unwatched": functools.partial(_asked, uncounted),
+            "uncounted": functools.partial(_asked, uncounted),
             "watched": functools.partial(_watched, logging),
-            "counted": functools.partial(_asked, plain, seconds=COUNTED_SECONDS),
+            "unwatched": functools.partial(_asked, plain, seconds=UNWATCHED_SECONDS),
         }
         for served in (uncounted, logging, plain):
-            _asked(served, seconds=COUNTED_SECONDS)
+            _asked(served, seconds=UNWATCHED_SECONDS)
         taken = interleaved(ways, RUNS, in_turn=True)
         if _counts(uncounted) or not (_counts(logging) and _counts(plain)):
             raise GeneratorFailed("what was to count did not, or what was not did")
     results: dict[str, Any] = {name: summed_up(runs) for name, runs in taken.items()}
-    for name in ("watched", "counted"):
-        results[name]["ratio_to_unwatched"] = ratio(taken[name], taken["unwatched"])
-        results[name]["cpu_to_unwatched"] = ratio(taken[name], taken["unwatched"], "server_cpu_us")
+    for name in ("watched", "unwatched"):
+        results[name]["ratio_to_uncounted"] = ratio(taken[name], taken["uncounted"])
+        results[name]["cpu_to_uncounted"] = ratio(taken[name], taken["uncounted"], "server_cpu_us")
     return results
 
 

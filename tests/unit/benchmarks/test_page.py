@@ -167,7 +167,29 @@ def test_the_size_that_is_judged_is_that_with_byte_code() -> None:
     (row,) = (row for row in goals.rows(results) if row[0].startswith("installed"))
     assert row[1:3] == ("≤ 100 MB", "104 MB") and row[-1] == "**no**"
     assert "byte code that pip writes | 104 MB |" in workloads.footprint(results)
-    assert "lists of files | 84.3 MB |" in workloads.footprint(results)
+    assert "without it | 84.3 MB |" in workloads.footprint(results)
+
+
+def test_a_size_that_was_measured_alone_goes_before_that_beside_peers() -> None:
+    alone = {"mb": 90.0, "byte_code_mb": 12.0, "without_byte_code_mb": 78.0, "packages": 20}
+    results = with_derived({"peers": {"peers": {"envoy": peer()}}, "latest": {"installed": alone}})
+    (row,) = (row for row in goals.rows(results) if row[0].startswith("installed"))
+    assert row[2] == "90 MB" and row[-1] == "yes"
+
+
+def test_chunks_on_the_wire_and_events_of_user_code_are_told_apart() -> None:
+    stream = {
+        "per_second": 1000.0,
+        "gateway_cpu_us": 500.0,
+        "gateway_cpu_us_per_chunk": 250.0,
+        "events_per_second": 5e4,
+    }
+    told = {"sse_50_chunks": {**stream, "http_chunks_per_second": 2000.0, "chunks_per_answer": 2.0}}
+    text = workloads.bodies({"latest": told})
+    assert "| waits 1 ms between two, 256 streams | 50,000 | 2,000 | 2 | 500 µs | 250 µs |" in text
+    (row,) = (row for row in goals.rows({"latest": told}) if row[0].startswith("server-sent"))
+    assert row[2] == "2,000 chunks/s" and row[-1] == "**no**"
+    assert "user code" not in workloads.bodies({"latest": {"sse_50_chunks": {"chunks_per_second": 190_000.0}}})
 
 
 def test_processors_busy_follow_from_rate_and_cpu() -> None:
