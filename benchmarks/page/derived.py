@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.page.values import Results, look
+from benchmarks.page.values import Results, look, shown
 
 ROLES = ("gateway", "replica", "server", "client")
 FEW = 100
@@ -41,17 +41,20 @@ def _told(found: Any) -> Any:
     return {**told, "busy": busy} if busy else told
 
 
-def _installed(results: Results) -> dict[str, float]:
-    """Return the size of our installation with and without byte code; as it was beside peers, if need be."""
-    alone = look(results, "latest/installed") or {}
-    if "byte_code_mb" in alone:
-        return {name: float(alone[name]) for name in ("mb", "byte_code_mb", "without_byte_code_mb")}
-    for peer in (look(results, "peers/peers") or {}).values():
-        ours = look(peer, "installed/ours") or {}
-        if {"installed_mb", "byte_code_mb"} <= ours.keys():
-            whole, byte_code = float(ours["installed_mb"]), float(ours["byte_code_mb"])
-            return {"mb": whole, "byte_code_mb": byte_code, "without_byte_code_mb": round(whole - byte_code, 1)}
-    return {}
+def _installed(results: Results) -> dict[str, Any]:
+    """Return the size of our installation with byte code and without, and its largest parts as text.
+
+    Of `make bench` if that counted byte code, else as it was measured beside peers.
+    """
+    measured = look(results, "latest/installed") or {}
+    largest = ", ".join(f"{name} {shown(size, 'MB')}" for name, size in (measured.get("largest_mb") or {}).items())
+    beside = (look(peer, "installed/ours") or {} for peer in (look(results, "peers/peers") or {}).values())
+    sizes = ((found.get("mb", found.get("installed_mb")), found.get("byte_code_mb")) for found in (measured, *beside))
+    whole, byte_code = next(((whole, code) for whole, code in sizes if whole and code), (None, None))
+    if whole is None or byte_code is None:
+        return {}
+    without = round(whole - byte_code, 1)
+    return {"mb": whole, "byte_code_mb": byte_code, "without_byte_code_mb": without, "largest": largest}
 
 
 def _labelled(peers: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,4 +71,7 @@ def reached(results: Results, not_met: str) -> str:
 
 def tried(text: str) -> str:
     """What did not pay."""
-    return f"## Tried, and did not pay\n{text.strip()}\n" if text.strip() else ""
+    if not text.strip():
+        return ""
+    about = "Noted by hand when it was tried; – where no figure was kept."
+    return f"## Tried, and did not pay\n{about}\n\n{text.strip()}\n"

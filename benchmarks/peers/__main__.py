@@ -22,7 +22,7 @@ from benchmarks.peers.comparison import Plan, compare
 from benchmarks.peers.environments import Environments
 from benchmarks.peers.running import PeerFailed
 from benchmarks.peers.systems import PAIRS
-from benchmarks.report import RESULTS, write
+from benchmarks.report import BEGAN, RESULTS, instant, write
 
 WHOLE_S = 19 * 60.0
 """After so long nothing more is started; what runs then ends within its own bounds."""
@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"peers, separated by commas, of {', '.join(PAIRS)}")
     parser.add_argument("--runs", type=int, default=5, help="of each of a pair, in turn")
     parser.add_argument("--seconds", type=float, default=2.0, help="that each run lasts")
-    parser.add_argument("--starts", type=int, default=3, help="of each of a pair, timed")
+    parser.add_argument("--starts", type=int, default=5, help="of each of a pair, timed")
     parser.add_argument("--keep", type=Path, help="keep the environments here, and use those that are here")
     parser.add_argument("--name", default="peers", help="of the file in benchmarks/results")
     return parser.parse_args()
@@ -80,6 +80,7 @@ def main() -> int:
         before.get("peers", {}).pop(name, None)
     results = {
         "what": "a no-op, one replica, ours and theirs in turn; medians, ratios pair by pair",
+        "began": instant(BEGAN),
         "peers": figures.merged(before.get("peers", {}), peers, PAIRS),
         "failed": figures.merged(
             {name: why for name, why in before.get("failed", {}).items() if name not in peers}, failed, PAIRS

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,10 +18,11 @@ from benchmarks import greeter
 from benchmarks.generators import GeneratorFailed, generate
 from benchmarks.peers import figures
 from benchmarks.peers.environments import Environments, size, versions
-from benchmarks.peers.running import ROOT, PeerFailed, Running, Target
+from benchmarks.peers.running import PeerFailed, Running, Target
 from benchmarks.peers.systems import Pair, System
+from benchmarks.report import instant
 
-CONNECTIONS = {1: 1.0, 64: 1.0, 256: 0.5}
+CONNECTIONS = {1: 0.5, 64: 1.0, 256: 0.5}
 """How many, and which part of the time of a run they get."""
 WRK_CONNECTIONS = 64
 WRK_PART = 0.5
@@ -58,17 +57,17 @@ class Measured:
         self._place = place
 
     def once(self, connections: int, seconds: float) -> dict[str, Any]:
-        """Load it in a closed loop and add what a request cost its processes, in µs of CPU."""
-        before = self.running.cpu_s()
+        """Load it in a closed loop and add what a request cost its processes, and the client, in µs of CPU."""
         target = self.running.target
+        watched = ",".join(str(process.pid) for process in self.running.processes())
         if target.grpc:
-            run = _grpc_load(target, self._place, connections, seconds)
+            run = _grpc_load(target, self._place, connections, seconds, watched)
         else:
-            run = _load(target, connections, seconds)
+            run = _load(target, connections, seconds, watched)
             if run["broken"] or set(run["by_status"]) != {"200"}:
                 what = f"answered {run['by_status']} and broke {run['broken']} connections"
                 raise PeerFailed(f"{self.running.name} {what}")
-        return {**run, "server_cpu_us": (self.running.cpu_s() - before) / run["requests"] * 1e6}
+        return {**run, **figures.costs(run["cpu_s"], run["completed"])}
 
     def once_wrk(self, wrk: str, seconds: float) -> dict[str, Any]:
         """Load it with wrk, for the rate alone."""
@@ -89,24 +88,22 @@ class Measured:
         return round(100 * (self.running.cpu_s() - before) / seconds, 2)
 
 
-def _load(target: Target, connections: int, seconds: float) -> dict[str, Any]:
-    """Ask over HTTP. All that it was asked counts, as all that it spent does."""
+def _load(target: Target, connections: int, seconds: float, watched: str) -> dict[str, Any]:
+    """Ask over HTTP, and read the CPU of what answers while it counts."""
     try:
-        return generate("load", target.url, connections=connections, seconds=seconds, body=target.body, warm_up=0.0)
+        return generate("load", target.url, connections=connections, seconds=seconds, body=target.body, watch=watched)
     except GeneratorFailed as failed:
         raise PeerFailed(str(failed)) from failed
 
 
-def _grpc_load(target: Target, directory: Path, connections: int, seconds: float) -> dict[str, Any]:
+def _grpc_load(target: Target, directory: Path, connections: int, seconds: float, watched: str) -> dict[str, Any]:
     """Ask with `connections` calls at a time, of which at most `GRPC_STREAMS` share a connection."""
     streams = min(connections, GRPC_STREAMS)
-    command = [sys.executable, "-m", "benchmarks.grpc_load", target.address, str(directory)]
-    command += ["--connections", str(connections // streams), "--streams", str(streams), "--seconds", str(seconds)]
-    command += ["--warm-up", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False, cwd=ROOT)
-    if done.returncode:
-        raise PeerFailed(f"the client failed: {done.stderr[-1000:]}")
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    options = {"connections": connections // streams, "streams": streams, "watch": watched}
+    try:
+        return generate("grpc_load", target.address, str(directory), seconds=seconds, **options)
+    except GeneratorFailed as failed:
+        raise PeerFailed(str(failed)) from failed
 
 
 def start(system: System, environment: Path, plan: Plan) -> Running:
@@ -133,13 +130,13 @@ def compare(pair: Pair, environments: Environments, plan: Plan) -> dict[str, Any
         side: environments.get(system.environment, system.requirements)
         for side, system in (("ours", pair.ours), ("theirs", pair.peer))
     }
+    began: dict[str, Any] = {"at": instant(time.time()), "load_average": load()}
     started: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(plan.starts):
         started["ours"].append(start_seconds(pair.ours, installed["ours"], plan))
         started["theirs"].append(start_seconds(pair.peer, installed["theirs"], plan))
     result: dict[str, Any] = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "load_average": [round(each, 2) for each in os.getloadavg()],
+        **began,
         "what": pair.peer.what,
         "ours": pair.ours.what,
         "versions": versions(installed["theirs"], pair.peer.requirements),
@@ -152,9 +149,15 @@ def compare(pair: Pair, environments: Environments, plan: Plan) -> dict[str, Any
         "installed": {side: size(place) for side, place in installed.items()},
     }
     result.update(_side_by_side(pair, installed, plan))
+    result["load_average_after"] = load()
     if pair.goal is not None:
         result["goal"] = pair.goal
     return result
+
+
+def load() -> list[float]:
+    """Return the load averages of 1, 5 and 15 minutes."""
+    return [round(each, 2) for each in os.getloadavg()]
 
 
 def _side_by_side(pair: Pair, installed: dict[str, Path], plan: Plan) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Run = Mapping[str, Any]
-SHOWN = ("per_second", "p50_ms", "p90_ms", "p99_ms", "server_cpu_us")
+CLIENT = "client"
+SHOWN = ("per_second", "p50_ms", "p90_ms", "p99_ms", "server_cpu_us", "client_cpu_us")
 
 
 def selected(only: str, known: Iterable[str]) -> list[str]:
@@ -23,9 +24,18 @@ def selected(only: str, known: Iterable[str]) -> list[str]:
     return [name for name in names if name in asked] if asked else names
 
 
+def costs(cpu_s: Mapping[str, float], completed: int) -> dict[str, float]:
+    """Return what a request cost all processes of the server together, and the client, in µs of CPU.
+
+    `cpu_s` are the seconds spent while it counted, by process; that of the generator is named "client".
+    """
+    spent = {"server": sum(cpu_s.values()) - cpu_s.get(CLIENT, 0.0), "client": cpu_s.get(CLIENT, 0.0)}
+    return {f"{role}_cpu_us": seconds / max(1, completed) * 1e6 for role, seconds in spent.items()}
+
+
 def side(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the medians over the runs of what each has, and every rate, so that the spread shows."""
-    shown = {key: round(statistics.median(run[key] for run in runs), 3) for key in SHOWN if key in runs[0]}
+    shown = {key: round(statistics.median(run[key] for run in runs), 3) for key in SHOWN if all(key in r for r in runs)}
     return {**shown, "per_second_of_each_run": [round(run["per_second"], 1) for run in runs]}
 
 
@@ -38,7 +48,9 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
 def compared(ours: Sequence[Run], theirs: Sequence[Run]) -> dict[str, Any]:
     """Return both sides, how many times their rate ours is, and how many times our latencies and CPU theirs are."""
     result: dict[str, Any] = {"ours": side(ours), "theirs": side(theirs)}
-    result["ratio"] = ratio([run["per_second"] for run in ours], [run["per_second"] for run in theirs])
+    rates = [run["per_second"] for run in ours], [run["per_second"] for run in theirs]
+    result["ratio"] = ratio(*rates)
+    result["ratio_of_each_run"] = [round(our / their, 3) for our, their in zip(*rates, strict=True)]
     for name, key in (("p50_ratio", "p50_ms"), ("p99_ratio", "p99_ms"), ("server_cpu_ratio", "server_cpu_us")):
         if all(run.get(key) for run in (*ours, *theirs)):
             result[name] = ratio([run[key] for run in theirs], [run[key] for run in ours])

@@ -44,6 +44,8 @@ class Target:
     path: str = "/"
     body: str = ""
     grpc: str = ""
+    answer: Mapping[str, Any] = field(default_factory=lambda: ANSWER)
+    """The JSON that it is to answer with; of a gRPC method only that it is not empty is seen."""
 
     @property
     def url(self) -> str:
@@ -143,7 +145,7 @@ class Running:
             connection.close()
         if response.status != http.client.OK:
             return f"{response.status} {content[:200]!r}"
-        return "" if json.loads(content) == ANSWER else repr(content[:200])
+        return "" if json.loads(content) == self.target.answer else repr(content[:200])
 
     def processes(self) -> list[psutil.Process]:
         """Return all that came of the commands."""

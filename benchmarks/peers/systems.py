@@ -1,7 +1,8 @@
 """What is compared, in which versions, and how each is started: a no-op that answers `{"ok": true}`, one replica each.
 
-Each system gets a directory of its own to live in and free loopback ports. Access logs are off for all, ours included,
-and nothing tells its makers that it ran. Everything else is as it comes, except where `what` says otherwise.
+The pair `envoy_json` does a little more: its method takes four fields as JSON and answers with three. Each system gets
+a directory of its own to live in and free loopback ports. Access logs are off for all, ours included, and nothing
+tells its makers that it ran. Everything else is as it comes, except where `what` says otherwise.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import envoy, greeter
@@ -20,7 +21,7 @@ CODE = Path(__file__).parent / "code"
 BENCHMARKS = CODE.parents[1]
 
 RAY = ("ray[serve]==2.60.0",)
-BENTOML = ("bentoml==1.4.39",)
+BENTOML = ("bentoml==1.4.40",)
 LITSERVE = ("litserve==0.2.19",)
 FASTAPI = ("fastapi==0.165.0", "uvicorn[standard]==0.54.0")
 GRPCIO = ("grpcio==1.85.1", "protobuf==7.36.2", "googleapis-common-protos==1.76.0")
@@ -70,14 +71,23 @@ def _mesh_http(body: str) -> Callable[[Path, Path], Launch]:
     return launch
 
 
-def _mesh_rpc(*, grpc_client: bool) -> Callable[[Path, Path], Launch]:
+def _mesh_rpc(*, grpc_client: bool = False, hello: bool = False) -> Callable[[Path, Path], Launch]:
     def launch(environment: Path, home: Path) -> Launch:
         http, grpc = free_ports(2)
         code = _generated(home)
-        target = _grpc_target(grpc) if grpc_client else Target(f"127.0.0.1:{http}", "/v1/noop")
+        target = _grpc_target(grpc) if grpc_client else _transcoded(http, hello=hello)
         return Launch((_mesh(environment, "greeter_service:app", code, http, grpc),), target)
 
     return launch
+
+
+def _transcoded(port: int, *, hello: bool) -> Target:
+    """A method over HTTP: one that takes nothing, or a message of four fields in JSON, answered with three."""
+    if not hello:
+        return Target(f"127.0.0.1:{port}", "/v1/noop")
+    body = json.dumps({"name": "world", "times": 3, "formal": True, "titles": ["Dr", "Prof"]})
+    answer = {"message": "Hello world!", "number": "3", "formal": True}
+    return Target(f"127.0.0.1:{port}", "/v1/hello", body, answer=answer)
 
 
 def _generated(home: Path) -> Path:
@@ -144,15 +154,18 @@ def _grpcio(environment: Path, home: Path) -> Launch:
     return Launch((_grpcio_command(environment, _generated(home), port),), _grpc_target(port))
 
 
-def _envoy(environment: Path, home: Path) -> Launch:
-    http, grpc = free_ports(2)
-    generated = _generated(home)
-    settings = envoy.configuration(http, f"127.0.0.1:{grpc}", generated / greeter.DESCRIPTOR_SET)
-    file = home / "envoy.json"
-    file.write_text(json.dumps(settings))
-    proxy = (_script(environment, "envoy"), "-c", str(file), "--concurrency", "1", "--disable-hot-restart")
-    commands = (_grpcio_command(environment, generated, grpc), (*proxy, "--log-level", "error"))
-    return Launch(commands, Target(f"127.0.0.1:{http}", "/v1/noop"))
+def _envoy(*, hello: bool) -> Callable[[Path, Path], Launch]:
+    def launch(environment: Path, home: Path) -> Launch:
+        http, grpc = free_ports(2)
+        generated = _generated(home)
+        settings = envoy.configuration(http, f"127.0.0.1:{grpc}", generated / greeter.DESCRIPTOR_SET)
+        file = home / "envoy.json"
+        file.write_text(json.dumps(settings))
+        proxy = (_script(environment, "envoy"), "-c", str(file), "--concurrency", "1", "--disable-hot-restart")
+        commands = (_grpcio_command(environment, generated, grpc), (*proxy, "--log-level", "error"))
+        return Launch(commands, _transcoded(http, hello=hello))
+
+    return launch
 
 
 def _ours(name: str, what: str, launch: Callable[[Path, Path], Launch]) -> System:
@@ -161,10 +174,12 @@ def _ours(name: str, what: str, launch: Callable[[Path, Path], Launch]) -> Syste
 
 NOOP = _ours("mesh", "`meshctl run` of an HTTP handler", _mesh_http(""))
 NOOP_POST = _ours("mesh", "`meshctl run` of an HTTP handler, asked by POST", _mesh_http("{}"))
-RPC_TRANSCODED = _ours("mesh", "`meshctl run` of the same gRPC servicer, asked over HTTP", _mesh_rpc(grpc_client=False))
+RPC_TRANSCODED = _ours("mesh", "`meshctl run` of the same gRPC servicer, asked over HTTP", _mesh_rpc())
+RPC_HELLO = _ours("mesh", "`meshctl run` of the same gRPC servicer, asked with JSON", _mesh_rpc(hello=True))
 RPC = _ours("mesh", "`meshctl run` of the same gRPC servicer, asked over gRPC", _mesh_rpc(grpc_client=True))
 
 _ENVOY_WHAT = "Envoy, one worker thread, transcoding to a grpc.aio server"
+_ENVOY = System("envoy", _ENVOY_WHAT, "envoy", ENVOY, _envoy(hello=False))
 _PEERS = (
     Pair(System("ray", "Ray Serve, default mode", "ray", RAY, _ray(throughput=False)), NOOP, 40),
     Pair(
@@ -187,8 +202,9 @@ _PEERS = (
     Pair(
         System("fastapi", "FastAPI on uvicorn, uvloop and httptools, no gateway", "fastapi", FASTAPI, _fastapi), NOOP, 2
     ),
-    Pair(System("envoy", _ENVOY_WHAT, "envoy", ENVOY, _envoy), NOOP, 4),
-    Pair(System("envoy_same_rpc", _ENVOY_WHAT, "envoy", ENVOY, _envoy), RPC_TRANSCODED),
+    Pair(_ENVOY, NOOP, 4),
+    Pair(replace(_ENVOY, name="envoy_same_rpc"), RPC_TRANSCODED, 4),
+    Pair(replace(_ENVOY, name="envoy_json", launch=_envoy(hello=True)), RPC_HELLO, 3),
     Pair(System("grpcio", "grpc.aio server called directly", "grpcio", GRPCIO, _grpcio), RPC, 0.8),
 )
 PAIRS = {pair.peer.name: pair for pair in _PEERS}

@@ -168,6 +168,9 @@ def test_the_size_that_is_judged_is_that_with_byte_code() -> None:
     assert row[1:3] == ("≤ 100 MB", "104 MB") and row[-1] == "**no**"
     assert "byte code that pip writes | 104 MB |" in workloads.footprint(results)
     assert "without it | 84.3 MB |" in workloads.footprint(results)
+    measured = {"mb": 99.0, "byte_code_mb": 19.0, "largest_mb": {"granian": 21.0}}
+    derived = with_derived({**results, "latest": {"installed": measured}})["derived"]["installed"]
+    assert (derived["mb"], derived["without_byte_code_mb"], derived["largest"]) == (99.0, 80.0, "granian 21 MB")
 
 
 def test_a_size_that_was_measured_alone_goes_before_that_beside_peers() -> None:
@@ -279,7 +282,7 @@ def test_profiles_have_the_parts_that_there_are_and_their_sum() -> None:
 
 def test_notes_become_part_of_the_page() -> None:
     text = sections.page(RESULTS, {"tried": "- larger windows\n", "not_met": NOT_MET})
-    assert "## Tried, and did not pay\n- larger windows\n" in text
+    assert "## Tried, and did not pay\nNoted by hand" in text and "\n- larger windows\n" in text
     assert text.index("**One connection** takes") < text.index("## Small requests")
 
 

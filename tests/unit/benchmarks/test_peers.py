@@ -50,7 +50,18 @@ def test_a_generator_that_knows_only_the_rate_gives_only_its_ratio() -> None:
         "ours": {"per_second": 10.0, "per_second_of_each_run": [10.0]},
         "theirs": {"per_second": 4.0, "per_second_of_each_run": [4.0]},
         "ratio": 2.5,
+        "ratio_of_each_run": [2.5],
     }
+
+
+def test_what_a_request_costs_is_told_of_all_processes_and_of_the_client() -> None:
+    told = figures.costs({"11": 0.2, "12": 0.1, "client": 0.05}, 1000)
+    assert told == pytest.approx({"server_cpu_us": 300.0, "client_cpu_us": 50.0})
+
+
+def test_what_only_some_runs_know_is_left_out() -> None:
+    assert "client_cpu_us" not in figures.side([{**run(1), "client_cpu_us": 3.0}, run(2)])
+    assert figures.side([{**run(1), "client_cpu_us": 3.0}] * 2)["client_cpu_us"] == 3.0
 
 
 def test_who_was_not_asked_keeps_the_figures_of_before() -> None:
@@ -63,6 +74,12 @@ def test_every_version_is_pinned_and_an_environment_holds_the_same_for_all_who_s
         for system in (pair.peer, pair.ours):
             assert held.setdefault(system.environment, system.requirements) == system.requirements
             assert all(each == THIS or re.fullmatch(r"[a-z-]+(\[\w+\])?==[\d.]+", each) for each in system.requirements)
+
+
+def test_envoy_does_the_same_work_in_every_pair_but_the_one_of_an_http_handler() -> None:
+    goals = {name: pair.goal for name, pair in PAIRS.items() if name.startswith("envoy")}
+    assert goals == {"envoy": 4, "envoy_same_rpc": 4, "envoy_json": 3}
+    assert len({PAIRS[name].ours.what for name in goals}) == len(goals)
 
 
 def test_what_peers_serve_is_there() -> None:
