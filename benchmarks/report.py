@@ -83,10 +83,11 @@ def megabytes(text: str | None) -> int | None:
 
 
 def code() -> dict[str, Any]:
-    """Return the commit of this checkout, and whether its files are others; None where git knows nothing."""
+    """Return the commit of this checkout, its tree of mesh, and whether files are others; None where git is not."""
     commit = _git("rev-parse", "--short=12", "HEAD")
     status = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *MADE)
-    return {"commit": commit, "changed": None if status is None else bool(status)}
+    tree = _git("rev-parse", "--short=12", "HEAD:mesh")
+    return {"commit": commit, "mesh_tree": tree, "changed": None if status is None else bool(status)}
 
 
 def _git(*words: str) -> str | None:

@@ -46,26 +46,31 @@ def again(results: Results) -> str:
 
 def _files(results: Results) -> str:
     """Return when and of which code each file was taken, and how busy the machine was."""
-    rows, first = [], _code(look(results, f"{FIRST}/machine") or {})
+    rows, first = [], _state(look(results, f"{FIRST}/machine") or {})
     others = False
     for name in sorted(results):
         facts = look(results, f"{name}/machine")
         if facts is None:
             continue
-        other = name != FIRST and _code(facts) != first
+        other = _state(facts) != first
         others = others or other
         took = shown(number(results, f"{name}/took_s"), "s")
         when = (str(look(results, f"{name}/at")), took, _code(facts) + " ‡" * other)
         loads = (average(facts.get("load_average_before")), average(facts.get("load_average")))
         rows.append((f"`{name}.json`", *when, *loads))
     head = ("file", "at (UTC)", "took", "code", "load average before", "after")
-    note = prose(f"‡ Of another state of the code than `{FIRST}.json`: taken in another run.") if others else ""
+    note = prose(f"‡ Of another state of mesh than `{FIRST}.json`, so of another run.") if others else ""
     return f"{table(head, rows)}\n{note}"
 
 
 def _code(facts: Mapping[str, Any]) -> str:
     commit = facts.get("commit")
     return f"{commit}{', changed' if facts.get('changed') else ''}" if commit else NONE
+
+
+def _state(facts: Mapping[str, Any]) -> tuple[object, bool]:
+    """Return what tells one state of mesh from another: commits of results or documents alone change nothing."""
+    return facts.get("mesh_tree") or facts.get("commit"), bool(facts.get("changed"))
 
 
 def average(loads: object) -> str:

@@ -28,6 +28,8 @@ WRK_CONNECTIONS = 64
 WRK_PART = 0.5
 GRPC_STREAMS = 16
 """At most so many calls at a time share a connection of the gRPC client."""
+GRPC_PROCESSES = 2
+"""Of that client, where it has several connections: one in Python would be busy before the servers are."""
 WARM_UP_S = 1.0
 SETTLE_S = 1.0
 IDLE_S = 3.0
@@ -99,7 +101,9 @@ def _load(target: Target, connections: int, seconds: float, watched: str) -> dic
 def _grpc_load(target: Target, directory: Path, connections: int, seconds: float, watched: str) -> dict[str, Any]:
     """Ask with `connections` calls at a time, of which at most `GRPC_STREAMS` share a connection."""
     streams = min(connections, GRPC_STREAMS)
-    options = {"connections": connections // streams, "streams": streams, "watch": watched}
+    channels = connections // streams
+    processes = min(channels, GRPC_PROCESSES)
+    options = {"connections": channels, "streams": streams, "processes": processes, "watch": watched}
     try:
         return generate("grpc_load", target.address, str(directory), seconds=seconds, **options)
     except GeneratorFailed as failed:
@@ -195,9 +199,14 @@ def _side_by_side(pair: Pair, installed: dict[str, Path], plan: Plan) -> dict[st
 def _in_turn(
     plan: Plan, part: float, ours: Callable[[float], dict[str, Any]], theirs: Callable[[float], dict[str, Any]]
 ) -> dict[str, Any]:
+    """Ask ours and theirs, in the other order each second time; each round is a pair."""
     runs: list[tuple[dict[str, Any], dict[str, Any]]] = []
     seconds = plan.seconds * part
-    for _ in range(plan.runs):
+    for number in range(plan.runs):
         plan.check()
-        runs.append((ours(seconds), theirs(seconds)))
+        if number % 2:
+            their, our = theirs(seconds), ours(seconds)
+        else:
+            our, their = ours(seconds), theirs(seconds)
+        runs.append((our, their))
     return {"seconds": seconds, **figures.compared([our for our, _ in runs], [their for _, their in runs])}

@@ -21,7 +21,8 @@ CODE = Path(__file__).parent / "code"
 BENCHMARKS = CODE.parents[1]
 
 RAY = ("ray[serve]==2.60.0",)
-BENTOML = ("bentoml==1.4.40",)
+BENTOML = ("bentoml==1.4.39",)
+"""The newest whose requirements are to be had: that after it needs a certifi that may not be there yet."""
 LITSERVE = ("litserve==0.2.19",)
 FASTAPI = ("fastapi==0.165.0", "uvicorn[standard]==0.54.0")
 GRPCIO = ("grpcio==1.85.1", "protobuf==7.36.2", "googleapis-common-protos==1.76.0")

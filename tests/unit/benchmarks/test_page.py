@@ -159,6 +159,9 @@ def test_figures_of_an_earlier_run_are_marked() -> None:
     files = {"latest": {"at": "a", "machine": {**MACHINE, "commit": "abc", "changed": False}}}
     files["handles"] = {"at": "b", "machine": {**MACHINE, "commit": "abc", "changed": True}}
     text = taken.again(files)
+    same = {"at": "c", "machine": {**MACHINE, "commit": "abd", "mesh_tree": "1", "changed": False}}
+    later = {"at": "d", "machine": {**MACHINE, "commit": "abe", "mesh_tree": "1", "changed": False}}
+    assert "‡" not in taken.again({"latest": same, "peers": later})
     assert "| `latest.json` | a | abc |" in text and "| `handles.json` | b | abc, changed ‡ |" in text
 
 
