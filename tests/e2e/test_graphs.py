@@ -1,4 +1,4 @@
-"""Graphs of deployments, through meshctl, while they are called: what goes, goes callers first."""
+"""Graphs of deployments, through meshctl, while they are called: callers go first, and updates fail nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.support.mesh_process import MeshProcess, eventually
+from tests.support.steady import Steady
 
 CODE = """\
 import asyncio
@@ -121,6 +122,78 @@ class Graph:
         finally:
             (self.signs / "open").touch()
             self._pool.shutdown()
+
+
+CHILD = """\
+import mesh
+
+
+@mesh.deployment(num_replicas=2)
+class Child:
+    async def told(self) -> str:
+        return "WORD"
+"""
+INGRESS = """\
+import mesh
+from child import Child
+from starlette.requests import Request
+
+
+@mesh.deployment(num_replicas=2)
+class Ingress:
+    def __init__(self, child: mesh.DeploymentHandle) -> None:
+        self.child = child
+
+    async def __call__(self, request: Request) -> str:
+        return "WORD " + await self.child.told.remote()
+
+
+app = Ingress.bind(Child.bind())
+"""
+UPDATED = """\
+applications:
+- name: updated
+  route_prefix: /updated
+  import_path: ingress:app
+  runtime_env: {{working_dir: "local://{directory}"}}
+"""
+BETWEEN = 200
+"""Requests before each update, and of those after it the number that nothing old answers."""
+UPDATES = {
+    # Which deployments get new code, and what the two answer with afterwards.
+    ("Child",): ("1", "22"),
+    ("Ingress",): ("22", "22"),
+    ("Child", "Ingress"): ("333", "333"),
+}
+"""Words differ in length: compiled code of the same second and size would be taken for the new one."""
+
+
+@pytest.mark.long
+def test_updates_of_child_ingress_and_both_under_load_fail_nothing(mesh: MeshProcess, tmp_path: Path) -> None:
+    def write(ingress: str, child: str) -> None:
+        (tmp_path / "ingress.py").write_text(INGRESS.replace("WORD", ingress))
+        (tmp_path / "child.py").write_text(CHILD.replace("WORD", child))
+
+    before = ("1", "1")
+    write(*before)
+    (tmp_path / "mesh.yaml").write_text(UPDATED.format(directory=tmp_path))
+    done = mesh.meshctl("deploy", "mesh.yaml", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    with Steady(f"{mesh.http}/updated") as steady:
+        for deployments, after in UPDATES.items():
+            steady.more(BETWEEN)
+            begun = len(steady.answers)
+            assert set(steady.answers[-BETWEEN:]) == {(200, " ".join(before))}
+            write(*after)
+            done = mesh.meshctl("restart", "updated", *deployments)
+            assert done.code == 0, done.stderr
+            new = [(200, " ".join(after))] * BETWEEN
+            eventually(lambda new=new: steady.answers[-BETWEEN:] == new, what="all is new")  # type: ignore[misc]
+            mixed = {
+                (200, f"{ingress} {child}") for ingress in (before[0], after[0]) for child in (before[1], after[1])
+            }
+            assert set(steady.answers[begun:]) <= mixed
+            before = after
 
 
 @pytest.fixture
