@@ -331,6 +331,15 @@ def no_request() -> str:
     return "no request"
 
 
+async def takes_50_ms() -> dict[str, int]:
+    await asyncio.sleep(0.05)
+    return {"pid": os.getpid()}
+
+
+async def fails() -> Response:
+    return JSONResponse({}, status_code=500)
+
+
 declared = mesh.deployment(name="Handler")
 async_gated = declared(AsyncGated).bind()
 sync_gated = declared(SyncGated).bind()
@@ -338,3 +347,5 @@ brief = declared(Brief).bind()
 async_kinds = declared(AsyncKinds).bind()
 sync_kinds = declared(SyncKinds).bind()
 without_request = declared(no_request).bind()
+steady = declared(takes_50_ms).bind()
+failing = declared(fails).bind()
