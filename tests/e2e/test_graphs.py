@@ -185,7 +185,7 @@ def test_updates_of_child_ingress_and_both_under_load_fail_nothing(mesh: MeshPro
             begun = len(steady.answers)
             assert set(steady.answers[-BETWEEN:]) == {(200, " ".join(before))}
             write(*after)
-            done = mesh.meshctl("restart", "updated", *deployments)
+            done = mesh.meshctl("restart", "updated", *deployments, timeout=120)
             assert done.code == 0, done.stderr
             new = [(200, " ".join(after))] * BETWEEN
             eventually(lambda new=new: steady.answers[-BETWEEN:] == new, what="all is new")  # type: ignore[misc]
