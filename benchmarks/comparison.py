@@ -1,7 +1,9 @@
 """Tells which part got slower than a baseline: pure. Used by `benchmarks.guard`.
 
 A figure of a part is a ratio: its time over that of a reference work in the same process. Ratios of several processes
-give a figure and how far one process strays from another; what is called slower must be beyond that.
+give a figure and how far one process strays from another; what is called slower must be beyond that. Counts of what a
+request does are the same each time: one more of anything is a finding, but for instructions and bytes, which may vary a
+little with what is around.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-TOLERATED = 1.25
+TOLERATED = 1.12
 """Times the baseline that a part may take at any rate."""
 SPREADS = 3.0
 """So many times its spread, where that is more."""
+COUNTS_TOLERATED = {"instructions": 1.01, "bytes of memory": 1.05}
+"""Times the baseline of these counts; of all others not one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +81,42 @@ def least(before: Mapping[str, Sequence[float]], again: Mapping[str, Sequence[fl
 def line(change: Change) -> str:
     """Say it in a line."""
     return f"{change.part}: {change.times:.2f} × the baseline's time (allowed: {change.allowed:.2f} ×)"
+
+
+Counts = Mapping[str, Mapping[str, float]]
+"""What a request does, by kind of request and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A count that is not what it was. `part_of` a total that is judged itself: it says where that comes from."""
+
+    request: str
+    what: str
+    before: float
+    now: float
+
+    @property
+    def part_of(self) -> str:
+        """The total that this is a part of, or ""."""
+        total = self.what.partition(":")[0]
+        return total if total in COUNTS_TOLERATED and total != self.what else ""
+
+    @property
+    def grown(self) -> bool:
+        """Whether it is beyond what is allowed."""
+        return not self.part_of and self.now > self.before * COUNTS_TOLERATED.get(self.what, 1.0)
+
+    def __str__(self) -> str:
+        return f"{self.request}: {self.what}: {self.before:g} → {self.now:g} a request"
+
+
+def differences(baseline: Counts, counted: Counts) -> list[Difference]:
+    """Return what differs in kinds of requests that are in both."""
+    found = (
+        Difference(request, what, before.get(what, 0), now.get(what, 0))
+        for request, before in baseline.items()
+        for now in (counted.get(request, before),)
+        for what in sorted(before.keys() | now.keys())
+    )
+    return [each for each in found if each.before != each.now]

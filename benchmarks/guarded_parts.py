@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy
 
 from benchmarks import greeter
+from benchmarks.guarded_path import Ask, GuardedPath, greeter_directory
 from mesh import access_log
 from mesh.access_log import LINES_MAX, AccessLog
 from mesh.clock import SYSTEM
@@ -28,6 +27,7 @@ from mesh.gateway.heads import answer_headers, check_size, read_head
 from mesh.gateway.rest_table import Endpoint, RestTable
 from mesh.gateway.routes import RouteTable
 from mesh.gateway.traffic import Traffic
+from mesh.lifecycle import loop_factory
 from mesh.model import Generation
 from mesh.pipe.admission import Line
 from mesh.pipe.balance import Balance
@@ -46,7 +46,7 @@ from mesh.v1 import discovery_service_pb2, replica_service_pb2
 from mesh.wire import from_proto, to_proto
 
 Work = Callable[[], object]
-APPLICATIONS, REPLICAS, FRAMES = 100, 10, 64
+APPLICATIONS, REPLICAS, FRAMES, ASKS = 100, 10, 64, 32
 HEADERS = (
     (b"host", b"api.example.com"),
     (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"),
@@ -124,6 +124,7 @@ def parts() -> dict[str, Part]:
         **_rest(),
         **_values(),
         **_snapshots(),
+        **_whole(),
     }
 
 
@@ -260,11 +261,13 @@ def _told() -> dict[str, Part]:
     loop = asyncio.new_event_loop()
     nowhere: TextIO = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     handler = logging.StreamHandler(nowhere)
-    access_log.current = AccessLog(handler, "gateway", as_json=True)
+    written = AccessLog(handler, "gateway", as_json=True)
 
     async def lines() -> None:
+        access_log.current = written
         for _ in range(LINES_MAX):  # the last of them has all written
             traffic.log("GET", "/team/application-77", 200, SYSTEM.monotonic(), "5f2b1c3e9a7d4e0f")
+        access_log.current = None
 
     return {
         "metrics of a request": Part(lambda: traffic.count("/team", "GET", 200, SYSTEM.monotonic())),
@@ -274,9 +277,7 @@ def _told() -> dict[str, Part]:
 
 
 def _rest() -> dict[str, Part]:
-    with tempfile.TemporaryDirectory(prefix="mesh-guard-") as place:
-        directory = greeter.generate(Path(place))
-        schema = Schema.load((directory / greeter.DESCRIPTOR_SET).read_bytes())
+    schema = Schema.load((greeter_directory() / greeter.DESCRIPTOR_SET).read_bytes())
     table = RestTable(schema, "/team", JsonOptions())
     path = f"/team/{greeter.NAME}/SayHello".encode()
     found = table.match("POST", path)
@@ -296,6 +297,27 @@ def _rest() -> dict[str, Part]:
         "REST: JSON to message": Part(read),
         "REST: message to JSON": Part(written),
     }
+
+
+def _whole() -> dict[str, Part]:
+    """Requests as a whole, from what a server calls to user code and back, some in a turn of the loop."""
+    loop = (loop_factory() or asyncio.new_event_loop)()
+    path = loop.run_until_complete(_started())
+
+    def work(ask: Ask) -> Work:
+        async def some() -> None:
+            for _ in range(ASKS):
+                await ask()
+
+        return lambda: loop.run_until_complete(some())
+
+    return {f"whole: {kind}": Part(work(ask)) for kind, ask in path.kinds().items()}
+
+
+async def _started() -> GuardedPath:
+    path = GuardedPath()
+    await path.start()
+    return path
 
 
 def _values() -> dict[str, Part]:

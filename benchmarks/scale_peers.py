@@ -1,8 +1,8 @@
 """What a gateway is between, in one process: a control plane that sends one snapshot, and replicas that run nothing.
 
 Pipes are real; behind each port is one `Callee`, whose calls are answered at once, after a while, never, or fail at
-once. Told "counts" on stdin it says what each port has served since the last time, and what was in flight at the ports
-of the balanced application, looked at each 5 ms. Started by `benchmarks.scale_out`.
+once. Told "counts" on stdin it says what each port has served since the last time, and how many messages and frames
+came and went. Started by `benchmarks.scale_out`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 
 from benchmarks.forked import allow_many_files
-from mesh.lifecycle import Tasks, loop_factory, tune_memory
+from mesh.lifecycle import loop_factory, tune_memory
 from mesh.pipe.callee import Callee
 from mesh.pipe.served_call import ServedCall
 from mesh.pipe.service import add_replica_service
@@ -27,9 +29,33 @@ from mesh.v1.discovery_service_pb2_grpc import DiscoveryServiceServicer, add_Dis
 from mesh.v1.replica_service_pb2_grpc import ReplicaServiceServicer
 
 LIMIT = 5000
-TAKES_S = 0.02
-LOOK_S = 0.005
+TAKES_S = {"slow": (0.01, 0.03), "steady": (0.02, 0.02)}
+"""What calls take, at least and at most. Where all take the same, those that begin together end together."""
 JSON = [b"content-type", b"application/json"]
+
+
+class Counted:
+    """The context of one pipe, which counts."""
+
+    def __init__(self, context: Any, passed: Counter[str]) -> None:
+        self._context, self._passed = context, passed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        """Return the next message."""
+        message = await self._context.read()
+        if message is not grpc.aio.EOF:
+            self._passed["messages_in"] += 1
+            self._passed["frames_in"] += len(message)
+        return message
+
+    async def write(self, frames: Any) -> None:
+        """Send a message."""
+        self._passed["messages_out"] += 1
+        self._passed["frames_out"] += len(frames)
+        await self._context.write(frames)
 
 
 class Port(ReplicaServiceServicer):
@@ -37,13 +63,15 @@ class Port(ReplicaServiceServicer):
 
     def __init__(self, kind: str) -> None:
         self.served = 0
+        self.passed: Counter[str] = Counter()
+        """Messages that went over its pipes, and the frames in them."""
         self.callee = Callee(LIMIT, self._serve)
         self._kind = kind
         self._loop = asyncio.get_running_loop()
 
     async def Pipe(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         """Serve one pipe."""
-        await self.callee.serve_pipe(context)
+        await self.callee.serve_pipe(Counted(context, self.passed))
 
     async def CheckHealth(self, request: Any, context: Any) -> Any:
         """Not asked by gateways."""
@@ -57,13 +85,13 @@ class Port(ReplicaServiceServicer):
         self.served += 1
         if self._kind == "hold":
             return call.done
-        if self._kind == "slow":
-            return self._later(call)
+        if takes_s := TAKES_S.get(self._kind):
+            return self._later(call, random.uniform(*takes_s))
         self._loop.call_soon(self._fail if self._kind == "fail" else _answer, call)
         return _nothing
 
-    def _later(self, call: ServedCall) -> Callable[[], object]:
-        timer = self._loop.call_later(TAKES_S, _answer, call)
+    def _later(self, call: ServedCall, seconds: float) -> Callable[[], object]:
+        timer = self._loop.call_later(seconds, _answer, call)
 
         def cancel() -> None:
             timer.cancel()
@@ -129,41 +157,35 @@ async def listen(servicer: Port | Control) -> tuple[Any, str]:
     return server, address
 
 
-async def look(ports: list[Port], seen: list[list[int]]) -> None:
-    """Note what is in flight at ports, again and again, while anything is."""
-    while True:
-        await asyncio.sleep(LOOK_S)
-        ongoing = [port.callee.slots.ongoing for port in ports]
-        if any(ongoing):
-            seen.append(ongoing)
-
-
 async def serve(applications: int, replicas: int) -> None:
     """Serve until stdin ends."""
-    kinds = ("noop", "hold", "slow", "slow", "slow", "slow", "slow", "slow", "slow", "fail")
+    kinds = ("noop", "hold", *["slow"] * 7, "fail", "noop", "noop", *["steady"] * 4)
     ports = [Port(kind) for kind in kinds]
     places = [await listen(port) for port in ports]
     addresses = [address for _, address in places]
     snapshot = table(applications, replicas, addresses[0])
     add(snapshot, "hold", addresses[1:2])
+    add(snapshot, "one", addresses[:1])
     add(snapshot, "equal", addresses[2:6])
-    add(snapshot, "failing", addresses[6:])
+    add(snapshot, "failing", addresses[6:10])
+    add(snapshot, "two", addresses[10:12])
+    add(snapshot, "steady", addresses[12:])
     refusing, refused = await listen(Port("noop"))
     await refusing.stop(None)
     add(snapshot, "refusing", [*addresses[6:9], refused])
     control, address = await listen(Control(snapshot))
-    seen: list[list[int]] = []
-    tasks = Tasks()
-    tasks.spawn(look(ports[2:6], seen), name="look")
     say({"control": address, "replicas": addresses[0]})
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while await reader.readline():
-        say({"equal": [p.served for p in ports[2:6]], "failing": [p.served for p in ports[6:]], "in_flight": seen})
-        seen.clear()
+        passed: Counter[str] = Counter()
+        for port in ports:
+            passed.update(port.passed)
+        parts = {"equal": ports[2:6], "failing": ports[6:10], "steady": ports[12:]}
+        say({**{name: [port.served for port in part] for name, part in parts.items()}, "passed": passed})
         for port in ports:
             port.served = 0
-    await tasks.cancel()
+            port.passed.clear()
     for server in (control, *(server for server, _ in places)):
         await server.stop(None)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.page import control, goals, peers, profiles, reasons, taken, workloads
+from benchmarks.page import control, goals, peers, profiles, reasons, scale, taken, workloads
 from benchmarks.page.derived import with_derived
 from benchmarks.page.values import Results, look
 
@@ -26,8 +26,8 @@ MEASURED = (
     workloads.grpc,
     workloads.conversion,
     workloads.handles,
-    workloads.scale,
-    workloads.scale_out,
+    scale.scale,
+    scale.scale_out,
     workloads.footprint,
     peers.peers,
     control.control_plane,

@@ -233,54 +233,6 @@ def handles(results: Results) -> str:
     return f"## Handles\nOne process calls one replica on one pipe, without HTTP.\n\n{text}\n{array}" if text else ""
 
 
-def scale(results: Results) -> str:
-    """Replicas and gateway processes."""
-    rows = [(f"{n} replica{'s' * (n > 1)}", f"latest/replicas_{n}") for n in (1, 2, 4)]
-    rows += [(f"{n} gateway process{'es' * (n > 1)}", f"latest/gateway_processes_{n}") for n in (1, 2)]
-    text = figures(results, "", rows, (RATE, RATES, P50, P99, Column("of one", "ratio_to_1"), *CPU, BUSY))
-    if not text:
-        return ""
-    return (
-        f"## More processes\nOn the same processors: what more of them cost where there is no room for them.\n\n{text}"
-    )
-
-
-def scale_out(results: Results) -> str:
-    """What connections, replicas and routes cost a gateway."""
-    rows = [
-        (f"{count * 10:,} replicas of {count} application{'s' * (count > 1)}", f"scale_out/table/applications_{count}")
-        for count in (1, 100)
-    ]
-    idle = (Column("memory", "proportional_mb", "MB"), Column("CPU when idle", "idle_cpu_percent", "%"))
-    text = figures(results, "route table", rows, (*idle, RATE, P50, P99, CPU[0], Column("CPU, of one", "cpu_to_1")))
-    kept = (
-        ("memory of an idle connection", "memory/idle_connection_bytes", "bytes"),
-        ("memory of a request in flight, with its connection", "memory/request_in_flight_bytes", "bytes"),
-        ("snapshot of 1,000 replicas, put in force", "apply/first_ms", "ms"),
-        ("… again, with nothing changed", "apply/again_ms", "ms"),
-        ("four equal replicas: max/mean served", "balance/equal/served_max_to_mean", ""),
-        ("… max/mean in flight, averaged over time", "balance/equal/in_flight_max_to_mean", ""),
-        (
-            "… max/mean in flight of a single look, mean of all looks",
-            "balance/equal/in_flight_max_to_mean_of_a_look",
-            "",
-        ),
-        ("share of one of four that fails at once", "balance/failing/share_of_failing", ""),
-    )
-    shown_rows = [(what, shown(number(results, f"scale_out/{path}"), unit)) for what, path, unit in kept]
-    others = table(("", "measured"), [row for row in shown_rows if row[1] != NONE])
-    if not (text or others):
-        return ""
-    what = prose(
-        "One gateway process and replicas that run nothing, over real pipes. Calls in flight are looked "
-        "at each 5 ms, at the replicas, while four share 64 connections. Averaged over time: the mean of "
-        "each replica over all looks, then the largest of the four over their mean. Of a single look: the "
-        "largest of the four over their mean at that moment, averaged over looks: uneven also by chance, "
-        "and by calls on their way, which are not seen there."
-    )
-    return f"## Scale\n{what}\n{text}\n{others}"
-
-
 def footprint(results: Results) -> str:
     """What there is before the first request."""
     kept = (

@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 
 from benchmarks import performance_page
-from benchmarks.page import control, goals, peers, profiles, reasons, sections, svg, tables, taken, values, workloads
+from benchmarks.page import (
+    control,
+    goals,
+    peers,
+    profiles,
+    reasons,
+    scale,
+    sections,
+    svg,
+    tables,
+    taken,
+    values,
+    workloads,
+)
 from benchmarks.page.derived import with_derived
 from benchmarks.stacks import GRPC, PARTS, PIPE
 
@@ -86,9 +99,9 @@ def test_a_goal_is_noted_below_the_table_where_it_was_measured() -> None:
     assert "| … max/mean in flight, averaged over time | ≤ 1.10 | 1.05 | yes |" in text
     assert "In flight, averaged over time: the mean" in text and "Access log and scrapes:" not in text
     assert "In flight, averaged over time" not in goals.goals(RESULTS)
-    scale = workloads.scale_out(results)
-    assert "in flight, averaged over time | 1.05 |" in scale
-    assert "in flight of a single look, mean of all looks | 1.30 |" in scale
+    told = scale.scale_out(results)
+    assert "| four replicas | in flight, averaged over time | in flight, of a single look |" in told
+    assert "| 10 to 30 ms, 64 connections | 1.05 | 1.30 |" in told
 
 
 def test_tables_leave_out_what_nobody_has() -> None:
@@ -326,3 +339,23 @@ def test_what_is_not_there_or_no_number_is_none() -> None:
     assert values.number(RESULTS, "latest/at") is None
     assert values.number({"a": {"b": True}}, "a/b") is None
     assert workloads.requests({"latest": {}}) == ""
+
+
+def test_memory_is_told_point_by_point_and_how_far_the_points_are_from_a_line() -> None:
+    memory = {
+        "idle_connection_bytes": 20_000,
+        "idle_connection_bytes_of_each_run": [19_000, 20_000, 21_000],
+        "idle_connection_points": [[100, 0], [500, 8_000_000], [1000, 18_000_000]],
+        "idle_connection_residual": 0.004,
+    }
+    told = scale.scale_out({"scale_out": {"memory": memory}})
+    assert "| memory of an idle connection | 20,000 bytes | 19,000–21,000" in told
+    assert "| … off the line, of the whole rise | 0.004 |" in told
+    assert "idle connections: 0 at 100, 8 at 500, 18 at 1,000." in told
+
+
+def test_two_gateway_processes_stand_beside_one_with_the_frames_that_share_a_message() -> None:
+    ways = {f"gateway_processes_{n}": {"per_second": 9000, "frames_per_message_in": 12.0 / n} for n in (1, 2)}
+    rows = {f"replicas_{n}": {"per_second": 9000} for n in (1, 2, 4)}
+    told = scale.scale({"latest": rows, "scale_out": {"processes": ways}})
+    assert "| 2 gateway processes | 9,000 | 6 |" in told
