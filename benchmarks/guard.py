@@ -104,8 +104,7 @@ def count() -> dict[str, dict[str, float]]:
 
 def told(facts: dict[str, Any]) -> str:
     """Return the commit that facts of a machine have, and whether the code was changed since."""
-    of = facts.get("code") or {}
-    return f"{of.get('commit') or 'an unknown commit'}{', changed since' if of.get('changed') else ''}"
+    return f"{facts.get('commit') or 'an unknown commit'}{', changed since' if facts.get('changed') else ''}"
 
 
 def write_baseline() -> None:
