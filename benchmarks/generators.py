@@ -1,6 +1,7 @@
 """Runs the load generators in processes of their own, and adds what a request cost each side.
 
-Owns the commands, and the interleaving of ways that are compared. Used by the workloads.
+One generator at a time, but for `meanwhile`. Owns the commands, and the interleaving of ways that are compared. Used by
+the workloads.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -39,16 +41,52 @@ def flags(options: Mapping[str, object]) -> list[str]:
     return [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
+class _Host:
+    """The process that generators are forks of, from the first one on."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, module: str, words: list[str], limit_s: float) -> dict[str, Any]:
+        """Return how a generator ended and what it wrote. Raises GeneratorFailed if it takes too long, or is lost."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"module": module, "words": words}).encode() + b"\n")
+            process.stdin.flush()
+            if select.select([process.stdout], [], [], limit_s)[0] and (line := process.stdout.readline()):
+                return json.loads(line)  # type: ignore[no-any-return]
+        except OSError as failure:
+            self._end()
+            raise GeneratorFailed(str(failure)) from failure
+        except BaseException:  # what it says later would be taken for the answer to something else
+            self._end()
+            raise
+        self._end()
+        raise GeneratorFailed(f"{module} {' '.join(words)} did not end within {limit_s:g} s")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "benchmarks.generator_host"]
+        pipe, end_with_us = subprocess.PIPE, functools.partial(die_with, os.getpid())
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, preexec_fn=end_with_us)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+_host = _Host()
+
+
 def generate(module: str, *words: str, seconds: float, **options: Any) -> Run:
     """Run a generator to its end and return what it says. Raises GeneratorFailed."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *words, "--seconds", str(seconds), *flags(options)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + SPARE_S, cwd=ROOT, check=False)
-    except subprocess.TimeoutExpired as failure:
-        raise GeneratorFailed(str(failure)) from failure
-    if done.returncode:
-        raise GeneratorFailed(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    written = [*words, "--seconds", str(seconds), *flags(options)]
+    done = _host.run(module, written, seconds + SPARE_S)
+    if done["code"]:
+        raise GeneratorFailed(f"benchmarks.{module} {' '.join(written)} failed:\n{done['complained']}")
+    return json.loads(done["said"])  # type: ignore[no-any-return]
 
 
 def measure(served: Served, module: str, *words: str, seconds: float, **options: Any) -> Run:

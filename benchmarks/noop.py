@@ -21,9 +21,9 @@ class Sync:
         return {"ok": True}
 
 
-@mesh.deployment(max_ongoing_requests=32, max_queued_requests=32)
+@mesh.deployment
 class Bounded:
-    """As fast as the machine allows, and nothing more than that is kept."""
+    """As fast as the machine allows, with the limits that a deployment has by itself."""
 
     async def __call__(self, request: Request) -> dict[str, bool]:
         return {"ok": True}

@@ -38,7 +38,6 @@ GROUPS = (
         lambda: Mesh(str(HERE / "config.yaml")),
         {
             "noop": requests.noop,
-            "sync": requests.sync,
             "echo": requests.echo,
             "chain": requests.chain,
             "shed": requests.shed,

@@ -10,18 +10,17 @@ from benchmarks.report import medians, ratio
 from benchmarks.trees import Served
 
 RUNS = 5
-SECONDS = 0.8
+SECONDS = 0.6
 SIZES = {"1mb": 1_000_000, "10mb": 10_000_000}
 CONNECTIONS = 2
 """Bodies at a time."""
-BESIDE_RATE, BESIDE_SECONDS = 300.0, 1.2
+BESIDE_RATE, BESIDE_SECONDS = 300.0, 1.0
 EVENTS = {
-    "sse_50_chunks": ("/payloads/events_apart", 256),
-    "sse_50_chunks_in_turn": ("/payloads/events_in_turn", 64),
-    "sse_50_chunks_at_once": ("/payloads/events", 16),
+    "sse_50_chunks": ("/payloads/events_apart", 256, 1.5),
+    "sse_50_chunks_in_turn": ("/payloads/events_in_turn", 64, 1.0),
+    "sse_50_chunks_at_once": ("/payloads/events", 16, 0.7),
 }
-"""Where, and on how many connections. Who waits 1 ms between two events needs many to come to the machine's limit."""
-EVENT_SECONDS = 1.2
+"""Where, on how many connections, for how many seconds. Who waits 1 ms between two needs many to reach the limit."""
 EVENT_WARM_UP_S = 0.4
 """The first streams end by then."""
 CHUNK_CPU = tuple(f"{key}_per_chunk" for key in CPU)
@@ -77,16 +76,14 @@ def events(mesh: Served) -> dict[str, Any]:
 
     Events are what user code yields, chunks what of HTTP came apart on the wire.
     """
-    ways: dict[str, Way] = {
-        name: functools.partial(_streamed, mesh, path, connections) for name, (path, connections) in EVENTS.items()
-    }
+    ways: dict[str, Way] = {name: functools.partial(_streamed, mesh, *what) for name, what in EVENTS.items()}
     taken = interleaved(ways, RUNS)
     more = ("http_chunks_per_second", "events_per_second", "chunks_per_answer", *CHUNK_CPU)
     return {name: summed_up(runs, *more) for name, runs in taken.items()}
 
 
-def _streamed(mesh: Served, path: str, connections: int) -> Run:
-    run = closed(mesh, path, connections=connections, seconds=EVENT_SECONDS, warm_up=EVENT_WARM_UP_S)
+def _streamed(mesh: Served, path: str, connections: int, seconds: float) -> Run:
+    run = closed(mesh, path, connections=connections, seconds=seconds, warm_up=EVENT_WARM_UP_S)
     run["http_chunks_per_second"] = run["chunks"] / run["seconds"]
     run["events_per_second"] = run["events"] / run["seconds"]
     run["chunks_per_answer"] = per_answer = run["chunks"] / run["completed"]

@@ -15,7 +15,7 @@ from benchmarks.trees import Served
 from benchmarks.workloads import floor, other_clients
 
 RUNS = 5
-SECONDS = 0.8
+SECONDS = 0.7
 CONNECTIONS = (1, 16, 64, 256, 1024)
 FEW_AND_MANY = (1, 64)
 ECHO_BYTES = 10_000
@@ -24,41 +24,28 @@ SHED = frozenset({"503"})
 
 
 def noop(mesh: Served) -> dict[str, Any]:
-    """No-op JSON at 1 to 1,024 connections, with other clients too, and beside that the floor, all in turn."""
+    """No-op JSON at 1 to 1,024 connections, with other clients, by sync code in a thread; and the floor; in turn."""
     with floor.bare() as bare:
         ways: dict[str, Way] = {
             f"noop_{count}_connections": functools.partial(closed, mesh, "/", connections=count, seconds=SECONDS)
             for count in CONNECTIONS
         }
+        for count in FEW_AND_MANY:
+            ways[f"noop_sync_{count}_connections"] = functools.partial(
+                closed, mesh, "/sync", connections=count, seconds=SECONDS
+            )
         ways |= other_clients.ways(mesh) | floor.ways(bare, SECONDS)
-        for served in (mesh, bare):
-            closed(served, "/", connections=64, seconds=1.0)
+        for served, path in ((mesh, "/"), (mesh, "/sync"), (bare, "/")):
+            closed(served, path, connections=64, seconds=SECONDS)
         taken = interleaved(ways, RUNS)
     results: dict[str, Any] = {name: summed_up(runs) for name, runs in taken.items()}
     many = results["noop_1024_connections"]
     many["ratio_to_64_connections"] = ratio(taken["noop_1024_connections"], taken["noop_64_connections"])
     many["p99_to_p50"] = round(many["p99_ms"] / many["p50_ms"], 2)
-    return results
-
-
-def sync(mesh: Served) -> dict[str, Any]:
-    """The same by sync code, which runs in a thread: what handing it over and back costs, beside async code."""
-    ways: dict[str, Way] = {}
     for count in FEW_AND_MANY:
-        for name, path in (("sync", "/sync"), ("async", "/")):
-            ways[f"noop_{name}_{count}_connections"] = functools.partial(
-                closed, mesh, path, connections=count, seconds=SECONDS
-            )
-    closed(mesh, "/sync", connections=64, seconds=SECONDS)
-    taken = interleaved(ways, RUNS)
-    results: dict[str, Any] = {}
-    for count in FEW_AND_MANY:
-        handed, direct = (taken[f"noop_{name}_{count}_connections"] for name in ("sync", "async"))
-        results[f"noop_sync_{count}_connections"] = {
-            **summed_up(handed),
-            "ratio_to_async": ratio(handed, direct),
-            "replica_cpu_to_async": ratio(handed, direct, "replica_cpu_us"),
-        }
+        handed, direct = taken[f"noop_sync_{count}_connections"], taken[f"noop_{count}_connections"]
+        results[f"noop_sync_{count}_connections"]["ratio_to_async"] = ratio(handed, direct)
+        results[f"noop_sync_{count}_connections"]["replica_cpu_to_async"] = ratio(handed, direct, "replica_cpu_us")
     return results
 
 
