@@ -116,8 +116,8 @@ def _overload_of_all(results: Results, columns: tuple[Column, ...]) -> str:
     text = prose(
         "The same for a replica that does nothing, 100 at a time with a queue of 100, so that the peak is what the "
         "machine can do. Two generators bring twice that, on the same processors: what they take mesh lacks. To "
-        "refuse costs the gateway a good part of what it costs to serve, so of a peak that takes all of its time little "
-        "is left when it has as many to refuse."
+        "refuse costs the gateway a good part of what it costs to serve, so of a peak that takes all of its time "
+        "little is left when it has as many to refuse."
     )
     peak = [("peak, closed loop, 200 connections", "latest/overload_of_all_peak")]
     return f"{text}\n{figures(results, '', peak, (RATE, RATES, P50, P99, SERVER_CPU, CLIENT_CPU))}\n{over}"
