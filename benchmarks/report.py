@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 Run = Mapping[str, Any]
+EACH = "_of_each_run"
+"""What the figures of each run are named after that of all."""
 BEGAN = time.time()
 """When this was loaded: each program that measures loads it first."""
 LOAD_BEFORE = os.getloadavg()
@@ -33,14 +36,19 @@ TOLD = (
 FLAGS = ("optimize", "dont_write_bytecode", "dev_mode", "debug", "isolated", "no_site")
 
 
-def medians(runs: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, float]:
-    """Return the median of each figure over the runs; of a figure that some lack, nothing."""
-    return {key: round(statistics.median(run[key] for run in runs), 3) for key in keys if all(key in r for r in runs)}
+def medians(runs: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return the median of each figure over the runs, and those of each run; of a figure that some lack, nothing."""
+    told: dict[str, Any] = {}
+    for key in keys:
+        if all(key in run for run in runs):
+            told[key] = round(statistics.median(run[key] for run in runs), 3)
+            told[f"{key}{EACH}"] = [round(run[key], 3) for run in runs]
+    return told
 
 
 def summary(runs: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, Any]:
     """Return the medians, and every rate, so that the spread shows."""
-    return {**medians(runs, keys), "per_second_of_each_run": [round(run["per_second"]) for run in runs]}
+    return {**medians(runs, keys), f"per_second{EACH}": [round(run["per_second"]) for run in runs]}
 
 
 def ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], key: str = "per_second") -> float:
@@ -111,12 +119,18 @@ def instant(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+def written(results: Mapping[str, Any]) -> str:
+    """Return the text of a file: what is within what is indented, and a list of numbers is one line."""
+    # No string has a line's end in it: what is found is a list.
+    return re.sub(r"\[\n[\d\s.,eE+-]+\]", lambda found: json.dumps(json.loads(found[0])), json.dumps(results, indent=2))
+
+
 def write(name: str, results: dict[str, Any], *packages: str) -> None:
     """Print the results and write them to benchmarks/results/NAME.json."""
     facts = machine()
     facts["packages"].update({package: version(package) for package in packages})
     took = round(time.time() - BEGAN)
-    text = json.dumps({"at": instant(BEGAN), "took_s": took, "machine": facts, **results}, indent=2)
+    text = written({"at": instant(BEGAN), "took_s": took, "machine": facts, **results})
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)

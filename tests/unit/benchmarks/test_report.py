@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from benchmarks import report
@@ -24,6 +26,19 @@ def test_the_machine_tells_what_changes_figures(monkeypatch: pytest.MonkeyPatch)
     assert "a secret" not in str(facts)
     assert len(facts["load_average_before"]) == len(facts["load_average"]) == 3
     assert {"cpu_model", "memory_mb", "commit", "changed"} <= facts.keys()
+
+
+def test_medians_come_with_the_figures_of_each_run() -> None:
+    runs = [{"p50_ms": 3.0, "rare": 1}, {"p50_ms": 1.0}, {"p50_ms": 2.00049}]
+    told = report.medians(runs, ("p50_ms", "rare", "absent"))
+    assert told == {"p50_ms": 2.0, "p50_ms_of_each_run": [3.0, 1.0, 2.0]}
+
+
+def test_a_list_of_numbers_is_one_line_and_the_text_means_the_same() -> None:
+    results = {"each": [1, 2.5, -3e-07], "none": [], "words": ["a [1,  2]", "b"], "within": {"each": [[1, 2], [3]]}}
+    text = report.written(results)
+    assert json.loads(text) == results
+    assert '"each": [1, 2.5, -3e-07]' in text
 
 
 def test_a_time_is_written_as_utc() -> None:
