@@ -22,7 +22,8 @@ def peers(results: Results) -> str:
     text = prose(
         "The same client, one replica each; ours and theirs run side by side and are asked in turn, so whichever is "
         "not asked idles on the same processors, at the CPU that is told below. × is how many times their rate ours "
-        "is, pair by pair, at so many connections."
+        "is, pair by pair, at so many connections. Where ours is an HTTP handler and theirs transcodes to gRPC, theirs "
+        "does more; so the same servicer is measured on both sides too."
     )
     drawn = plot("peers", "Requests per second, ours and theirs")
     parts = (_rates(results), _costs(results), _others(results), _sizes(results), _taken(results))
