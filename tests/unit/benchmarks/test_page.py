@@ -361,3 +361,14 @@ def test_two_gateway_processes_stand_beside_one_with_the_frames_that_share_a_mes
     rows = {f"replicas_{n}": {"per_second": 9000} for n in (1, 2, 4)}
     told = scale.scale({"latest": rows, "scale_out": {"processes": ways}})
     assert "| 2 gateway processes | 9,000 | 6 |" in told
+
+
+def test_of_many_changes_p99_and_the_slowest_are_told_and_of_few_the_slowest_alone() -> None:
+    change = {"accepted_p50_ms": 3, "served_by_first_p50_ms": 9, "served_by_all_p50_ms": 30}
+    many = {**change, "changes": 100, "served_by_all_p99_ms": 64, "served_by_all_max_ms": 81}
+    few = {**change, "changes": 5, "served_by_all_p99_ms": 118, "served_by_all_max_ms": 118}
+    told = control.control_plane(
+        {"control_plane": {"what": "gateways", "other_max_ongoing_requests": many, "other_code": few}}
+    )
+    assert "| another `max_ongoing_requests` | 100 | 3 ms | 9 ms | 30 ms | 64 ms | 81 ms |" in told
+    assert "| other code | 5 | 3 ms | 9 ms | 30 ms | – | 118 ms |" in told
