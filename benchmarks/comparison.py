@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-TOLERATED = 1.12
+TOLERATED = 1.1
 """Times the baseline that a part may take at any rate."""
 SPREADS = 3.0
 """So many times its spread, where that is more."""

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ BODY = b'{"name": "' + b"x" * 1000 + b'"}'
 HELLO = b'{"name": "world", "times": 3, "formal": true}'
 
 
+def _at_once() -> None:
+    return
+
+
+@dataclass
+class InThread:
+    """What sync user code waits for: nothing, or what makes each request take the same course."""
+
+    may_go_on: Callable[[], object] = _at_once
+
+
+in_thread = InThread()
+
+
 @mesh.deployment(max_ongoing_requests=1000, max_queued_requests=1000)
 class Async:
     async def __call__(self, request: Request) -> dict[str, bool]:
@@ -67,6 +82,7 @@ class Async:
 @mesh.deployment(max_ongoing_requests=1, max_queued_requests=0)
 class Sync:
     def __call__(self, request: Request) -> dict[str, bool]:
+        in_thread.may_go_on()
         return {"ok": True}
 
 
