@@ -12,7 +12,7 @@ import statistics
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -185,19 +185,20 @@ async def _figures(loop: CountingLoop, path: GuardedPath, ask: Ask) -> Figures:
     return {name: count for name, count in sorted(found.items()) if count}
 
 
-async def _of_all(loop: CountingLoop) -> dict[str, Figures]:
-    path = GuardedPath()
+async def _of_all(loop: CountingLoop, kinds: Collection[str], options: dict[str, int]) -> dict[str, Figures]:
+    path = GuardedPath(**options)
     await path.start()
     try:
-        return {name: await _figures(loop, path, ask) for name, ask in path.kinds().items()}
+        asks = {name: ask for name, ask in path.kinds().items() if not kinds or name in kinds}
+        return {name: await _figures(loop, path, ask) for name, ask in asks.items()}
     finally:
         await path.close()
 
 
-def counts() -> dict[str, Figures]:
-    """Return for each kind of request what it does, by name."""
+def counts(kinds: Collection[str] = (), **options: int) -> dict[str, Figures]:
+    """Return for each kind of request, or some, what it does, by name. `options` are those of GuardedPath."""
     with asyncio.Runner(loop_factory=CountingLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, CountingLoop)
         with mock.patch.object(in_thread, "may_go_on", loop.idle.get):
-            return runner.run(_of_all(loop))
+            return runner.run(_of_all(loop, kinds, options))

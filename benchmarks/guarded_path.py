@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,10 @@ class Call:
 class GuardedPath:
     """What is served, and requests of each kind, of which each answers when it is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, more_applications: int = 0, replicas: int = 1) -> None:
+        """`more_applications` are in the route table too; of them, and of GET's, there are so many `replicas` each."""
         self.pipes = Pipes()
+        self._more, self._replicas_each = more_applications, replicas
         self._pipeline = Pipeline(GatewaySettings(), SYSTEM)
         self._front = HttpFront(self._pipeline)
         self._services = Services(self._pipeline)
@@ -146,16 +148,19 @@ class GuardedPath:
         bound: dict[str, Any] = {"async": Async, "sync": Sync, "body": Body, "full": Full}
         applications = {name: deployment.bind() for name, deployment in bound.items()}
         applications["greeter"] = import_module("greeter_service").app
-        routed = tuple([await self._serve(name, each) for name, each in applications.items()])
-        snapshot = wire.to_proto(Snapshot(Generation(1, 1), routed), discovery_service_pb2.Snapshot)
+        routed = [await self._serve(name, each) for name, each in applications.items()]
+        routed[0] = self._wide("async", routed[0])
+        routed += [self._wide(f"app-{number:03d}", routed[0]) for number in range(self._more)]
+        snapshot = wire.to_proto(Snapshot(Generation(1, 1), tuple(routed)), discovery_service_pb2.Snapshot)
         self._handles.install()
         with self.pipes.in_place_of_grpc():
             self._pipeline.apply(snapshot)
             self._handles.want("async", "Async")
             snapshot.asked.append("async")
             self._handles.apply(snapshot)
-            for name in applications:
-                while not self._pipeline.serving(name):
+            for each in routed:
+                pipes = len(each.deployments[0].endpoints)
+                while self._pipeline.application(each.name).dispatcher.ready_replicas < pipes:
                     await asyncio.sleep(0.001)
             await self.handle()
         self._held = asyncio.create_task(self._ask(b"/full", 200))
@@ -191,6 +196,13 @@ class GuardedPath:
             "REST to a gRPC method": lambda: self._ask(b"/greeter" + method.encode(), 200, HELLO),
             "call by handle": self.handle,
         }
+
+    def _wide(self, name: str, like: RoutedApplication) -> RoutedApplication:
+        """Return another application, or the same, with as many replicas as there are to be; all are one process."""
+        (deployment,) = like.deployments
+        endpoints = tuple(Endpoint(f"{name}-{n}", deployment.endpoints[0].address) for n in range(self._replicas_each))
+        deployments = (replace(deployment, endpoints=endpoints),)
+        return replace(like, name=name, route_prefix=f"/{name}", deployments=deployments)
 
     async def handle(self) -> None:
         """Call a method by its handle."""

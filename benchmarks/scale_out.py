@@ -1,8 +1,8 @@
 """`make bench`: what connections, route tables, replicas and gateway processes cost, and how even a gateway balances.
 
 Starts `meshctl gateway` between simulated peers (`benchmarks.scale_peers`). Routes: 1 replica, 10, and 1,000 that are
-all of one application or 10 each of 100, whose paths are all asked in turn; beside the CPU of a request stands how many
-frames share a message, for that is what most of the difference comes from. Memory is proportional (shared pages
+all of one application or 10 each of 100, of which one is asked, or all in turn; beside the CPU of a request stands how many
+frames share a message, for that is what the difference comes from: the instructions are the same (`benchmarks.counted`). Memory is proportional (shared pages
 divided), over connections that are open and idle, and over requests that are in flight, each on a connection of its
 own: the line through the points, and how far the points are from it. Balance: what the gateway itself counts in flight
 at each of four equal replicas, looked at each 5 ms (`benchmarks.scale_gateway`, `benchmarks.fairness`). Writes
@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.counted import counts
 from benchmarks.fairness import of_looks
 from benchmarks.forked import allow_many_files
 from benchmarks.generators import GeneratorFailed, Run, closed, interleaved, measure, summed_up
@@ -43,6 +44,7 @@ APPLICATIONS, REPLICAS = 100, 10
 LARGE = f"applications_{APPLICATIONS}"
 FRAMES = ("frames_per_message_in", "frames_per_message_out")
 """To the replicas, and back from them."""
+ASKED = "GET, async handler"
 ALL_REPLICAS = APPLICATIONS * REPLICAS
 CONNECTIONS = (100, 500, 1000, 2000)
 IN_FLIGHT = (100, 400, 800)
@@ -202,6 +204,10 @@ def tables(few: Peers, wide: Peers, many: Peers) -> dict[str, Any]:
         results[name] = results.get(name, {}) | summed_up(runs, *FRAMES)
     for name, base in ((f"{LARGE}_one_asked", "applications_1"), (LARGE, "replicas_1000"), (LARGE, "applications_1")):
         results[name] |= cpu_to(base, taken[name], taken[base])
+    for name, more in (("applications_1", 0), (f"{LARGE}_one_asked", APPLICATIONS - 1)):
+        results[name]["instructions"] = counts((ASKED,), more_applications=more, replicas=REPLICAS)[ASKED][
+            "instructions"
+        ]
     return results
 
 

@@ -9,6 +9,8 @@ FRAMES = (
     Column("frames/message, there", "frames_per_message_in"),
     Column("back", "frames_per_message_out"),
 )
+ONE, LARGE = "applications_1", "applications_100"
+INSTRUCTIONS = Column("instructions", "instructions")
 
 
 def scale(results: Results) -> str:
@@ -40,19 +42,18 @@ def _messages(results: Results) -> str:
 
 def scale_out(results: Results) -> str:
     """What connections, replicas and routes cost a gateway."""
-    large = "applications_100"
     rows = [
         (what, f"scale_out/table/{key}")
         for what, key in (
             ("1 replica", "replicas_1"),
-            ("10 replicas of 1 application", "applications_1"),
-            ("1,000 replicas of 100 applications, one is asked", f"{large}_one_asked"),
+            ("10 replicas of 1 application", ONE),
+            ("1,000 replicas of 100 applications, one is asked", f"{LARGE}_one_asked"),
             ("1,000 replicas of 1 application", "replicas_1000"),
-            ("1,000 replicas of 100 applications", large),
+            ("1,000 replicas of 100 applications", LARGE),
         )
     ]
     idle = (Column("memory", "proportional_mb", "MB"), Column("CPU when idle", "idle_cpu_percent", "%"))
-    text = figures(results, "route table", rows, (*idle, RATE, P50, P99, CPU[0], *FRAMES))
+    text = figures(results, "route table", rows, (*idle, RATE, P50, P99, CPU[0], *FRAMES, INSTRUCTIONS))
     parts = [part for part in (text, _messages_of_routes(results), _balance(results), _memory(results)) if part]
     if not parts:
         return ""
@@ -61,11 +62,16 @@ def scale_out(results: Results) -> str:
 
 
 def _messages_of_routes(results: Results) -> str:
-    if number(results, "scale_out/table/replicas_1000/frames_per_message_in") is None:
+    table = "scale_out/table"
+    frames = number(results, f"{table}/replicas_1000/frames_per_message_in")
+    alone, among = (number(results, f"{table}/{key}/instructions") for key in (ONE, f"{LARGE}_one_asked"))
+    if frames is None or alone is None or among is None:
         return ""
     return prose(
-        "A longer table costs a request nothing. That requests go to 1,000 pipes does: with so few at each, every one "
-        "travels in a message of its own, and back, be the replicas of one application or of a hundred."
+        f"Of a request to one application Python executes {shown(alone)} instructions, gateway and replica together, "
+        f"where it is alone in the table, and {shown(among)} where it is one of a hundred (counted in one process, as "
+        "the guard does). What costs is that requests go to 1,000 pipes: with so few at each, a message carries "
+        f"{shown(frames)} of them, be the replicas of one application or of a hundred."
     )
 
 

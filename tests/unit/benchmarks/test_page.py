@@ -372,3 +372,17 @@ def test_of_many_changes_p99_and_the_slowest_are_told_and_of_few_the_slowest_alo
     )
     assert "| another `max_ongoing_requests` | 100 | 3 ms | 9 ms | 30 ms | 64 ms | 81 ms |" in told
     assert "| other code | 5 | 3 ms | 9 ms | 30 ms | – | 118 ms |" in told
+
+
+def test_what_a_longer_table_costs_is_told_by_instructions_and_what_many_pipes_do_by_frames() -> None:
+    routes = {
+        "applications_1": {"gateway_cpu_us": 60, "frames_per_message_in": 3.5, "instructions": 3867},
+        "applications_100_one_asked": {"gateway_cpu_us": 61, "instructions": 3867},
+        "replicas_1000": {"gateway_cpu_us": 130, "frames_per_message_in": 1.0},
+    }
+    told = " ".join(scale.scale_out({"scale_out": {"table": routes}}).split())
+    assert (
+        "executes 3,867 instructions, gateway and replica together, where it is alone in the table, and 3,867" in told
+    )
+    assert "a message carries 1 of them" in told
+    assert "instructions" not in scale.scale_out({"scale_out": {"table": {"applications_1": {"gateway_cpu_us": 60}}}})
