@@ -1,10 +1,11 @@
 """`make bench`: what connections, route tables, replicas and gateway processes cost, and how even a gateway balances.
 
 Starts `meshctl gateway` between simulated peers (`benchmarks.scale_peers`). Routes: 1 replica, 10, and 1,000 that are
-all of one application or 10 each of 100, of which one is asked, or all in turn; beside the CPU of a request stands how many
-frames share a message, for that is what the difference comes from: the instructions are the same (`benchmarks.counted`). Memory is proportional (shared pages
-divided), over connections that are open and idle, and over requests that are in flight, each on a connection of its
-own: the line through the points, and how far the points are from it. Balance: what the gateway itself counts in flight
+all of one application or 10 each of 100, of which one is asked, or all in turn; beside the CPU of a request stands how
+many frames share a message, for that is what the difference comes from: its instructions, with a short table and with
+a long one, are counted by `benchmarks.counted`. Memory is proportional (shared pages divided), over connections that
+are open and idle, and over requests that are in flight, each on a connection of its own: the line through the points,
+and how far the points are from it. Balance: what the gateway itself counts in flight
 at each of four equal replicas, looked at each 5 ms (`benchmarks.scale_gateway`, `benchmarks.fairness`). Writes
 benchmarks/results/scale_out.json (two minutes). Run: python -m benchmarks.scale_out; --only PART,... writes nothing.
 """
