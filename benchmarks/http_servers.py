@@ -1,25 +1,25 @@
 """granian against uvicorn as host of the gateway's ASGI application, everything else the same.
 
 Each runs in a process of its own, in front of the same replica of `Noop`; loads are interleaved, so that the
-machine's moods hit both. Run: python -m benchmarks.http_servers
+machine's moods hit both. Needs httptools beside what is locked, for uvicorn as it is usually run.
+Run: python -m benchmarks.http_servers
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
-import psutil
 import uvloop
 
-from benchmarks.generators import generate
-from benchmarks.trees import HERE
+from benchmarks.forked import die_with
+from benchmarks.generators import closed, interleaved
+from benchmarks.report import medians
+from benchmarks.trees import HERE, Served, ServerFailed
 from mesh import wire
 from mesh.clock import SYSTEM
 from mesh.gateway.http_front import HttpFront
@@ -29,7 +29,7 @@ from mesh.model import ApplicationConfig, DeploymentSettings, ReplicaSpec, Runti
 from mesh.settings import GatewaySettings
 from mesh.v1 import deployment_pb2
 from mesh.v1 import discovery_service_pb2 as pb
-from mesh.worker.launch import framed
+from mesh.worker.launch import Surroundings, framed
 
 RUNS = 5
 LIMIT = 1000
@@ -46,13 +46,20 @@ def replica() -> tuple[subprocess.Popen[bytes], str]:
     )
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "mesh.worker.replica", "--status-fd", str(writer), "--parent", str(os.getpid())]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[writer], start_new_session=True)
+    end_with_us = functools.partial(die_with, os.getpid())
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, pass_fds=[writer], start_new_session=True, preexec_fn=end_with_us
+    )
     os.close(writer)
     assert process.stdin is not None
     process.stdin.write(framed(wire.to_proto(spec, deployment_pb2.ReplicaSpec).SerializeToString()))
+    process.stdin.write(framed(Surroundings().message()))
     process.stdin.flush()
     with os.fdopen(reader) as status:
-        return process, json.loads(status.readline())["address"]
+        for line in status:
+            if "address" in (told := json.loads(line)):
+                return process, told["address"]
+    raise ServerFailed("the replica did not start; its words are above")
 
 
 async def serve(host: str, replica_address: str) -> None:
@@ -70,13 +77,14 @@ async def serve(host: str, replica_address: str) -> None:
         server = HttpServer(front, settings)
         server.listen()
         await server.serve()
-        print(server.address, flush=True)
+        print(json.dumps({"http": f"http://{server.address}"}), flush=True)
         await asyncio.Event().wait()
     import uvicorn
 
     listener = bind(settings.host, 0, settings.backlog)
-    print("{}:{}".format(*listener.getsockname()[:2]), flush=True)
     config = uvicorn.Config(front, log_level="warning", access_log=False, lifespan="off", http="httptools", loop="none")
+    config.load()
+    print(json.dumps({"http": "http://{}:{}".format(*listener.getsockname()[:2])}), flush=True)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
@@ -86,32 +94,26 @@ def main() -> None:
         uvloop.run(serve(sys.argv[1], sys.argv[2]))
         return
     behind, address = replica()
-    fronts: dict[str, tuple[subprocess.Popen[str], str]] = {}
-    figures: dict[str, dict[int, list[dict[str, Any]]]] = {}
     try:
-        for name in ("granian", "uvicorn"):
-            command = [sys.executable, "-m", "benchmarks.http_servers", name, address]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
-            assert process.stdout is not None
-            fronts[name] = (process, f"http://{process.stdout.readline().strip()}/")
-            figures[name] = {1: [], 64: []}
-            generate("load", fronts[name][1], seconds=1.0)
-        for _ in range(RUNS):
-            for name, (process, url) in fronts.items():
-                for connections, taken in figures[name].items():
-                    before = sum(psutil.Process(process.pid).cpu_times()[:2])
-                    run = generate("load", url, connections=connections, seconds=2.0)
-                    spent = sum(psutil.Process(process.pid).cpu_times()[:2]) - before
-                    taken.append({**run, "gateway_cpu_us": spent / run["requests"] * 1e6})
+        with _front("granian", address) as granian, _front("uvicorn", address) as uvicorn:
+            fronts = {"granian": granian, "uvicorn": uvicorn}
+            ways = {
+                f"{name} {count}": functools.partial(closed, served, "/", connections=count, seconds=2.0)
+                for count in (1, 64)
+                for name, served in fronts.items()
+            }
+            for served in fronts.values():
+                closed(served, "/", connections=64, seconds=1.0)
+            taken = interleaved(ways, RUNS)
     finally:
-        for process, _ in fronts.values():
-            process.kill()
         behind.kill()
-    keys = ("per_second", "p50_ms", "p99_ms", "gateway_cpu_us")
-    for name, by_connections in figures.items():
-        for connections, taken in by_connections.items():
-            shown = {key: round(statistics.median(run[key] for run in taken), 2) for key in keys}
-            print(name, connections, json.dumps(shown))
+        behind.wait()
+    for name, runs in taken.items():
+        print(name, json.dumps(medians(runs, ("per_second", "p50_ms", "p99_ms", "server_cpu_us"))))
+
+
+def _front(name: str, address: str) -> Served:
+    return Served([sys.executable, "-m", "benchmarks.http_servers", name, address])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import Any
 import uvloop
 
 from benchmarks import greeter
+from benchmarks.latencies import percentiles
 from benchmarks.report import write
 from benchmarks.trees import Served
 
@@ -110,14 +111,13 @@ async def load(kind: str, address: str, *, rate: float, seconds: float) -> dict[
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)
-    latencies.sort()
-    at = {p: latencies[int((len(latencies) - 1) * p / 100)] if latencies else 0.0 for p in (50, 99)}
+    found = percentiles(latencies) or dict.fromkeys(("p50_ms", "p99_ms"), 0.0)
     return {
         "requests": count,
         "outcomes": dict(outcomes),
         "per_second": round(in_time / seconds, 1),
-        "p50_ms": round(at[50] * 1000),
-        "p99_ms": round(at[99] * 1000),
+        "p50_ms": round(found["p50_ms"]),
+        "p99_ms": round(found["p99_ms"]),
         "seconds": round(time.perf_counter() - began, 1),
     }
 
