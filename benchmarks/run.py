@@ -8,6 +8,7 @@ only: python -m benchmarks.run --only noop,overload
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -33,7 +34,8 @@ class Group:
 
 GROUPS = (
     Group(footprint.environment, {"installed": footprint.installed, "start_up": footprint.start_up}),
-    Group(footprint.one_replica, {"idle": footprint.idle, "watched": watched.watched}),
+    Group(footprint.one_replica, {"idle": footprint.idle}),
+    Group(contextlib.nullcontext, {"watched": watched.watched}),
     Group(
         lambda: Mesh(str(HERE / "config.yaml")),
         {

@@ -44,7 +44,6 @@ def requests(results: Results) -> str:
     ]
     rows += [
         ("neither metrics nor access log, 64 connections", "latest/uncounted"),
-        ("metrics, as it comes", "latest/unwatched"),
         ("metrics, access log, scraped each second", "latest/watched"),
     ]
     beside = (

@@ -17,8 +17,8 @@ CONNECTIONS = 2
 BESIDE_RATE, BESIDE_SECONDS = 300.0, 1.0
 EVENTS = {
     "sse_50_chunks": ("/payloads/events_apart", 256, 1.5),
-    "sse_50_chunks_in_turn": ("/payloads/events_in_turn", 64, 1.0),
-    "sse_50_chunks_at_once": ("/payloads/events", 16, 0.7),
+    "sse_50_chunks_in_turn": ("/payloads/events_in_turn", 64, 0.8),
+    "sse_50_chunks_at_once": ("/payloads/events", 16, 0.5),
 }
 """Where, on how many connections, for how many seconds. Who waits 1 ms between two needs many to reach the limit."""
 EVENT_WARM_UP_S = 0.4

@@ -15,7 +15,7 @@ from benchmarks.trees import Served
 from benchmarks.workloads import floor, other_clients
 
 RUNS = 5
-SECONDS = 0.7
+SECONDS = 0.6
 CONNECTIONS = (1, 16, 64, 256, 1024)
 FEW_AND_MANY = (1, 64)
 ECHO_BYTES = 10_000

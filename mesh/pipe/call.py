@@ -85,7 +85,7 @@ class Call:
         self.trailers: pb.Trailers | None = None
         """Status of a gRPC call; there once its body has ended."""
         self.head: asyncio.Future[pb.Head] = loop.create_future()
-        self.body = Inbound()
+        self.body = Inbound(loop)
         self.window = Outbound()
         self._tail: Chunk | None = None
         """The last chunk of its body that was sent."""

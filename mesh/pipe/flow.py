@@ -34,9 +34,11 @@ def charge(size: int) -> int:
 class Inbound:
     """Body chunks that arrived and wait for their one reader."""
 
-    __slots__ = ("_buffered", "_chunks", "_consumed", "_error", "_reader", "ended")
+    __slots__ = ("_buffered", "_chunks", "_consumed", "_error", "_loop", "_reader", "ended")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """`loop`: the running one, where it is known: to ask for it costs a system call."""
+        self._loop = loop
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
         self._consumed = 0
@@ -48,10 +50,11 @@ class Inbound:
         """Take a chunk that arrived. False if the sender overran its window: its call must be ended."""
         if data:
             self._chunks.append(data)
-            self._buffered += charge(len(data))
+            self._buffered += max(len(data), CHARGE_MIN)
         if end:
             self.ended = True
-        self._notify()
+        if self._reader is not None:
+            self._notify()
         return self._buffered <= WINDOW_BYTES
 
     def fail(self, error: BaseException) -> None:
@@ -77,10 +80,10 @@ class Inbound:
                 return b""
             if self._error is not None:
                 raise self._error
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = (self._loop or asyncio.get_running_loop()).create_future()
             await self._reader
         data = self._chunks.popleft()
-        charged = charge(len(data))
+        charged = max(len(data), CHARGE_MIN)
         self._buffered -= charged
         self._consumed += charged
         return data

@@ -230,7 +230,8 @@ class Link:
             if kind == "head":
                 call.answer(frame.head)
             elif kind == "data":
-                if not call.body.feed(frame.data.data, frame.data.end):
+                data = frame.data
+                if not call.body.feed(data.data, data.end):
                     self._overrun(call)
             elif kind == "accepted":
                 call.accept()

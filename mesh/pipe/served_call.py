@@ -177,7 +177,7 @@ class ServedCall:
         for i, piece in enumerate(pieces):
             if piece and not await self.window.take(len(piece)):
                 return False
-            if len(outbox) >= FRAMES_MAX or (tail is not None and tail.pieces > JOINED_PIECES):
+            if tail is not None and tail.batch == outbox.batch and self._is_much(tail):
                 # Code that never waits for anything else would keep all other calls from running meanwhile.
                 await asyncio.sleep(0)
             if self.cancelled or self._over:
@@ -185,8 +185,15 @@ class ServedCall:
             last = end and i == len(pieces) - 1
             if piece or last:
                 self._tail = tail = Chunk(self._number, piece, end=last, batch=outbox.batch)
-                outbox.put_data(tail, len(piece))
+                if len(piece) > _LARGE_BYTES:
+                    outbox.put_data(tail, len(piece))
+                else:
+                    outbox.put(tail)
         return True
+
+    def _is_much(self, tail: Chunk) -> bool:
+        """Whether so much waits to be taken, since this call's last chunk at least, that others should run first."""
+        return tail.pieces > JOINED_PIECES or len(self._pipe.outbox) >= FRAMES_MAX
 
     def fail(self, message: str, error: BaseException | None = None) -> None:
         """End the call: the handler raised `error`. `message` is what logs say of it."""
