@@ -6,6 +6,7 @@ the workloads.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -57,12 +58,12 @@ class _Host:
             if select.select([process.stdout], [], [], limit_s)[0] and (line := process.stdout.readline()):
                 return json.loads(line)  # type: ignore[no-any-return]
         except OSError as failure:
-            self._end()
+            self.end()
             raise GeneratorFailed(str(failure)) from failure
         except BaseException:  # what it says later would be taken for the answer to something else
-            self._end()
+            self.end()
             raise
-        self._end()
+        self.end()
         raise GeneratorFailed(f"{module} {' '.join(words)} did not end within {limit_s:g} s")
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -70,7 +71,8 @@ class _Host:
         pipe, end_with_us = subprocess.PIPE, functools.partial(die_with, os.getpid())
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, preexec_fn=end_with_us)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End it, with what it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -78,6 +80,7 @@ class _Host:
 
 
 _host = _Host()
+atexit.register(_host.end)
 
 
 def generate(module: str, *words: str, seconds: float, **options: Any) -> Run:
