@@ -16,7 +16,7 @@ CONNECTIONS = 2
 """Bodies at a time."""
 BESIDE_RATE, BESIDE_SECONDS = 300.0, 1.0
 EVENTS = {
-    "sse_50_chunks": ("/payloads/events_apart", 256, 1.5),
+    "sse_50_chunks": ("/payloads/events_apart", 256, 1.2),
     "sse_50_chunks_in_turn": ("/payloads/events_in_turn", 64, 0.8),
     "sse_50_chunks_at_once": ("/payloads/events", 16, 0.5),
 }

@@ -20,7 +20,7 @@ from benchmarks.report import ratio
 from benchmarks.trees import Served
 
 RUNS = 5
-SECONDS = 0.7
+SECONDS = 0.6
 CONNECTIONS, STREAMS = 4, 16
 PROCESSES = 2
 """Of the client: one takes a whole processor where many messages are on their way, and would be what is measured."""

@@ -49,6 +49,10 @@ def watched(_nothing: None) -> dict[str, Any]:
     results: dict[str, Any] = {name: summed_up(runs) for name, runs in taken.items()}
     results["watched"]["ratio_to_uncounted"] = ratio(taken["watched"], taken["uncounted"])
     results["watched"]["cpu_to_uncounted"] = ratio(taken["watched"], taken["uncounted"], "server_cpu_us")
+    results["watched"]["cpu_to_uncounted_of_each_run"] = [
+        round(with_all["server_cpu_us"] / with_none["server_cpu_us"], 3)
+        for with_all, with_none in zip(taken["watched"], taken["uncounted"], strict=True)
+    ]
     return results
 
 
