@@ -94,7 +94,10 @@ def overload(results: Results) -> str:
         Column("admitted p99", "admitted/p99_ms", "ms"),
         Column("refused/s", "shed/per_second"),
         Column("refused p99", "shed/p99_ms", "ms"),
-        *(Column(name, key) for name, key in (("timed out", "timed_out"), ("broken", "broken"))),
+        *(
+            Column(name, key)
+            for name, key in (("timed out", "timed_out"), ("broken", "broken"), ("not sent", "dropped"))
+        ),
     )
     over = figures(results, "load", loads, columns)
     if not over:
