@@ -50,6 +50,8 @@ class Loop:
         """Seconds that the last look took."""
         self.changed = Bell()
         """Rings when a term began or ended."""
+        self._passed = Bell()
+        """Rings when a pass ended well, and when a term ended."""
 
     @property
     def term(self) -> Term | None:
@@ -71,6 +73,17 @@ class Loop:
             if self.term is not None or not self._leadership.is_leader or left_s <= 0:
                 return self.term
             await wait_until(ticket, left_s)
+
+    async def stored(self) -> None:
+        """Return when all that workers told this instance is stored, if it acts as leader.
+
+        Gateways are told before that, and whoever leads next begins with what is stored.
+        """
+        while (term := self.term) is not None:
+            ticket, observed = self._passed.ticket(), term.observed()
+            if not observed.sight.unsaved(observed.replicas, observed.workers):
+                return
+            await wait_until(ticket, None)
 
     async def run(self) -> None:
         """Lead whenever it is this instance's turn, until cancelled."""
@@ -121,6 +134,7 @@ class Loop:
             self._term = None
             term.end()
             self.changed.ring()
+            self._passed.ring()
             await tasks.cancel()
             WORKERS.set(0)
             DEPLOYMENT_REPLICAS.counts = {}
@@ -139,6 +153,7 @@ class Loop:
                 if term.mirror.is_behind:
                     await self._follower.read_again(term.mirror)
                 due_s = await self._pass(term, executor)
+                self._passed.ring()
                 attempt = 0
             except (Conflict, OutcomeUnknown, Unreachable) as error:
                 RECONCILES.labels("failed").inc()

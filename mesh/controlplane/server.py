@@ -56,6 +56,8 @@ from mesh.v1 import (
 FIRST_LEADER_WAIT_S = TAKE_OFFICE_S
 """Seconds that `start` waits for somebody to lead; without one it goes on unready."""
 RESIGN_S_MAX = 3.0
+STORE_S_MAX = 1.0
+"""Seconds in which what workers told is stored, before another instance leads."""
 STOP_GRACE_S = 2.0
 SERVICES = (
     "",
@@ -170,6 +172,9 @@ class ControlPlane:
         """Give leadership up, so that another instance takes over at once; streams end and look for it."""
         if self._health is not None:
             await self._health.enter_graceful_shutdown()
+        if self._loop is not None:
+            async with deadline(STORE_S_MAX, "storing what workers told"):
+                await self._loop.stored()
         if self._leadership is not None and len(self._tasks):
             async with deadline(RESIGN_S_MAX, "giving up leadership"):
                 await self._leadership.resign()

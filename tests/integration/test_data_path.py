@@ -58,6 +58,7 @@ async def test_of_nine_at_once_four_are_served_and_five_are_shed(
         tasks = [asyncio.ensure_future(path.get(f"/?gate={repeat}&id={i}")) for i in range(9)]
         await until(partial(ended, tasks, 5), "five are answered at once")
         assert (path.gateways.dispatcher().in_flight, path.gateways.dispatcher().queued) == (2, 2)
+        await path.until_started(4 * repeat + 2)
         path.open(str(repeat))
         answers = await asyncio.gather(*tasks)
         assert Counter(answer.status_code for answer in answers) == {200: 4, 503: 5}

@@ -24,6 +24,7 @@ from mesh.worker.process import Child
 from mesh.worker.server import Worker
 from mesh.worker.spawn import BUILD, REPLICA, Launch
 from mesh.worker.watchdog import Watchdog
+from tests.support.mesh_process import eventually
 
 TELLS = """
 import ctypes, json, os, signal, sys, threading
@@ -80,11 +81,16 @@ def watchdog() -> Iterator[Watchdog]:
 
 
 def waiting() -> dict[str, psutil.Process]:
-    """The processes of mesh below this one, by module."""
+    """The build and the replica that wait, by module. A process shows its command a moment after it was started."""
     found: dict[str, psutil.Process] = {}
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            found |= {module: process for module in (BUILD, REPLICA) if module in process.cmdline()}
+
+    def both() -> bool:
+        for process in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                found.update({module: process for module in (BUILD, REPLICA) if module in process.cmdline()})
+        return len(found) == 2
+
+    eventually(both, what="a build and a replica wait")
     return found
 
 

@@ -97,6 +97,7 @@ async def test_of_nine_at_once_four_are_served_and_five_are_shed(path: NativePat
         tasks = [asyncio.ensure_future(only(call)) for call in calls]
         await until_done(tasks, 5)
         assert (path.gateways.dispatcher().in_flight, path.gateways.dispatcher().queued) == (2, 2)
+        await path.until_started(4 * repeat + 2)
         path.open(str(repeat))
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         shed = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]

@@ -83,6 +83,10 @@ class DataPath:
         """Wait until a handler has noted `line`."""
         await until(lambda: line in self.events(), f"{line!r} is noted: {self.events()[-20:]}")
 
+    async def until_started(self, count: int) -> None:
+        """Wait until so many handlers have started, of all that ever did."""
+        await until(lambda: len(self.events("start ")) == count, f"{count} have started")
+
     async def until_running(self, count: int, *, gateway: int = 0) -> None:
         """Wait until so many requests were sent to replicas."""
         dispatcher = self.gateways.dispatcher(gateway=gateway)
