@@ -939,9 +939,9 @@ async def test_while_the_store_is_away_reads_are_answered_and_changes_refused(me
             assert answer.config.applications == applied
             assert found.stale == answer.stale
             # One that passes on what the leader says looks for itself within a second.
-            while not (own := control.not_ready()):
-                await asyncio.sleep(0.01)
-            assert own == found.stale
+            async with asyncio.timeout(WAIT_S):
+                while control.not_ready() != found.stale:
+                    await asyncio.sleep(0.01)
             assert found.stale.startswith(f"the store cannot be reached: etcd at {etcd.endpoints[0]} did not answer")
             async with refused(grpc.StatusCode.UNAVAILABLE, found.stale) as errors:
                 await api.stub.Apply(BUILDS.ApplyRequest(), timeout=4.0)
