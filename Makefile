@@ -99,7 +99,7 @@ protos: .venv/dev.stamp ## Generate mesh/v1, and what clients/python has of it, 
 .PHONY: bench
 bench: .venv/dev.stamp ## Our own figures, in at most ten minutes (writes benchmarks/results)
 	@failed= ; \
-	for each in run replicas handles conversion "overload_clients --seconds 4" control_plane scale_out \
+	for each in run replicas handles conversion "overload_clients --seconds 3" control_plane scale_out \
 	    performance_page guard; do \
 	    echo "python -m benchmarks.$$each"; \
 	    $(BIN)/python -m benchmarks.$$each || failed="$$failed $${each%% *}"; \

@@ -35,7 +35,7 @@ LIGHT_CHANGES, SCALINGS, REVISIONS = 100, 20, 5
 STORM_PER_SECOND, STORM_SECONDS = 20, 5.0
 JOINS_OF_ONE, JOINS_OF_ALL = 5, 3
 RESTARTS = 5
-IDLE_S = 5.0
+IDLE_S = 3.0
 SETTLE_S = 0.1
 GOALS = {"change_served_by_all_p99_ms": 100, "known_after_restart_s": 5}
 

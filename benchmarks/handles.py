@@ -33,7 +33,7 @@ from mesh.v1 import replica_service_pb2 as pb
 from mesh.worker.handles import Handles
 
 HERE = Path(__file__).parent
-RUNS = 7
+RUNS = 5
 SECONDS = 0.6
 ARRAYS = 200
 TIMEOUT_S = 30.0

@@ -17,7 +17,7 @@ from benchmarks.trees import Mesh, Served
 STARTS = 5
 INSTALL_S = 120.0
 LARGEST = 5
-IDLE_S = 5.0
+IDLE_S = 3.0
 
 
 def one_replica() -> Mesh:

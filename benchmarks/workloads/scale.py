@@ -10,7 +10,7 @@ from benchmarks.report import ratio
 from benchmarks.trees import HERE, Gateways, Mesh, Served
 
 RUNS = 5
-SECONDS = 1.0
+SECONDS = 0.6
 CONNECTIONS = 64
 REPLICAS = (1, 2, 4)
 PROCESSES = (1, 2)

@@ -22,8 +22,8 @@ from benchmarks.report import ratio
 from benchmarks.trees import Mesh, Served
 
 RUNS = 9
-SECONDS = 3.0
-WARM_UP_SECONDS = 1.0
+SECONDS = 2.5
+WARM_UP_SECONDS = 0.3
 CONNECTIONS = 64
 SCRAPES_PER_SECOND = 1
 UNCOUNTED = (sys.executable, "-m", "benchmarks.uncounted")
