@@ -124,7 +124,10 @@ class GatewaySettings:
     """As sent. Finding the route of the worst path of this length takes a millisecond."""
     header_bytes_max: int = 64 * 1024
     header_count_max: int = 200
-    header_read_timeout_s: float = 10.0
+    keep_alive_timeout_s: float = 75.0
+    """Seconds after which an idle HTTP/1.1 connection is closed, and one whose request head has not come whole: the
+    HTTP server has one timer for both. Longer than load balancers keep theirs (60 s is usual), so that none sends a
+    request on a connection that is being closed."""
     drain_delay_s: float = 0.0
     """Seconds for which it goes on as it is once it is told to end and says that it is not ready: load balancers take
     their time to notice."""

@@ -51,6 +51,16 @@ class GatewayFlags:
             metavar="SECONDS",
         ),
     ] = 15.0
+    keep_alive_timeout_s: Annotated[
+        float,
+        typer.Option(
+            "--keep-alive-timeout",
+            min=0.001,
+            max=86_400,
+            help="Time after which an idle HTTP/1.1 connection is closed; longer than the load balancer keeps its own.",
+            metavar="SECONDS",
+        ),
+    ] = 75.0
     message_bytes_max: Annotated[
         int,
         typer.Option("--message-bytes", min=1024, max=256 * 1024 * 1024, help="Bytes of one gRPC message, at most."),

@@ -57,7 +57,7 @@ FIELDS: Mapping[str, Mapping[str, RayField]] = {
         "port": _same(),
         "request_timeout_s": _same("the same, for gRPC too; over HTTP the answer is 504, not 408"),
         "root_path": RayField("put it in front of each route_prefix", accepted=("",)),
-        "keep_alive_timeout_s": RayField("leave it out: there is no such setting"),
+        "keep_alive_timeout_s": RayField("leave it out: start meshctl gateway with --keep-alive-timeout"),
         "ssl_keyfile": RayField(_TLS),
         "ssl_certfile": RayField(_TLS),
         "ssl_keyfile_password": RayField(_TLS),

@@ -54,7 +54,7 @@ class HttpServer:
             log_enabled=False,
             websockets=True,
             http1_settings=HTTP1Settings(
-                header_read_timeout=int(settings.header_read_timeout_s * 1000),
+                header_read_timeout=int(settings.keep_alive_timeout_s * 1000),
                 max_buffer_size=max(settings.header_bytes_max * 2, 256 * 1024),
             ),
             http2_settings=HTTP2Settings(

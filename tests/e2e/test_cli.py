@@ -403,7 +403,7 @@ def test_changed_code_is_deployed_and_its_directory_is_needed_no_more(
     changed = mesh.meshctl("deploy", str(echo))
     assert "uploading working_dir of application 'echo': " in changed.stderr
     assert get(f"{mesh.http}/echo").text == "second"
-    assert not set(pids(mesh)) & set(before)
+    eventually(lambda: not set(pids(mesh)) & set(before), what="the old replica is gone")
     write("echo.py", "raise RuntimeError('only here')\n")
     scaled = write("scaled.yaml", mesh.meshctl("config").stdout + "  deployments: [{name: Echo, num_replicas: 2}]\n")
     assert mesh.meshctl("deploy", str(scaled)).code == 0

@@ -82,6 +82,7 @@ class TwoProcesses:
 
     def __init__(self, gateway: MeshProcess) -> None:
         self._gateway = gateway
+        self._scrapes = httpx.Client(timeout=30)
         self.connections: dict[str, list[HTTPConnection]] = {}
         while len(self.connections) < 2 or min(map(len, self.connections.values())) < BURST:
             # The kernel chooses a process for each connection; whose count grows has got this one.
@@ -94,6 +95,7 @@ class TwoProcesses:
 
     def close(self) -> None:
         """Close all connections."""
+        self._scrapes.close()
         for connections in self.connections.values():
             for each in connections:
                 each.close()
@@ -101,7 +103,7 @@ class TwoProcesses:
     def samples(self, name: str) -> Counter[str]:
         """Return a metric of each process, summed over its labels."""
         counts: Counter[str] = Counter()
-        for family in text_string_to_metric_families(httpx.get(f"{self._gateway.admin}/metrics").text):
+        for family in text_string_to_metric_families(self._scrapes.get(f"{self._gateway.admin}/metrics").text):
             for sample in family.samples:
                 if sample.name == name:
                     counts[sample.labels["process"]] += int(sample.value)

@@ -169,7 +169,7 @@ async def live(directory: Path) -> AsyncIterator[Live]:
         async with asyncio.TaskGroup() as group:
             for replica in made:
                 group.create_task(replica.start())
-        gateways = await stack.enter_async_context(Gateways(header_read_timeout_s=60.0, body_idle_timeout_s=5.0))
+        gateways = await stack.enter_async_context(Gateways(body_idle_timeout_s=5.0))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=30, limits=limits))
         await gateways.publish(*map(_routed, made))
         running = Live(gateways, made, client)

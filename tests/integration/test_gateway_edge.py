@@ -71,6 +71,22 @@ def is_problem(answer: tuple[int, dict[str, str], bytes], status: int, reason: s
     assert problem["request_id"] == headers["x-request-id"] != ""
 
 
+# Connections.
+
+
+async def test_idle_connections_and_heads_that_never_end_are_closed_after_the_time_that_was_set(tmp_path: Path) -> None:
+    async with data_path(tmp_path, keep_alive_timeout_s=0.3) as path:
+        await path.serve("async_kinds", ongoing=1, queued=0)
+        async with connected(path) as connection:
+            for _ in range(2):
+                connection.send(b"GET /echo HTTP/1.1\r\n" + HOST + b"\r\n")
+                assert (await connection.answer())[0] == 200
+            assert await connection.ended()
+        async with connected(path) as connection:
+            connection.send(b"GET /echo HTTP/1.1\r\n" + HOST + b"X-Slow: ")
+            assert await connection.ended()
+
+
 # Bodies.
 
 
