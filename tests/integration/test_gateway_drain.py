@@ -122,6 +122,8 @@ async def test_streams_of_an_answer_are_finished(path: DataPath, tmp_path: Path)
             path.open("go")
             answers = await asyncio.gather(*clients)
             assert [(a.status_code, a.http_version) for a in answers] == [(200, "HTTP/2"), (200, "HTTP/1.1")]
+            # It hears that its connection ends, and closes it, only when it reads: it is waited for.
+            await second.aclose()
             async with asyncio.timeout(WAIT_S):
                 await draining
 
