@@ -41,5 +41,5 @@ async def test_pictures_are_looked_at_together() -> None:
             assert (wrong.status_code, wrong.json()) == (400, {"error": "not a binary PGM with 255 greys"})
 
         (shown,) = re.findall(r"^\{.*\}$", (IMAGES / "README.md").read_text(), re.MULTILINE)
-        answer = httpx.post(mesh.http, content=drawn("vertical stripes", 0))
+        answer = httpx.post(mesh.http, content=drawn("vertical stripes", 0), timeout=30)
         assert json.loads(shown) == answer.json()

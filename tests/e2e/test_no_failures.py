@@ -355,7 +355,9 @@ def test_a_code_update_in_one_process_tree(directory: Path) -> None:
 
         deploy("one")
         with Load([mesh.http], [mesh.grpc], rate=SLICE_RATE) as load:
+            eventually(lambda: len(load.look().answers) == 2, what="both answer", timeout=60)
             deploy("two")
+            eventually(lambda: len(load.look().answers) == 4, what="both answer with the new code", timeout=60)
             eventually(lambda: load.look().requests >= SLICE, what="load", timeout=60)
             seen = load.window()
         assert not seen.failed, seen.failed

@@ -42,7 +42,18 @@ applications:
   - {{name: Echo{options}}}
 """
 UNHEALTHY = "    def check_health(self):\n        raise RuntimeError('never well')\n"
-ENDS = "        import threading\n        threading.Timer(0.2, os._exit, (7,)).start()\n"
+ENDS = """\
+        import fcntl
+        # One at a time is ready, so that the revision never is, however late each end is told.
+        self.turn = open(__file__)
+        fcntl.flock(self.turn, fcntl.LOCK_EX)
+        self.checks = 0
+
+    def check_health(self):
+        self.checks += 1
+        if self.checks == 2:  # the first one is before it is ready
+            os._exit(7)
+"""
 BROKEN = {
     "import": ("raise RuntimeError('at import')\n", "", 'broken.py", line 1, in <module>', "RuntimeError: at import"),
     "constructor": (
@@ -53,11 +64,16 @@ BROKEN = {
     ),
     "health": (
         GOOD.format(hook=UNHEALTHY, answer="x"),
-        ", startup_timeout_s: 3",
+        ", startup_timeout_s: 8",
         "applications[0].deployments[0]",
         "RuntimeError: never well",
     ),
-    "later": (GOOD.format(hook=ENDS, answer="x"), "", "ended 3 times after it was ready", "exited with code 7"),
+    "later": (
+        GOOD.format(hook=ENDS, answer="x"),
+        ", num_replicas: 2, health_check_period_s: 0.1",
+        "ended 3 times after it was ready",
+        "exited with code 7",
+    ),
     "reconfigure": (
         GOOD.format(hook="    def reconfigure(self, config):\n        self.rate = config['rate']\n", answer="x"),
         ", user_config: {}",
@@ -76,7 +92,7 @@ class Echo:
 
     def deploy(self, code: str, *flags: str, options: str = "") -> Result:
         path = self.write("mesh.yaml", CONFIG.format(code=code, options=options))
-        return self.mesh.meshctl("deploy", "mesh.yaml", *flags, cwd=path.parent)
+        return self.mesh.meshctl("deploy", "mesh.yaml", *flags, cwd=path.parent, timeout=90)
 
     def run(self, *args: str) -> Result:
         done = self.mesh.meshctl(*args)
@@ -144,8 +160,8 @@ def test_commands_on_revisions(echo: Echo) -> None:
     echo.run("rollback", "echo")
     assert echo.answer() == "first"
     echo.run("scale", "echo", "Echo=2")
+    eventually(lambda: len(echo.pids()) == 2, what="only those of the revision that serves are left")
     before = echo.pids()
-    assert len(before) == 2
     assert "num_replicas: 2" in echo.run("config").stdout
     echo.run("restart", "echo", "Echo")
     eventually(lambda: len(echo.pids()) == 2 and echo.pids().isdisjoint(before), what="both are new")

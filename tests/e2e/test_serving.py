@@ -77,6 +77,8 @@ class Bodies:
             return StreamingResponse(self.endless())
         if what == "sleep":
             self.running += 1
+            with open(os.path.join(HERE, "running"), "w") as file:
+                file.write(str(self.running))
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -134,7 +136,7 @@ def release(mesh: MeshProcess, name: str) -> None:
 
 def metric(mesh: MeshProcess, name: str, **labels: str) -> float:
     """Return the sum of a metric's samples with these labels."""
-    text = httpx.get(f"{mesh.admin}/metrics", trust_env=False).text
+    text = httpx.get(f"{mesh.admin}/metrics", trust_env=False, timeout=30).text
     total = 0.0
     for line in text.splitlines():
         found = re.match(rf"{name}(?:{{(.*)}})? (\S+)$", line)
@@ -177,7 +179,7 @@ async def test_nine_at_once_over_http_are_four_served_and_five_shed_every_time(
                 assert shed.json()["request_id"] == shed.headers["x-request-id"]
                 assert int(shed.headers["retry-after"]) >= 1
     assert metric(mesh, "mesh_requests_shed_total", application=application) - before == 5 * REPEATS
-    assert DETAIL in mesh.stderr
+    mesh.wait_line("stderr", lambda line: DETAIL in line)
 
 
 @pytest.mark.parametrize("application", ["threads", "loop"])
@@ -296,6 +298,7 @@ async def test_a_thousand_clients_that_hang_up_leak_nothing(mesh: MeshProcess) -
     host, _, port = mesh.http.removeprefix("http://").partition(":")
     request = f"GET /bodies/sleep HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     process = psutil.Process(mesh.pid)
+    running = process_directory[mesh.pid] / "running"
 
     async def counts() -> dict[str, int]:
         async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
@@ -306,13 +309,14 @@ async def test_a_thousand_clients_that_hang_up_leak_nothing(mesh: MeshProcess) -
         return held == [0, 0]
 
     async def hang_up(count: int) -> None:
+        running.write_text("0")
         writers = []
         for _ in range(count):
             _, writer = await asyncio.open_connection(host, int(port))
             writer.write(request)
             writers.append(writer)
         # Four run, the rest waits.
-        while metric(mesh, "mesh_requests_queued", application="bodies") < count - 4:
+        while metric(mesh, "mesh_requests_queued", application="bodies") < count - 4 or running.read_text() != "4":
             await asyncio.to_thread(lambda: None)
         for writer in writers:
             writer.close()

@@ -26,10 +26,15 @@ _VARYING = (
     (re.compile(r"sha256:[0-9a-f]{64}"), "sha256:DIGEST"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "HEX"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:PORT"),
+    (re.compile(r"\b[\d.]+ +[\d.]+ [MG]iB\b"), "CPUS MEMORY"),
     (re.compile(r"/tmp/\S*?/(?=shop|site-packages)"), "DIRECTORY/"),
     (re.compile(r"[ \t]+"), " "),
 )
 """What differs from run to run, and the width of the columns that holds it."""
+_PASSING = re.compile(
+    r"\w+: (revision \d+ (deploying|is running)|waiting for)|uploading | ?TIME ago 1 NORMAL (BUILDING|PREPARING) "
+)
+"""Lines of progress, which may come or not: of what is over soon, the leader may see the beginning or only the end."""
 
 
 @dataclass
@@ -75,12 +80,12 @@ def run(command: str, mesh: MeshProcess, directory: Path) -> list[str]:
 
 
 def steady(lines: list[str]) -> list[str]:
-    """Return lines without what differs from run to run. Lines of progress, which may come or not, are left out."""
+    """Return lines without what differs from run to run, and without those of what passes."""
     result = []
     for line in lines:
         for pattern, word in _VARYING:
             line = pattern.sub(word, line)
-        if not re.match(r"\w+: (revision \d+ (deploying|is running)|waiting for)|uploading ", line):
+        if not _PASSING.match(line):
             result.append(line.rstrip())
     return result
 
